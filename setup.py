@@ -1,0 +1,26 @@
+"""Packaging: `pip install .` takes the runtime only; the `train` extra is what requirements.txt lists."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+train = [line for line in (HERE / "requirements.txt").read_text().splitlines() if line and line[0] not in "#-"]
+
+setup(
+    name="ss",
+    version="0.1.0",
+    description="Streaming target speaker extraction: train, test, extract, measure",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["ss", "ss.*"]),
+    install_requires=["numpy>=1.26", "soundfile>=0.13", "soxr>=0.5"],
+    extras_require={
+        "train": train,
+        "pesq": ["pesq>=0.0.4"],
+        "wandb": ["wandb>=0.17"],
+        "demo": ["espeakng-loader>=0.2.4"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
+    },
+)

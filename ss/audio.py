@@ -1,0 +1,60 @@
+"""Audio files: read one channel at one sample rate or say what is wrong with which file; write whole files or none.
+
+Shapes: S samples.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+Wave = NDArray[np.float32]
+EXTENSIONS = (".wav", ".flac", ".opus", ".ogg")
+
+
+class AudioError(ValueError):
+    """A file that cannot be used: the message names it, what was expected and what came."""
+
+
+def read(path: str | Path, sample_rate: int, start: int = 0, stop: int | None = None) -> Wave:
+    """The samples [S] of a mono file (from `start` up to `stop`), as float32 in -1..1.
+
+    Raises AudioError for a file that is missing, unreadable, empty, not mono, of another rate, or not finite.
+    """
+    try:
+        wave, rate = soundfile.read(str(path), dtype="float32", always_2d=True, start=start, stop=stop)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    if rate != sample_rate:
+        raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {rate} Hz")
+    if wave.shape[1] != 1:
+        raise AudioError(f"{path}: expected one channel, found {wave.shape[1]}")
+    if not len(wave):
+        raise AudioError(f"{path}: expected audio, found no samples")
+    if not np.isfinite(wave).all():
+        raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
+    return wave[:, 0]
+
+
+def n_samples(path: str | Path) -> int:
+    """How many samples a file holds, from its header alone. Raises AudioError where it has none or cannot be read."""
+    try:
+        frames = soundfile.info(str(path)).frames
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    if frames <= 0:
+        raise AudioError(f"{path}: expected audio, found no samples")
+    return frames
+
+
+def write(path: str | Path, wave: NDArray[np.generic], sample_rate: int, subtype: str = "PCM_16") -> None:
+    """Writes the samples [S] beside the place and then renames them into it, so that a file is whole or absent.
+
+    wave: float32 in -1..1 or int16; subtype: as libsndfile calls it (PCM_16, FLOAT).
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    soundfile.write(str(aside), wave, sample_rate, subtype=subtype, format=path.suffix[1:].upper())
+    aside.replace(path)

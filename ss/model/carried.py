@@ -1,0 +1,126 @@
+"""Layers that carry state from chunk to chunk, and their composition.
+
+A layer maps (x [B,C,T], speaker [B,E], state) to (x, state). The state comes in as an argument and goes out as a result, so
+nothing on a layer changes in `forward` and any number of streams can share one model. A state is a tree of nested tuples of
+tensors, batch first; a layer that carries nothing has the state ().
+
+Shapes: B batch, C channels, T frames of a chunk, E speaker embedding, m memory channels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+State: TypeAlias = "Tensor | tuple[State, ...]"
+
+
+class Carried(nn.Module, ABC):
+    """A layer with explicit state."""
+
+    @abstractmethod
+    def init_state(self, batch: int, frames: int) -> State:
+        """The state before the first chunk, for chunks of `frames` frames."""
+
+    def zeros(self, *shape: int) -> Tensor:
+        """Zeros of the layer's own device and type."""
+        return next(self.parameters()).new_zeros(shape)
+
+
+class Chain(Carried):
+    """Layers one after the other. Carries: the states of its layers, in order."""
+
+    def __init__(self, layers: Iterable[Carried]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def __iter__(self) -> Iterator[Carried]:
+        return iter(self.layers)
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return tuple(layer.init_state(batch, frames) for layer in self)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        states = []
+        for layer, before in zip(self, state, strict=True):
+            x, after = layer(x, speaker, before)
+            states.append(after)
+        return x, tuple(states)
+
+
+class Cached(Carried):
+    """`inner` also sees the first n channels of the previous chunk's input. Carries: those channels [B,n,T], detached."""
+
+    def __init__(self, inner: Carried, n: int) -> None:
+        super().__init__()
+        self.inner, self.n = inner, n
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return self.zeros(batch, self.n, frames), self.inner.init_state(batch, frames)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        cache, inner = state
+        y, inner = self.inner(torch.cat([x, cache], 1), speaker, inner)
+        return y, (x[:, : self.n].detach(), inner)
+
+
+class Scaled(Carried):
+    """Feature map scaling (RawNet2, Jung et al., 2020) of `inner`'s input by the previous chunk's input.
+
+    Carries: that input [B,C,T], ones before the first chunk. `fc` turns its frames into one gate per channel.
+    """
+
+    def __init__(self, inner: Carried, channels: int, frames: int) -> None:
+        super().__init__()
+        self.inner, self.channels = inner, channels
+        self.fc = nn.Linear(frames, 1)
+
+    def init_state(self, batch: int, frames: int) -> State:
+        if frames != self.fc.in_features:
+            raise ValueError(f"this model's time_dim is {self.fc.in_features} frames a chunk, but the chunks have {frames}")
+        return self.zeros(batch, self.channels, frames) + 1, self.inner.init_state(batch, frames)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        previous, inner = state
+        gate = self.fc(previous).sigmoid()
+        y, inner = self.inner(x * gate, speaker, inner)
+        return y, (x, inner)
+
+
+class Gated(Carried):
+    """A convolutional GRU-like memory [B,m,T]: read at the input of `inner`, written from its output.
+
+    write: a module [B,C,T] -> [B,m,T] that proposes the new memory; `gate` decides what is kept of the old one.
+    """
+
+    def __init__(self, inner: Carried, write: nn.Module, channels: int, memory: int) -> None:
+        super().__init__()
+        self.inner, self.write, self.memory = inner, write, memory
+        self.gate = nn.Conv1d(channels, memory, 1)
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return self.zeros(batch, self.memory, frames), self.inner.init_state(batch, frames)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        memory, inner = state
+        y, inner = self.inner(torch.cat([x, memory], 1), speaker, inner)
+        keep = self.gate(y).sigmoid()
+        return y, (keep * memory + (1 - keep) * self.write(y), inner)
+
+
+class SpecialChannels(Carried):
+    """k extra channels that pass through `inner` and on into the next chunk. Carries: them [B,k,T]."""
+
+    def __init__(self, inner: Carried, k: int) -> None:
+        super().__init__()
+        self.inner, self.k = inner, k
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return self.zeros(batch, self.k, frames), self.inner.init_state(batch, frames)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        special, inner = state
+        y, inner = self.inner(torch.cat([x, special], 1), speaker, inner)
+        return y[:, : -self.k], (y[:, -self.k :], inner)

@@ -1,0 +1,111 @@
+"""Temporal convolutional blocks, and a stack of them told who the target speaker is (SpEx+, Ge et al., 2020).
+
+Shapes: B batch, C channels, H hidden channels, T frames, E speaker embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ss.model.carried import Carried, State
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each frame by itself: x [B,C,T] -> [B,C,T]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def sequence_norm(channels: int, causal: bool) -> nn.Module:
+    """The norm inside a block: frame by frame when causal, else over channels and time (Conv-TasNet's gLN)."""
+    return ChannelNorm(channels) if causal else nn.GroupNorm(1, channels, eps=1e-6)
+
+
+class DepthwiseConv(nn.Conv1d):
+    """A dilated convolution of each channel by itself that keeps the number of frames: [B,C,T] -> [B,C,T].
+
+    causal: a frame sees only itself and the past; otherwise it sits in the middle of what it sees.
+    """
+
+    def __init__(self, channels: int, kernel: int, dilation: int, causal: bool) -> None:
+        super().__init__(channels, channels, kernel, dilation=dilation, groups=channels)
+        reach = (kernel - 1) * dilation
+        self.reach = (reach, 0) if causal else (reach - reach // 2, reach // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, self.reach)
+        if x.is_cuda or torch.onnx.is_in_onnx_export():
+            return super().forward(padded)
+        # On a CPU a few shifted multiply-adds are about twice as fast as a grouped convolution.
+        assert self.bias is not None
+        out = self.bias[:, None]
+        for tap in range(self.kernel_size[0]):
+            start = tap * self.dilation[0]
+            out = torch.addcmul(out, self.weight[:, :, tap], padded[..., start : start + x.shape[-1]])
+        return out
+
+
+class TCNBlock(nn.Module):
+    """One block: 1x1 convolution, dilated depthwise-separable convolution, 1x1 convolution, and a residual path.
+
+    in_channels: C of x; speaker: E of the embedding appended to every frame (0: none); out_channels: C of the result.
+    The residual path is a 1x1 convolution where `in_channels` and `out_channels` differ.
+    """
+
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, dilation: int, causal: bool, speaker: int = 0) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(in_channels + speaker, hidden, 1)
+        self.prelu1, self.norm1 = nn.PReLU(), sequence_norm(hidden, causal)
+        self.depthwise = DepthwiseConv(hidden, 3, dilation, causal)
+        self.pointwise = nn.Conv1d(hidden, hidden, 1)
+        self.prelu2, self.norm2 = nn.PReLU(), sequence_norm(hidden, causal)
+        self.conv2 = nn.Conv1d(hidden, out_channels, 1)
+        self.residual = nn.Identity() if in_channels == out_channels else nn.Conv1d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, speaker: Tensor | None = None) -> Tensor:
+        """x [B,C,T], speaker [B,E] or None -> [B,out_channels,T]."""
+        y = x if speaker is None else torch.cat([x, speaker[..., None].expand(-1, -1, x.shape[-1])], 1)
+        y = self.norm1(self.prelu1(self.conv1(y)))
+        y = self.norm2(self.prelu2(self.pointwise(self.depthwise(y))))
+        return self.conv2(y) + self.residual(x)
+
+
+def tcn_blocks(in_channels: int, hidden: int, out_channels: int, speaker: int, n_blocks: int, causal: bool) -> nn.ModuleList:
+    """Blocks of dilation 1, 2, 4, ...; the first takes `in_channels` and the speaker."""
+    first = TCNBlock(in_channels, hidden, out_channels, 1, causal, speaker)
+    others = (TCNBlock(out_channels, hidden, out_channels, 2**i, causal) for i in range(1, n_blocks))
+    return nn.ModuleList([first, *others])
+
+
+class Stack(Carried):
+    """Blocks in a row; carries nothing from chunk to chunk."""
+
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, speaker: int, n_blocks: int, causal: bool) -> None:
+        super().__init__()
+        self.blocks = tcn_blocks(in_channels, hidden, out_channels, speaker, n_blocks, causal)
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return ()
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        x = self.blocks[0](x, speaker)
+        for block in self.blocks[1:]:
+            x = block(x)
+        return x, state
+
+
+class RecurrentStack(Carried):
+    """A stack with a vector [B,C] that is added inside each block and gated by the blocks' outputs. Carries: it."""
+
+    def __init__(self, channels: int, hidden: int, speaker: int, n_blocks: int, causal: bool) -> None:
+        super().__init__()
+        self.blocks = tcn_blocks(channels, hidden, channels, speaker, n_blocks, causal)
+        self.gate = nn.Conv1d(2 * channels, channels, 1)
+        self.channels = channels
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return self.zeros(batch, self.channels)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        raise NotImplementedError
