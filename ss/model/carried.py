@@ -9,12 +9,12 @@ Shapes: B batch, C channels, T frames of a chunk, E speaker embedding, m memory 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-State: TypeAlias = "Tensor | tuple[State, ...]"
+State: TypeAlias = Any  # nested tuples of tensors; () for nothing
 
 
 class Carried(nn.Module, ABC):
@@ -69,7 +69,7 @@ class Cached(Carried):
 class Scaled(Carried):
     """Feature map scaling (RawNet2, Jung et al., 2020) of `inner`'s input by the previous chunk's input.
 
-    Carries: that input [B,C,T], ones before the first chunk. `fc` turns its frames into one gate per channel.
+    Carries: that input [B,C,T] detached, ones before the first chunk. `fc` turns its frames into one gate per channel.
     """
 
     def __init__(self, inner: Carried, channels: int, frames: int) -> None:
@@ -86,7 +86,7 @@ class Scaled(Carried):
         previous, inner = state
         gate = self.fc(previous).sigmoid()
         y, inner = self.inner(x * gate, speaker, inner)
-        return y, (x, inner)
+        return y, (x.detach(), inner)
 
 
 class Gated(Carried):

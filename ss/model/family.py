@@ -1,66 +1,204 @@
-"""The SpEx+ family: each class is a body of layers under one extractor.
+"""The SpEx+ family: each class is one extractor with a body of its own.
 
-SpEx+ (Ge et al., 2020) works on whole utterances or on segments; the Short models use the shortest scale only, and their
-memory variants carry something from segment to segment. All arguments are sizes: n_channels filters and TCN channels,
-hidden_channels inside a block, out_channels of the speaker embedding, *_kernel samples, n_resnetblocks of the speaker encoder,
-n_speakers of the training set, n_stacked_tcnblocks stacks of n_tcnblocks blocks. causal: no block looks ahead in its chunk.
+SpEx+ (Ge et al., 2020) hears three time scales; the Short models the shortest only, and their memory variants carry something
+from chunk to chunk. All arguments are sizes, the same for every class:
+n_channels filters and TCN channels, hidden_channels inside a block, out_channels of the speaker embedding, *_kernel in samples,
+n_resnetblocks of the speaker encoder, n_speakers of the training set, n_stacked_tcnblocks stacks of n_tcnblocks blocks;
+causal: no block looks ahead inside its chunk.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
 from ss.model.carried import Cached, Carried, Chain, Gated, Scaled, SpecialChannels, State
-from ss.model.extractor import Extractor, SpeakerHead, Separator
 from ss.model.codec import SpeechDecoder, SpeechEncoder
+from ss.model.extractor import Enrolling, Extractor, Separator, Stepping
+from ss.model.speaker import SpeakerEncoder
 from ss.model.tcn import RecurrentStack, Stack, TCNBlock
 
 
-def stack_of(n: int, hidden: int, speaker: int, n_blocks: int, causal: bool):
-    """`stack(e)`: a stack that takes n+e channels in and gives n out."""
+class Parts(NamedTuple):
+    """Makes the layers of a body, all of the same sizes."""
 
-    def stack(extra: int = 0) -> Stack:
-        return Stack(n + extra, hidden, n, speaker, n_blocks, causal)
+    channels: int
+    hidden: int
+    embedding: int
+    n_blocks: int
+    causal: bool
 
-    return stack
+    def stack(self, extra: int = 0) -> Stack:
+        """A stack that takes `extra` channels more than it gives."""
+        return Stack(self.channels + extra, self.hidden, self.channels, self.embedding, self.n_blocks, self.causal)
+
+    def recurrent(self) -> RecurrentStack:
+        """A stack with a vector of its own."""
+        return RecurrentStack(self.channels, self.hidden, self.embedding, self.n_blocks, self.causal)
+
+    def gated(self, memory: int, extra: int = 0) -> Gated:
+        """A stack with a gated memory of so many channels."""
+        write = TCNBlock(self.channels, self.hidden, memory, 1, self.causal)
+        return Gated(self.stack(memory + extra), write, self.channels, memory)
+
+    def wider(self, extra: int) -> "Parts":
+        """The same with so many channels more."""
+        return self._replace(channels=self.channels + extra)
 
 
-class SpexPlus(Extractor):
-    """SpEx+ with its three scales: a chain of stacks that carries nothing."""
+Body: TypeAlias = Callable[[Parts, int], Carried]  # (parts, number of stacks) -> the body
 
-    def __init__(self, n_channels, hidden_channels, out_channels, short_kernel, middle_kernel, long_kernel, n_resnetblocks, n_speakers, n_stacked_tcnblocks, n_tcnblocks, causal=False):
-        stack = stack_of(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
-        super().__init__(n_channels, out_channels, (short_kernel, middle_kernel, long_kernel), n_resnetblocks, n_speakers, Chain(stack() for _ in range(n_stacked_tcnblocks)))
+
+def plain_body(parts: Parts, n_stacks: int) -> Carried:
+    """Stacks that carry nothing."""
+    return Chain(parts.stack() for _ in range(n_stacks))
+
+
+def rnn_body(parts: Parts, n_stacks: int) -> Carried:
+    """The last stack is recurrent."""
+    return Chain([*(parts.stack() for _ in range(n_stacks - 1)), parts.recurrent()])
+
+
+def gru_body(parts: Parts, n_stacks: int, memory: int, version: int, frames: int | None) -> Carried:
+    """The last stack is gated. Version 1: and all are cached; 2: and the first is cached; 3: and all are scaled."""
+    n, plain = parts.channels, n_stacks - 1
+    if version == 0:
+        return Chain([*(parts.stack() for _ in range(plain)), parts.gated(memory)])
+    if version == 1:
+        return Chain([*(Cached(parts.stack(n), n) for _ in range(plain)), Cached(parts.gated(memory, n), n)])
+    if version == 2:
+        return Chain([Cached(parts.stack(n), n), *(parts.stack() for _ in range(plain - 1)), parts.gated(memory)])
+    if version == 3 and frames:
+        return Chain([*(Scaled(parts.stack(), n, frames) for _ in range(plain)), Scaled(parts.gated(memory), n, frames)])
+    raise ValueError(f"expected version 0, 1, 2, or 3 with time_dim, got version {version} with time_dim {frames}")
+
+
+def cached_body(parts: Parts, n_stacks: int, memory: int) -> Carried:
+    """Every stack is cached."""
+    return Chain(Cached(parts.stack(memory), memory) for _ in range(n_stacks))
+
+
+def special_body(parts: Parts, n_stacks: int, special: int) -> Carried:
+    """Special channels through all stacks."""
+    return SpecialChannels(plain_body(parts.wider(special), n_stacks), special)
+
+
+def only_channels(name: str, value: str) -> None:
+    """Memory is along the channels in this family. Raises ValueError for anything else."""
+    if value != "channels":
+        raise ValueError(f"{name}: expected 'channels', got {value!r}")
 
 
 class SpexPlusShort(Extractor):
-    def __init__(self, n_channels, hidden_channels, out_channels, short_kernel, n_resnetblocks, n_speakers, n_stacked_tcnblocks, n_tcnblocks, causal=False):
-        stack = stack_of(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
-        super().__init__(n_channels, out_channels, (short_kernel,), n_resnetblocks, n_speakers, Chain(stack() for _ in range(n_stacked_tcnblocks)))
+    """The shortest scale only; the base of the memory variants, which give another body."""
 
-class SpexPlusShortGRUModel(Extractor):
-    def __init__(self, n_channels, hidden_channels, out_channels, short_kernel, n_resnetblocks, n_speakers, n_stacked_tcnblocks, n_tcnblocks, dimension='channels', memory_size=8, version=0, time_dim=None, causal=False):
-        n=n_channels
-        stack = stack_of(n, hidden_channels, out_channels, n_tcnblocks, causal)
-        def gated(e=0):
-            return Gated(stack(memory_size+e), TCNBlock(n, hidden_channels, memory_size, 1, causal), n, memory_size)
-        S=n_stacked_tcnblocks
-        if version==0: layers=[stack() for _ in range(S-1)]+[gated()]
-        if version==1: layers=[Cached(stack(n),n) for _ in range(S-1)]+[Cached(gated(n),n)]
-        if version==2: layers=[Cached(stack(n),n)]+[stack() for _ in range(S-2)]+[gated()]
-        if version==3: layers=[Scaled(stack(),n,time_dim) for _ in range(S-1)]+[Scaled(gated(),n,time_dim)]
-        super().__init__(n_channels, out_channels, (short_kernel,), n_resnetblocks, n_speakers, Chain(layers))
+    def __init__(
+        self,
+        n_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        short_kernel: int,
+        n_resnetblocks: int,
+        n_speakers: int,
+        n_stacked_tcnblocks: int,
+        n_tcnblocks: int,
+        causal: bool = False,
+        *,
+        longer_kernels: tuple[int, ...] = (),
+        body: Body = plain_body,
+    ) -> None:
+        parts = Parts(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
+        kernels = (short_kernel, *longer_kernels)
+        super().__init__(n_channels, out_channels, kernels, n_resnetblocks, n_speakers, body(parts, n_stacked_tcnblocks))
 
-class SpexPlusShortCacheModel(Extractor):
-    def __init__(self, n_channels, hidden_channels, out_channels, short_kernel, n_resnetblocks, n_speakers, n_stacked_tcnblocks, n_tcnblocks, cache_type, memory_size, causal=False):
-        stack = stack_of(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
-        super().__init__(n_channels, out_channels, (short_kernel,), n_resnetblocks, n_speakers, Chain(Cached(stack(memory_size),memory_size) for _ in range(n_stacked_tcnblocks)))
 
-class SpexPlusShortSpecialChannelsModel(Extractor):
-    def __init__(self, n_channels, hidden_channels, out_channels, short_kernel, n_resnetblocks, n_speakers, n_stacked_tcnblocks, n_tcnblocks, n_sp_channels, causal=False):
-        n=n_channels+n_sp_channels
-        stack = stack_of(n, hidden_channels, out_channels, n_tcnblocks, causal)
-        super().__init__(n_channels, out_channels, (short_kernel,), n_resnetblocks, n_speakers, SpecialChannels(Chain(stack() for _ in range(n_stacked_tcnblocks)), n_sp_channels))
+class SpexPlus(SpexPlusShort):
+    """SpEx+ with its three scales; carries nothing from chunk to chunk."""
 
-class SpexPlusShortRNN(Extractor):
-    def __init__(self, n_channels, hidden_channels, out_channels, short_kernel, n_resnetblocks, n_speakers, n_stacked_tcnblocks, n_tcnblocks, causal=False):
-        stack = stack_of(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
-        super().__init__(n_channels, out_channels, (short_kernel,), n_resnetblocks, n_speakers, Chain([*(stack() for _ in range(n_stacked_tcnblocks-1)), RecurrentStack(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)]))
+    def __init__(self, *, middle_kernel: int, long_kernel: int, **sizes: Any) -> None:
+        super().__init__(**sizes, longer_kernels=(middle_kernel, long_kernel))
+
+
+class SpexPlusShortRNN(SpexPlusShort):
+    """Carries one vector through the last stack."""
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes, body=rnn_body)
+
+
+class SpexPlusShortGRUModel(SpexPlusShort):
+    """Carries a gated memory of memory_size channels; time_dim: frames of a chunk (version 3 only)."""
+
+    def __init__(
+        self, *, memory_size: int, version: int = 0, time_dim: int | None = None, dimension: str = "channels", **sizes: Any
+    ) -> None:
+        only_channels("dimension", dimension)
+        super().__init__(**sizes, body=partial(gru_body, memory=memory_size, version=version, frames=time_dim))
+
+
+class SpexPlusShortCacheModel(SpexPlusShort):
+    """Carries memory_size channels of every stack's input."""
+
+    def __init__(self, *, memory_size: int, cache_type: str = "channels", **sizes: Any) -> None:
+        only_channels("cache_type", cache_type)
+        super().__init__(**sizes, body=partial(cached_body, memory=memory_size))
+
+
+class SpexPlusShortSpecialChannelsModel(SpexPlusShort):
+    """Carries n_sp_channels channels that go through all stacks."""
+
+    def __init__(self, *, n_sp_channels: int, **sizes: Any) -> None:
+        super().__init__(**sizes, body=partial(special_body, special=n_sp_channels))
+
+
+class SpexPlusShortSpeakerHandler(Enrolling):
+    """The enrolling half of the GRU model (version 0)."""
+
+    def __init__(self, n_channels: int, out_channels: int, short_kernel: int, n_resnetblocks: int, n_speakers: int) -> None:
+        super().__init__()
+        self.encoder = SpeechEncoder(n_channels, (short_kernel,))
+        self.speaker_encoder = SpeakerEncoder(n_channels, n_channels, out_channels, n_resnetblocks)
+        self.classifier = nn.Linear(out_channels, n_speakers)
+
+    def forward(self, ref: Tensor) -> tuple[Tensor, Tensor]:
+        """ref [B,S] -> (speaker [B,E], logits [B,n_speakers])."""
+        speaker = self.enroll(ref)
+        return speaker, self.classifier(speaker)
+
+
+class SpexPlusShortGRUMainModel(Stepping):
+    """The stepping half of the GRU model (version 0), its memory [B,m,T] in plain sight."""
+
+    def __init__(
+        self,
+        n_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        short_kernel: int,
+        n_stacked_tcnblocks: int,
+        n_tcnblocks: int,
+        memory_size: int,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        parts = Parts(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
+        self.encoder = SpeechEncoder(n_channels, (short_kernel,))
+        self.separator = Separator(n_channels, 1, gru_body(parts, n_stacked_tcnblocks, memory_size, 0, None))
+        self.decoder = SpeechDecoder(n_channels, (short_kernel,))
+
+    def forward(self, chunk: Tensor, speaker: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """chunk [B,W], speaker [B,E], memory [B,m,T] (zeros at first) -> (wave [B,W], memory)."""
+        _, body = self.init_state(speaker, chunk.shape[-1])
+        waves, (_, after) = self.step(chunk, (speaker, with_memory(body, memory)))
+        return waves[0], memory_of(after)
+
+
+def memory_of(body: State) -> Tensor:
+    """The gated memory [B,m,T] in the state of a version 0 body."""
+    return body[-1][0]
+
+
+def with_memory(body: State, memory: Tensor) -> State:
+    """The state of a version 0 body with this memory in it."""
+    return (*body[:-1], (memory, *body[-1][1:]))

@@ -63,9 +63,11 @@ class TCNBlock(nn.Module):
         self.conv2 = nn.Conv1d(hidden, out_channels, 1)
         self.residual = nn.Identity() if in_channels == out_channels else nn.Conv1d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """x [B,C,T], speaker [B,E] or None -> [B,out_channels,T]."""
-        y = x if speaker is None else torch.cat([x, speaker[..., None].expand(-1, -1, x.shape[-1])], 1)
+    def forward(self, x: Tensor, speaker: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+        """x [B,C,T], speaker [B,E], memory [B,C] added to what the convolutions see of x -> [B,out_channels,T]."""
+        y = x if memory is None else x + memory[..., None]
+        if speaker is not None:
+            y = torch.cat([y, speaker[..., None].expand(-1, -1, x.shape[-1])], 1)
         y = self.norm1(self.prelu1(self.conv1(y)))
         y = self.norm2(self.prelu2(self.pointwise(self.depthwise(y))))
         return self.conv2(y) + self.residual(x)
@@ -96,10 +98,16 @@ class Stack(Carried):
 
 
 class RecurrentStack(Carried):
-    """A stack with a vector [B,C] that is added inside each block and gated by the blocks' outputs. Carries: it."""
+    """A stack with a vector [B,C] that is added inside each block and gated by the blocks' outputs. Carries: it.
+
+    The second block is a branch of its own: with the third it decides how much of the vector is renewed; the other blocks are
+    the chain, and the mean of its output over time is what the vector is renewed by.
+    """
 
     def __init__(self, channels: int, hidden: int, speaker: int, n_blocks: int, causal: bool) -> None:
         super().__init__()
+        if n_blocks < 3:
+            raise ValueError(f"a recurrent stack needs at least 3 blocks, got {n_blocks}")
         self.blocks = tcn_blocks(channels, hidden, channels, speaker, n_blocks, causal)
         self.gate = nn.Conv1d(2 * channels, channels, 1)
         self.channels = channels
@@ -108,4 +116,11 @@ class RecurrentStack(Carried):
         return self.zeros(batch, self.channels)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
-        raise NotImplementedError
+        first, branch, second, *others = self.blocks
+        x = first(x, speaker, state)
+        side, x = branch(x, memory=state), second(x, memory=state)
+        pair = torch.cat([side, x], 1).mean(-1, keepdim=True)
+        for block in others:
+            x = block(x, memory=state)
+        renew = self.gate(pair).sigmoid()[..., 0]
+        return x, (1 - renew) * state + renew * x.mean(-1)

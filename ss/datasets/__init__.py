@@ -1,0 +1,20 @@
+"""Data sets on disk as batches of tensors."""
+
+from ss.datasets.loaders import Batch, EvaluationBatches, TrainingBatches, collate, loader
+from ss.datasets.triplets import Example, Triplet, Triplets, find_triplets, load, make_filenames, read_speakers, speaker_of
+
+__all__ = [
+    "Batch",
+    "EvaluationBatches",
+    "Example",
+    "TrainingBatches",
+    "Triplet",
+    "Triplets",
+    "collate",
+    "find_triplets",
+    "load",
+    "loader",
+    "make_filenames",
+    "read_speakers",
+    "speaker_of",
+]

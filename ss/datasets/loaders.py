@@ -1,0 +1,105 @@
+"""Batches of examples: for training in an order that is a function of (seed, epoch), for evaluation every example once.
+
+Shapes: B batch, S samples of the longest mixture, R of the longest enrolment.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Sampler
+
+from ss import distributed
+from ss.datasets.triplets import Example, Triplets
+
+
+class Batch(NamedTuple):
+    """mixture and target [B,S] with `lengths` [B] samples, ref [B,R] with `ref_lengths` [B], zeros behind; speakers [B]."""
+
+    names: tuple[str, ...]
+    mixture: Tensor
+    target: Tensor
+    lengths: Tensor
+    ref: Tensor
+    ref_lengths: Tensor
+    speakers: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(self.names, *(x.to(device, non_blocking=True) for x in self[1:]))
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pads examples to their longest."""
+
+    def padded(waves: list[Any]) -> Tensor:
+        return pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+
+    return Batch(
+        tuple(e.name for e in examples),
+        padded([e.mixture for e in examples]),
+        padded([e.target for e in examples]),
+        torch.tensor([len(e.mixture) for e in examples]),
+        padded([e.ref for e in examples]),
+        torch.tensor([len(e.ref) for e in examples]),
+        torch.tensor([e.speaker for e in examples]),
+    )
+
+
+class TrainingBatches(Sampler[list[tuple[int, int]]]):
+    """Keys (epoch, index) of this process's batches of one epoch; what does not fill a batch of every process is left out.
+
+    The order is a function of (seed, epoch). Processes take turns batch by batch, so n processes with a batch of b see together,
+    step by step, what one process with a batch of n*b sees. `start` sets the epoch and the batch to begin with.
+    """
+
+    def __init__(self, n_examples: int, batch_size: int, seed: int) -> None:
+        self.n_examples, self.batch_size, self.seed = n_examples, batch_size, seed
+        self.epoch = self.first = 0
+        if not len(self):
+            needed = batch_size * distributed.world_size()
+            raise ValueError(f"expected at least {needed} training examples (batch size x processes), found {n_examples}")
+
+    def __len__(self) -> int:
+        return self.n_examples // (self.batch_size * distributed.world_size())
+
+    def start(self, epoch: int, first: int = 0) -> None:
+        """The next iteration is over this epoch, from this batch on."""
+        self.epoch, self.first = epoch, first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.n_examples, generator=generator).tolist()
+        n, size = distributed.world_size(), self.batch_size
+        for step in range(self.first, len(self)):
+            begin = (step * n + distributed.rank()) * size
+            yield [(self.epoch, index) for index in order[begin : begin + size]]
+
+
+class EvaluationBatches(Sampler[list[int]]):
+    """Indices of this process's share, in batches; over all processes each example exactly once."""
+
+    def __init__(self, n_examples: int, batch_size: int) -> None:
+        self.share, self.batch_size = distributed.shard(n_examples), batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.share) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for begin in range(0, len(self.share), self.batch_size):
+            yield list(self.share[begin : begin + self.batch_size])
+
+
+def loader(dataset: Triplets, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Example]:
+    """A loader of Batch; the workers' seeds come from a generator of its own, so it never moves torch's global one."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),
+    )

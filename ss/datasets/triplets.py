@@ -1,0 +1,142 @@
+"""Triplet folders: `<name>-mixed.wav -target.wav -ref.wav`, the name beginning with the target speaker's id and an underscore.
+
+Shapes: S samples of the mixture and target, R of the enrolment.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ss import audio
+from ss.audio import AudioError, Wave
+from ss.loss import UNKNOWN_SPEAKER
+
+KINDS = ("mixed", "target", "ref")
+
+
+class Triplet(NamedTuple):
+    """The files of one example; target is None where only inference is asked for."""
+
+    name: str
+    mixture: Path
+    ref: Path
+    target: Path | None = None
+
+
+class Example(NamedTuple):
+    """The audio of one triplet: mixture [S], ref [R], target [S]; speaker: its number or -100."""
+
+    name: str
+    mixture: Wave
+    ref: Wave
+    target: Wave
+    speaker: int
+
+
+def find_triplets(folder: str | Path, with_target: bool = True) -> list[Triplet]:
+    """All triplets of a folder by name. Raises AudioError for a missing folder, a missing partner, or two files of one kind."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        name, _, kind = path.stem.rpartition("-")
+        if path.suffix.lower() not in audio.EXTENSIONS or kind not in KINDS or path.name.startswith("."):
+            continue
+        files = found.setdefault(name, {})
+        if kind in files:
+            raise AudioError(f"{path}: expected one {kind} file, but there is {files[kind].name} too")
+        files[kind] = path
+    if not found:
+        raise AudioError(f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(audio.EXTENSIONS)}), found none")
+    return [_triplet(folder, name, files, with_target) for name, files in found.items()]
+
+
+def _triplet(folder: Path, name: str, files: dict[str, Path], with_target: bool) -> Triplet:
+    for kind in KINDS:
+        if kind not in files and (with_target or kind != "target"):
+            present = ", ".join(path.name for path in files.values())
+            raise AudioError(f"{folder / name}-{kind}.*: expected beside {present}, but there is no such file")
+    return Triplet(name, files["mixed"], files["ref"], files.get("target"))
+
+
+def speaker_of(name: str) -> str:
+    """The target speaker's id in a triplet's name."""
+    return name.split("_", 1)[0]
+
+
+def make_filenames(folder: str | Path, path: str | Path, n_speakers: int | None = None) -> list[str]:
+    """Writes the speaker list of a triplet folder, one id a line; a speaker's number is its line, from 0.
+
+    n_speakers: how many there may be at most (the model's classes). Raises ValueError where there are more.
+    """
+    speakers = sorted({speaker_of(triplet.name) for triplet in find_triplets(folder)})
+    if n_speakers is not None and len(speakers) > n_speakers:
+        raise ValueError(f"{folder}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("".join(f"{speaker}\n" for speaker in speakers))
+    return speakers
+
+
+def read_speakers(path: str | Path) -> list[str]:
+    """The speaker list that `make_filenames` wrote."""
+    speakers = Path(path).read_text().split()
+    if len(set(speakers)) != len(speakers) or not speakers:
+        raise ValueError(f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {len(set(speakers))} speakers")
+    return speakers
+
+
+class Triplets(Dataset[Example]):
+    """The examples of a triplet folder.
+
+    max_length, ref_max_length: seconds to cut the mixture with its target, and the enrolment, to. An item is asked for by its
+    index (the cut is then from the start) or by (epoch, index): the place of the cut is a function of those and the seed, so it
+    is the same in any worker, process or resumed run.
+    speakers: the training set's list; anybody else's number is -100.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        sample_rate: int = 16000,
+        max_length: float | None = None,
+        ref_max_length: float | None = None,
+        speakers: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self.triplets = find_triplets(folder)
+        self.sample_rate, self.seed = sample_rate, seed
+        self.max_samples, self.ref_max_samples = (s and round(s * sample_rate) for s in (max_length, ref_max_length))
+        self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Example:
+        epoch, index = key if isinstance(key, tuple) else (None, key)
+        triplet = self.triplets[index]
+        place = np.random.default_rng((self.seed, epoch, index)).random(2) if epoch is not None else np.zeros(2)
+        mixture, ref, target = load(triplet, self.sample_rate)
+        mixture, target = (cut(wave, self.max_samples, place[0]) for wave in (mixture, target))
+        speaker = self.speakers.get(speaker_of(triplet.name), UNKNOWN_SPEAKER)
+        return Example(triplet.name, mixture, cut(ref, self.ref_max_samples, place[1]), target, speaker)
+
+
+def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
+    """(mixture [S], ref [R], target [S]). Raises AudioError for an unusable file or a target of another length."""
+    assert triplet.target is not None
+    mixture, ref, target = (audio.read(path, sample_rate) for path in (triplet.mixture, triplet.ref, triplet.target))
+    if len(mixture) != len(target):
+        raise AudioError(f"{triplet.target}: expected {len(mixture)} samples as in {triplet.mixture.name}, found {len(target)}")
+    return mixture, ref, target
+
+
+def cut(wave: Wave, samples: int | None, place: float) -> Wave:
+    """At most so many samples of a wave; place 0..1 is where, from its start to its end."""
+    if samples is None or len(wave) <= samples:
+        return wave
+    start = int(place * (len(wave) - samples + 1))
+    return wave[start : start + samples]

@@ -1,0 +1,189 @@
+"""The only module that knows how many processes there are; alone, everything here does nothing.
+
+Plain `python3` starts one process per GPU (or `n_processes` on a CPU) through torch's elastic launcher; under `torchrun`, on one
+machine or several, the processes are there already and join.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+Item = TypeVar("Item")
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """The GPU of this process, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def launch(job: Callable[..., Item], *args: Any, n_gpu: int | None = None, n_processes: int = 1) -> list[Item]:
+    """Runs `job(*args)` in every process and returns their results, by rank.
+
+    job: a module's function, as the processes are spawned. n_gpu: GPUs to use (None: all there are; 0: the CPU); n_processes: on
+    a CPU. Under torchrun both are torchrun's business, and the result is this process's only.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return [joined(job, *args)]
+    n = n_processes
+    if n_gpu == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if torch.cuda.is_available():
+        n = n_gpu or torch.cuda.device_count()
+    elif n_gpu:
+        raise ValueError(f"n_gpu: {n_gpu} asked for, but there is no GPU that torch can use")
+    if n == 1:
+        return [job(*args)]
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=n,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    results = elastic_launch(config, joined)(job, *args)
+    return [results[i] for i in range(n)]
+
+
+def joined(job: Callable[..., Item], *args: Any) -> Item:
+    """Runs `job(*args)` as one of the processes that the launcher started."""
+    on_gpu = device().type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device())
+    else:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        return job(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of each value over all processes. Not differentiable."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so; the same answer in all."""
+    return flag if world_size() == 1 else bool(total(torch.tensor(float(flag), device=device())))
+
+
+def gather(items: list[Item]) -> list[Item]:
+    """The items of all processes, in the order of their ranks, in all of them."""
+    if world_size() == 1:
+        return items
+    everybody: list[list[Item]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(everybody, items)
+    return [item for theirs in everybody for item in theirs]
+
+
+def shard(n: int) -> range:
+    """This process's share of n items: every item in exactly one process."""
+    return range(rank(), n, world_size())
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process does what is inside before the others do."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+def share_weights(model: nn.Module) -> None:
+    """Gives every process the main one's parameters and buffers."""
+    if world_size() > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces the gradients by their mean over the processes, once per optimizer step.
+
+    Done here rather than by DistributedDataParallel: gradients accumulate over several batches before they are exchanged, and in
+    a batch of one chunk a model's memory has none at all, which DDP allows only by searching the graph at every step.
+    """
+    if world_size() == 1:
+        return
+    parameters = list(parameters)
+    for p in parameters:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = total(torch.cat([grad.flatten() for grad in grads])) / world_size()
+    for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
+class Sum(torch.autograd.Function):
+    """The differentiable sum of a tensor over all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return total(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return total(grad)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm of x [B,C,T] over the frames of all processes, on GPU and CPU (torch's SyncBatchNorm knows GPUs only)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or world_size() == 1:
+            return super().forward(x)
+        count = total(x.new_tensor(x.shape[0] * x.shape[2]))
+        mean = Sum.apply(x.sum((0, 2))) / count
+        centred = x - mean[:, None]
+        variance = Sum.apply(centred.square().sum((0, 2))) / count
+        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale[:, None] + self.bias[:, None]
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        self.num_batches_tracked += 1

@@ -1,0 +1,29 @@
+"""Metrics of extracted speech, one utterance at a time, and summaries that say what could not be computed and why."""
+
+from ss.metric.accuracy import ACC
+from ss.metric.base import CannotCompute, Improvement, Metric, Row, SingleMetric
+from ss.metric.composite import CompositeMetric
+from ss.metric.perceptual import PESQ, STOI
+from ss.metric.ratios import SDR, SISDR, SNR
+from ss.metric.summary import COLUMNS, Average, Summary, columns, evaluate, summarize
+
+__all__ = [
+    "ACC",
+    "COLUMNS",
+    "PESQ",
+    "SDR",
+    "SISDR",
+    "SNR",
+    "STOI",
+    "Average",
+    "CannotCompute",
+    "CompositeMetric",
+    "Improvement",
+    "Metric",
+    "Row",
+    "SingleMetric",
+    "Summary",
+    "columns",
+    "evaluate",
+    "summarize",
+]

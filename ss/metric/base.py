@@ -1,0 +1,133 @@
+"""What every metric is: a measure of an estimate against its target, utterance by utterance, that says why it cannot be given.
+
+A metric never answers 0 or NaN for "no answer": it raises CannotCompute with the reason. All arithmetic is done in float64 on one
+utterance at a time, so that a value depends neither on the batch nor on the process it was computed in.
+
+Shapes: B batch, S samples.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+
+class CannotCompute(ValueError):
+    """This metric has no value for this utterance. `reason` is the same text for the same cause, so that reasons can be counted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Row(NamedTuple):
+    """What the metrics gave for one utterance: finite values by column, and for the columns without one the reason."""
+
+    values: dict[str, float]
+    missing: dict[str, str]
+
+
+class Metric(ABC):
+    """A measure of an estimate that fills one or more columns of a table."""
+
+    @abstractmethod
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+        """The values for one utterance, waves [S]; `column` names the value of a metric that has only one."""
+
+
+class SingleMetric(Metric):
+    """A metric with one value that needs no mixture."""
+
+    @abstractmethod
+    def compute(self, estimate: Array, target: Array) -> float:
+        """The value for finite waves [S] whose target is not silent. Raises CannotCompute; may be infinite but not NaN."""
+
+    def value(self, estimate: Array, target: Array) -> float:
+        """The value for any two waves [S]. Raises CannotCompute."""
+        check(estimate, target)
+        return self.compute(estimate, target)
+
+    def __call__(self, estimate: Tensor, target: Tensor) -> Tensor:
+        """estimate and target [B,S] -> values [B]. Raises CannotCompute if that is so for any of them."""
+        return torch.tensor([self.value(*waves) for waves in utterances(estimate, target)], device=estimate.device)
+
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+        return record(column, lambda: self.value(estimate, target))
+
+
+class Improvement(Metric):
+    """How much better `metric` finds the estimate than the mixture: of SISDR it makes SI-SDRi, of SDR SDRi, in dB."""
+
+    def __init__(self, metric: SingleMetric) -> None:
+        self.metric = metric
+
+    def value(self, estimate: Array, target: Array, mixture: Array) -> float:
+        """The difference for waves [S]. Raises CannotCompute, also where the mixture's own value is infinite."""
+        after = self.metric.value(estimate, target)
+        try:
+            before = self.metric.value(mixture, target)
+        except CannotCompute as error:
+            raise CannotCompute(f"with the mixture as estimate: {error.reason}") from error
+        if math.isinf(before):
+            raise CannotCompute(f"the mixture's own value is {before}")
+        return after - before
+
+    def __call__(self, estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
+        """estimate, target and mixture [B,S] -> differences [B]. Raises CannotCompute."""
+        return torch.tensor([self.value(*waves) for waves in utterances(estimate, target, mixture)], device=estimate.device)
+
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+        return record(column, lambda: self.value(estimate, target, mixture))
+
+
+def record(column: str, compute: Callable[[], float]) -> Row:
+    """The row of one column. An infinite value is missing too: no mean could hold it."""
+    try:
+        value = compute()
+    except CannotCompute as error:
+        return Row({}, {column: error.reason})
+    assert not math.isnan(value), column
+    return Row({column: value}, {}) if math.isfinite(value) else Row({}, {column: f"the value is {value}"})
+
+
+def utterances(*waves: Tensor) -> list[tuple[Array, ...]]:
+    """The waves [B,S] as one tuple of waves [S] per utterance. Raises ValueError for different shapes, or others than [B,S]."""
+    if waves[0].ndim != 2 or any(wave.shape != waves[0].shape for wave in waves):
+        raise ValueError(f"a metric takes waves of one shape [batch, samples], got {[tuple(wave.shape) for wave in waves]}")
+    return list(zip(*(as_array(wave) for wave in waves), strict=True))
+
+
+def as_array(wave: Tensor) -> Array:
+    """The same samples as float64 on the CPU."""
+    return wave.detach().cpu().double().numpy()
+
+
+def check(estimate: Array, target: Array) -> None:
+    """Raises CannotCompute where nothing can be said about an estimate [S] of a target [S]."""
+    if not estimate.size:
+        raise CannotCompute("there are no samples")
+    if not np.isfinite(estimate).all():
+        raise CannotCompute("the estimate is not finite")
+    if not np.isfinite(target).all():
+        raise CannotCompute("the target is not finite")
+    if is_silent(target):
+        raise CannotCompute("the target is silent")
+
+
+def audible(estimate: Array) -> Array:
+    """The estimate [S] itself, where it is not silent. Raises CannotCompute."""
+    if is_silent(estimate):
+        raise CannotCompute("the estimate is silent")
+    return estimate
+
+
+def is_silent(wave: Array) -> bool:
+    """Whether a wave [S] is constant, but for rounding."""
+    return bool(np.abs(wave - wave.mean()).max() <= 1e-10 * np.abs(wave).max())

@@ -1,0 +1,65 @@
+"""Models of listeners by others' libraries: intelligibility (pystoi) and quality (pesq, optional).
+
+Shapes: S samples.
+"""
+
+import warnings
+
+import numpy as np
+
+from ss.metric.base import Array, CannotCompute, SingleMetric, audible
+
+TOO_LITTLE_SPEECH = "less than 0.4 s of the target is speech"
+
+
+class STOI(SingleMetric):
+    """Short-time objective intelligibility (Taal et al., 2011), about 0..1; the extended one (Jensen & Taal, 2016) if `extended`."""
+
+    def __init__(self, sample_rate: int = 16000, extended: bool = False) -> None:
+        self.sample_rate, self.extended = sample_rate, extended
+
+    def compute(self, estimate: Array, target: Array) -> float:
+        from pystoi import stoi
+
+        if len(target) < 0.4 * self.sample_rate:
+            raise CannotCompute(TOO_LITTLE_SPEECH)
+        with warnings.catch_warnings():
+            # pystoi's answer to too few frames that are not silent is a warning and the value 1e-5.
+            warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
+            try:
+                return float(stoi(target, audible(estimate), self.sample_rate, self.extended))
+            except RuntimeWarning as error:
+                raise CannotCompute(TOO_LITTLE_SPEECH) from error
+
+
+class PESQ(SingleMetric):
+    """Perceptual evaluation of speech quality, MOS-LQO 1..4.64: wide band at 16 kHz (ITU-T P.862.2), narrow band at 8 kHz (P.862.1).
+
+    Needs the package pesq (`pip install 'ss[pesq]'`, builds with a C compiler); without it, every value is missing.
+    max_seconds: longer utterances are not given to it, as its C code overflows, often fatally, beyond 50 bursts of speech.
+    """
+
+    def __init__(self, sample_rate: int = 16000, max_seconds: float = 40) -> None:
+        if sample_rate not in (8000, 16000):
+            raise ValueError(f"PESQ: expected a sample rate of 8000 or 16000 Hz, got {sample_rate}")
+        self.sample_rate, self.max_seconds = sample_rate, max_seconds
+        self.mode = "wb" if sample_rate == 16000 else "nb"
+
+    def compute(self, estimate: Array, target: Array) -> float:
+        try:
+            from pesq import BufferTooShortError, NoUtterancesError, PesqError, pesq
+        except ImportError as error:
+            raise CannotCompute("the package pesq is not installed") from error
+        if len(target) > self.max_seconds * self.sample_rate:
+            raise CannotCompute(f"PESQ takes at most {self.max_seconds:g} s")
+        try:
+            value = float(pesq(self.sample_rate, target, audible(estimate), self.mode))
+        except NoUtterancesError as error:
+            raise CannotCompute("PESQ finds no speech in the target") from error
+        except BufferTooShortError as error:
+            raise CannotCompute("PESQ needs at least 0.25 s") from error
+        except (PesqError, ValueError) as error:
+            raise CannotCompute(f"PESQ failed: {error}") from error
+        if not np.isfinite(value):
+            raise CannotCompute(f"PESQ failed: it gave {value}")
+        return value

@@ -1,0 +1,60 @@
+"""From one utterance to a row of a table, and from rows to means that know their counts.
+
+Shapes: S samples.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
+
+from torch import Tensor
+
+from ss.metric.base import Metric, Row, utterances
+
+COLUMNS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR")
+
+
+class Average(TypedDict):
+    """A mean over the `count` utterances that have a value (None where none has), and why the `missing` others have none."""
+
+    mean: float | None
+    count: int
+    missing: int
+    reasons: dict[str, int]
+
+
+class Summary(TypedDict):
+    """An Average per column, of so many utterances."""
+
+    metrics: dict[str, Average]
+    utterances: int
+
+
+def evaluate(metrics: Mapping[str, Metric], estimate: Tensor, target: Tensor, mixture: Tensor) -> Row:
+    """All metrics of one utterance, waves [S]. The key of a metric is its column, unless it has several values with names."""
+    (waves,) = utterances(estimate[None], target[None], mixture[None])
+    row = Row({}, {})
+    for column, metric in metrics.items():
+        values, missing = metric.record(column, *waves)
+        row.values.update(values)
+        row.missing.update(missing)
+    return row
+
+
+def columns(rows: Iterable[Row]) -> list[str]:
+    """Every column that occurs: those known here in their usual order, then others by name."""
+    found = {name for row in rows for part in row for name in part}
+    return sorted(found, key=lambda name: (COLUMNS.index(name) if name in COLUMNS else len(COLUMNS), name))
+
+
+def summarize(rows: Sequence[Row]) -> Summary:
+    """The same for the same rows, to the last bit, in whatever order they come."""
+    return {"metrics": {name: _average(name, rows) for name in columns(rows)}, "utterances": len(rows)}
+
+
+def _average(name: str, rows: Sequence[Row]) -> Average:
+    values = [row.values[name] for row in rows if name in row.values]
+    reasons = Counter(row.missing[name] for row in rows if name in row.missing)
+    mean = math.fsum(values) / len(values) if values else None
+    return {"mean": mean, "count": len(values), "missing": reasons.total(), "reasons": dict(sorted(reasons.items()))}

@@ -1,0 +1,74 @@
+"""The plan of a set of mixtures: who is mixed with whom, how loud, and with which enrolment.
+
+A row depends on the corpus, the settings and its own number only, so rows can be planned in any order, without end, and a larger
+set begins with the rows of a smaller one.
+"""
+
+import numpy as np
+
+from ss.mixing.corpus import Corpus, Span
+from ss.mixing.manifest import Row
+from ss.mixing.settings import Settings
+
+
+def targets(corpus: Corpus, settings: Settings) -> list[str]:
+    """The speakers that can be the target: those with two files, or with one that is split. Raises ValueError if there is none."""
+    able = [speaker for speaker, spans in corpus.speakers.items() if len(spans) > 1 or _splits(spans[0], settings)]
+    if not able:
+        raise ValueError(
+            f"{settings.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found {len(corpus.speakers)} "
+            "speakers with one; split_single_utterances=true takes target and enrolment from different parts of it"
+        )
+    return able
+
+
+def plan(corpus: Corpus, settings: Settings) -> list[Row]:
+    """The rows of all `nfiles` mixtures."""
+    able = targets(corpus, settings)
+    return [plan_row(corpus, able, settings, index) for index in range(settings.nfiles)]
+
+
+def plan_row(corpus: Corpus, able: list[str], settings: Settings, index: int) -> Row:
+    """Row number `index`. Target speaker, interfering speaker and their files are each drawn with equal chances.
+
+    able: what `targets` gives. The enrolment is another file of the target speaker, or the other half of the only one.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([settings.random_state, index]))
+    speaker = able[rng.integers(len(able))]
+    target, ref = _target_and_ref(corpus.speakers[speaker], rng)
+    names = list(corpus.speakers)
+    place = int(rng.integers(len(names) - 1))
+    other = names[place + (place >= names.index(speaker))]
+    interferer = corpus.speakers[other][rng.integers(len(corpus.speakers[other]))]
+    snr = float(settings.snr_levels[rng.integers(len(settings.snr_levels))])
+    return Row(
+        name=f"{speaker}_{index:06d}_{other}_{snr:g}",
+        target=target,
+        interferer=interferer,
+        ref=ref,
+        snr=snr,
+        seed=int(rng.integers(2**63)),
+        audio_len=settings.audio_len,
+        ref_max_len=settings.ref_max_len,
+        trim_db=settings.trim_db,
+        vad_db=settings.vad_db,
+        loudness=settings.loudness,
+        sample_rate=settings.sample_rate,
+        extension=settings.extension,
+    )
+
+
+def _splits(span: Span, settings: Settings) -> bool:
+    """Whether a speaker's only file serves as target and enrolment: each half must be long enough by itself."""
+    return settings.split_single_utterances and (span.stop - span.start) // 2 >= max(1, settings.min_len * settings.sample_rate)
+
+
+def _target_and_ref(spans: tuple[Span, ...], rng: np.random.Generator) -> tuple[Span, Span]:
+    """Two of a speaker's files in random order, or the two halves of the only one."""
+    if len(spans) == 1:
+        path, start, stop = spans[0]
+        middle = (start + stop) // 2
+        spans = (Span(path, start, middle), Span(path, middle, stop))
+    first = int(rng.integers(len(spans)))
+    second = int(rng.integers(len(spans) - 1))
+    return spans[first], spans[second + (second >= first)]

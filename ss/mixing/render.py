@@ -1,0 +1,173 @@
+"""From one row to its three waves: a pure function of the row and the corpus.
+
+All waves are int16, so that what is written is what was computed: mixture = target + scaled interferer, sample by sample, on one
+scale. Shapes: S samples of mixture and target, R samples of the enrolment, N samples of a source.
+"""
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ss import audio
+from ss.mixing.corpus import Span
+from ss.mixing.manifest import Row
+
+PCM = NDArray[np.int16]
+FULL_SCALE = 32768
+PEAK = 0.9  # no wave goes beyond this part of full scale
+BLOCK = 0.032  # seconds over which the level is taken to find silence
+MARGIN = 2  # blocks kept around what is not silent: word onsets and ends are quiet, and stops inside words are not pauses
+SILENT = 1e-6  # mean power of -60 dB of full scale: no usable speech is below it
+
+
+class Triplet(NamedTuple):
+    """What one row gives."""
+
+    mixture: PCM  # [S]
+    target: PCM  # [S]
+    ref: PCM  # [R]
+
+
+def render(row: Row, audios_dir: str | Path) -> Triplet:
+    """The waves of a row.
+
+    With `audio_len`, target and interferer are cut to it at a random place, or padded with zeros at the end where they are
+    shorter. Without, the target is whole, and the interferer is cut or padded to the target's length. The SNR is the energy of the
+    target over that of the interferer where both are (padding not counted); with `loudness`, it is the difference of their
+    integrated loudness instead, the target's being `loudness`. Where a peak would go beyond `PEAK`, all is lowered together.
+    The enrolment is at most `ref_max_len` long, cut at a random place, and keeps its own level unless its peak is beyond `PEAK`.
+    Raises AudioError for a source that cannot be read, is shorter than the row says, or is silent.
+    """
+    rng = np.random.default_rng(row.seed)
+    root = Path(audios_dir)
+    target = _load(root, row.target, row, _samples(row.audio_len, row), rng)
+    length = _samples(row.audio_len, row) or len(target)
+    interferer = _load(root, row.interferer, row, length, rng)
+    ref = _load(root, row.ref, row, _samples(row.ref_max_len, row), rng)
+    both = min(len(target), len(interferer))
+    target, interferer = _pad(target, length), _pad(interferer, length)
+    target_gain, gain = _gains(target, interferer, both, row)
+    target, interferer = target * target_gain, interferer * gain
+    scale = _scale(target, interferer, target + interferer)
+    clean, other = _quantise(target, scale), _quantise(interferer, scale)
+    return Triplet(clean + other, clean, _quantise(ref, _scale(ref)))
+
+
+def active(wave: audio.Wave, db: float, sample_rate: int) -> NDArray[np.bool_]:
+    """Which blocks of a wave [N] are within `db` of the loudest one, or near such a block; blocks last `BLOCK` seconds."""
+    energy = np.add.reduceat(np.square(wave), np.arange(0, len(wave), _block(sample_rate)))
+    loud = energy >= energy.max() * 10 ** (-db / 10)
+    return np.convolve(loud, np.ones(2 * MARGIN + 1), "full")[MARGIN:-MARGIN] > 0
+
+
+def trim(wave: audio.Wave, db: float, sample_rate: int) -> audio.Wave:
+    """A wave [N] without the silence at its ends."""
+    blocks = np.flatnonzero(active(wave, db, sample_rate))
+    size = _block(sample_rate)
+    return wave[blocks[0] * size : (blocks[-1] + 1) * size]
+
+
+def merge(wave: audio.Wave, db: float, sample_rate: int) -> audio.Wave:
+    """What is left of a wave [N] when silence is dropped wherever it is, joined."""
+    return wave[np.repeat(active(wave, db, sample_rate), _block(sample_rate))[: len(wave)]]
+
+
+def _block(sample_rate: int) -> int:
+    return round(BLOCK * sample_rate)
+
+
+def _samples(seconds: float | None, row: Row) -> int | None:
+    return None if seconds is None else max(1, round(seconds * row.sample_rate))
+
+
+def _load(root: Path, span: Span, row: Row, longest: int | None, rng: np.random.Generator) -> audio.Wave:
+    """A source, without silence, cut at a random place to at most `longest` samples. Only what can be needed is decoded."""
+    path, place = root / span.path, rng.random()
+    if row.trim_db is None and row.vad_db is None:
+        cut = _cut(span.stop - span.start, longest, place)
+        wave = _read(path, row.sample_rate, span.start + cut.start, span.start + cut.stop)
+    else:
+        wave = _read(path, row.sample_rate, span.start, span.stop)
+        if row.trim_db is not None:
+            wave = trim(wave, row.trim_db, row.sample_rate)
+        if row.vad_db is not None:
+            wave = merge(wave, row.vad_db, row.sample_rate)
+        wave = wave[_cut(len(wave), longest, place)]
+    if _power(wave) < SILENT:
+        raise audio.AudioError(f"{path}: expected speech, found silence in samples {span.start} to {span.stop}")
+    return wave
+
+
+def _read(path: Path, sample_rate: int, start: int, stop: int) -> audio.Wave:
+    """The samples, all of them: a file cut short after its header was written is an error."""
+    wave = audio.read(path, sample_rate, start, stop)
+    if len(wave) != stop - start:
+        raise audio.AudioError(f"{path}: expected samples {start} to {stop}, found {len(wave)} of these {stop - start}")
+    return wave
+
+
+def _cut(n: int, longest: int | None, place: float) -> slice:
+    """`longest` of n samples (or all, if fewer), at a place between 0, the beginning, and 1, the end."""
+    if longest is None or n <= longest:
+        return slice(0, n)
+    start = int(place * (n - longest + 1))
+    return slice(start, start + longest)
+
+
+def _pad(wave: audio.Wave, length: int) -> audio.Wave:
+    return wave if len(wave) == length else np.pad(wave, (0, length - len(wave)))
+
+
+def _power(wave: audio.Wave) -> float:
+    return float(np.square(wave).mean())
+
+
+def _gains(target: audio.Wave, interferer: audio.Wave, both: int, row: Row) -> tuple[float, float]:
+    """The factors of target and interferer, both [S], that give the SNR; neither is padding in the first `both` samples."""
+    if row.loudness is not None:
+        levels = _loudness(target, row.target, row), _loudness(interferer, row.interferer, row)
+        return _factor(row.loudness - levels[0]), _factor(row.loudness - row.snr - levels[1])
+    power, other = _power(target[:both]), _power(interferer[:both])
+    if min(power, other) < SILENT:
+        quiet = row.target if power < SILENT else row.interferer
+        raise audio.AudioError(
+            f"{quiet.path}: expected speech, found silence in the {both} samples that meet the other speaker's"
+        )
+    return 1.0, math.sqrt(power / other) * _factor(-row.snr)
+
+
+def _factor(db: float) -> float:
+    return float(10 ** (db / 20))
+
+
+def _loudness(wave: audio.Wave, span: Span, row: Row) -> float:
+    """The integrated loudness of a wave in LUFS (ITU-R BS.1770-4)."""
+    meter = _meter(row.sample_rate)
+    least = round(meter.block_size * row.sample_rate)
+    if len(wave) < least:
+        raise audio.AudioError(f"{span.path}: expected at least {least} samples to measure the loudness of, found {len(wave)}")
+    loudness = float(meter.integrated_loudness(wave))
+    if not math.isfinite(loudness):
+        raise audio.AudioError(f"{span.path}: expected speech, found silence by its loudness")
+    return loudness
+
+
+@cache
+def _meter(sample_rate: int) -> Any:
+    import pyloudnorm  # brings scipy: only for those who ask for it
+
+    return pyloudnorm.Meter(sample_rate)
+
+
+def _scale(*waves: audio.Wave) -> float:
+    """The factor to the int16 grid, lower where one of the waves would go beyond `PEAK`."""
+    peak = max(float(max(wave.max(), -wave.min())) for wave in waves)
+    return FULL_SCALE * min(1.0, PEAK / peak)
+
+
+def _quantise(wave: audio.Wave, scale: float) -> PCM:
+    return np.rint(wave * scale).astype(np.int16)

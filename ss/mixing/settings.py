@@ -1,0 +1,65 @@
+"""What a set of mixtures is made from and how: the keys of a config of `mixing/`, checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+EXTENSIONS = ("wav", "flac")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One set of mixtures. Lengths are in seconds; None switches a step off.
+
+    audios_dir, parts, template: where the corpus is, see `ss.mixing.corpus.scan`. out_folder: where the triplets go, as `extension`.
+    nfiles: how many mixtures. snr_levels: dB, one is drawn for each. random_state: the seed of it all.
+    audio_len: the length of mixture and target; None keeps whole targets. ref_max_len: the longest enrolment.
+    min_len: shorter files are not used. trim_db: ends this far below the loudest part are cut off. vad_db: likewise inside.
+    loudness: LUFS of the targets (ITU-R BS.1770); levels are then compared by loudness instead of energy.
+    split_single_utterances: a speaker's only utterance is target in one half, enrolment in the other; otherwise it only interferes.
+    speakers, exclude_speakers, max_n_speakers: who is used: those named, but not those, and so many of them, drawn.
+    num_workers: processes; the result does not depend on it. overwrite: start anew where other mixtures are.
+    Raises ValueError for a value out of range.
+    """
+
+    audios_dir: str
+    out_folder: str
+    nfiles: int
+    snr_levels: list[float]
+    parts: str | list[str] | None = None
+    template: str = "{part}/{speaker}/{chapter}/*"
+    random_state: int = 0
+    audio_len: float | None = None
+    ref_max_len: float | None = None
+    min_len: float = 1.0
+    trim_db: float | None = None
+    vad_db: float | None = None
+    loudness: float | None = None
+    split_single_utterances: bool = False
+    speakers: list[str] | None = None
+    exclude_speakers: list[str] | None = None
+    max_n_speakers: int | None = None
+    sample_rate: int = 16000
+    extension: str = "wav"
+    num_workers: int = 1
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for key in ("nfiles", "num_workers", "sample_rate", "audio_len", "ref_max_len", "trim_db", "vad_db", "max_n_speakers"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise ValueError(f"{key}: expected more than 0, found {value}")
+        if self.min_len < 0 or self.random_state < 0:
+            raise ValueError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
+        if not self.snr_levels:
+            raise ValueError("snr_levels: expected at least one level in dB, found none")
+        if self.extension not in EXTENSIONS:
+            raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Settings":
+        """From the keys of a config. Raises ValueError for a key that does not exist."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(config) - set(known)):
+            raise ValueError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(known)}")
+        return cls(**config)

@@ -1,0 +1,55 @@
+"""Cuts a waveform into the chunks that a segment model works on, and joins its outputs again.
+
+Shapes: B batch, S samples, K chunks, W samples of a chunk.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Streamer:
+    """Chunks of `chunk_window` samples, one every `chunk_step`.
+
+    overlap_add_method: "half" (the step is half the window; where two chunks overlap, their mean) or "nonintersec" (the step is
+    the window). Any length goes: the last chunk is filled up with zeros, and `join` gives back as many samples as asked for.
+    """
+
+    def __init__(self, chunk_window: int, chunk_step: int, overlap_add_method: str) -> None:
+        steps = {"half": chunk_window / 2, "nonintersec": chunk_window}
+        if overlap_add_method not in steps:
+            raise ValueError(f"overlap_add_method: expected one of {', '.join(steps)}, got {overlap_add_method!r}")
+        if chunk_step != steps[overlap_add_method] or chunk_step <= 0:
+            expected = steps[overlap_add_method]
+            raise ValueError(f"{overlap_add_method} with a window of {chunk_window}: expected a step of {expected:g}, got {chunk_step}")
+        self.window, self.step = chunk_window, chunk_step
+
+    def n_chunks(self, samples: int) -> int:
+        """How many chunks so many samples give; at least one."""
+        return max(0, -(-(samples - self.window) // self.step)) + 1
+
+    def split(self, wave: Tensor) -> Tensor:
+        """wave [B,S] -> chunks [K,B,W]."""
+        padded = (self.n_chunks(wave.shape[-1]) - 1) * self.step + self.window
+        return F.pad(wave, (0, padded - wave.shape[-1])).unfold(-1, self.window, self.step).movedim(1, 0)
+
+    def join(self, chunks: Tensor, samples: int) -> Tensor:
+        """chunks [K,B,W] -> wave [B,samples], such that join(split(x), S) is x."""
+        columns = chunks.permute(1, 2, 0)
+        length = (len(chunks) - 1) * self.step + self.window
+        window, step = (1, self.window), (1, self.step)
+        total = F.fold(columns, (1, length), window, stride=step)
+        coverage = F.fold(torch.ones_like(columns[:1]), (1, length), window, stride=step)
+        return (total / coverage)[:, 0, 0, :samples]
+
+
+class Whole:
+    """No streaming: the whole utterance is the one chunk."""
+
+    def split(self, wave: Tensor) -> Tensor:
+        """wave [B,S] -> chunks [1,B,S]."""
+        return wave[None]
+
+    def join(self, chunks: Tensor, samples: int) -> Tensor:
+        """chunks [1,B,S] -> wave [B,samples]."""
+        return chunks[0, :, :samples]

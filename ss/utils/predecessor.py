@@ -1,0 +1,177 @@
+"""Checkpoints of the predecessor: other names for the same weights, and an OmegaConf pickle as config.
+
+The pickle is read by torch's weights-only reader, which calls nothing but what it is told is harmless; the OmegaConf classes in
+it are replaced by empty ones of ours, so that not even OmegaConf's own code runs.
+"""
+
+import pickle
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ss.model
+from ss.model.carried import Gated, Scaled
+from ss.model.extractor import Extractor
+from ss.model.tcn import ChannelNorm, RecurrentStack, Stack
+
+NODES = ("AnyNode", "BooleanNode", "BytesNode", "FloatNode", "IntegerNode", "PathNode", "StringNode")
+INERT = (
+    *(f"omegaconf.nodes.{node}" for node in NODES),
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "typing.Any",
+)
+HARMLESS = ((dict, "builtins.dict"), (list, "builtins.list"), (defaultdict, "collections.defaultdict"))
+SCALES = ("short", "middle", "long")
+BLOCK = {
+    "norm1": "gln1",
+    "norm2": "gln2",
+    "depthwise": "deconv.0",
+    "pointwise": "deconv.1",
+    "residual": "downsample",
+}
+
+
+class Inert:
+    """Stands for an OmegaConf object: holds what was pickled of it, and does nothing."""
+
+    def plain(self) -> Any:
+        """What it held, as plain data."""
+        content = self.__dict__.get("_content", self.__dict__.get("_val"))
+        if isinstance(content, dict):
+            return {key: _plain(value) for key, value in content.items()}
+        if isinstance(content, list):
+            return [_plain(value) for value in content]
+        return content
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.plain() if isinstance(value, Inert) else value
+
+
+def inert_omegaconf() -> AbstractContextManager[None]:
+    """While it is entered, torch's weights-only reader takes OmegaConf's classes for Inert ones."""
+    return torch.serialization.safe_globals([*((Inert, name) for name in INERT), *HARMLESS])
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, ours or the predecessor's. Raises ValueError for any other file; runs no code of it."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: expected a checkpoint, but there is no such file")
+    try:
+        with inert_omegaconf():
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        found = re.search(r"Unsupported [^.]*", str(error)) or re.search(r".*", str(error))
+        reason = found.group(0) if found else type(error).__name__
+        raise ValueError(f"{path}: refused, expected a checkpoint of tensors and plain settings: {reason}") from error
+    if not isinstance(content, dict) or "model" not in content or "config" not in content:
+        raise ValueError(f"{path}: expected a checkpoint with 'model' and 'config'")
+    return content
+
+
+def is_predecessor(content: dict[str, Any]) -> bool:
+    """Whether a checkpoint's content is the predecessor's: its config has an `arch`."""
+    config = _plain(content["config"])
+    return isinstance(config, dict) and "arch" in config
+
+
+def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> Extractor:
+    """The extractor in a checkpoint of the predecessor, all weights strictly matched.
+
+    checkpoint: a path, or {"model": state dict, "config": {"arch": {"type": class name, "args": {...}}}}; names may begin with
+    `module.`. Raises ValueError for anything else, for a file that would run code, and for weights that do not match.
+    """
+    content = read_checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    try:
+        arch = _plain(content["config"])["arch"]
+        name, args = arch["type"], arch["args"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"expected a predecessor's checkpoint with config.arch.type and args, but {error!r} is missing") from error
+    if name not in ss.model.__all__:
+        raise ValueError(f"config.arch.type: expected one of {', '.join(ss.model.__all__)}, got {name!r}")
+    model = getattr(ss.model, name)(**args)
+    load_predecessor_weights(model, content["model"])
+    return model
+
+
+def load_predecessor_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Fills a model from the predecessor's state dict. Raises ValueError for missing, left-over or misshapen weights."""
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    names = predecessor_names(model)
+    if set(names.values()) != set(weights):
+        missing, over = sorted(set(names.values()) - set(weights)), sorted(set(weights) - set(names.values()))
+        raise ValueError(f"weights do not match {type(model).__name__}: missing {missing[:5]}, left over {over[:5]}")
+    ours = {}
+    for name, value in model.state_dict().items():
+        theirs = weights[names[name]]
+        if theirs.numel() != value.numel():
+            raise ValueError(f"{names[name]}: expected shape {tuple(value.shape)}, found {tuple(theirs.shape)}")
+        ours[name] = theirs.reshape(value.shape)
+    model.load_state_dict(ours)
+
+
+def predecessor_names(model: nn.Module) -> dict[str, str]:
+    """Our name of every parameter and buffer -> the predecessor's."""
+    prefixes = dict(_prefixes(model))
+    return {name: _predecessor_name(name, prefixes) for name in model.state_dict()}
+
+
+def _predecessor_name(name: str, prefixes: dict[str, str]) -> str:
+    prefix = max((prefix for prefix in prefixes if name.startswith(f"{prefix}.")), key=len)
+    return prefixes[prefix] + name[len(prefix) :]
+
+
+def _prefixes(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """(our module, the predecessor's) for every module that has weights of its own."""
+    counts: Counter[type] = Counter()
+    for name, module in model.named_modules():
+        match module:
+            case Scaled():
+                yield f"{name}.fc", f"speaker_extractor.fms_layers.{counts[Scaled]}.fc"
+                counts[Scaled] += 1
+            case Gated():
+                yield f"{name}.gate", "speaker_extractor.gate"
+                yield from _block(f"{name}.write", "speaker_extractor.make_memory", module.write)
+            case Stack() | RecurrentStack():
+                stack = f"speaker_extractor.stacked_tcnblocks.{counts[Stack]}"
+                counts[Stack] += 1
+                for i, block in enumerate(module.blocks):
+                    yield from _block(f"{name}.blocks.{i}", f"{stack}.{i}", block)
+                yield f"{name}.gate", f"{stack}.{len(module.blocks)}"
+    for i, scale in enumerate(SCALES):
+        yield f"encoder.scales.{i}", f"speech_encoder.encoder_{scale}"
+        yield f"decoder.scales.{i}", f"speech_decoder.decoder_{scale}"
+        yield f"separator.masks.{i}", f"speaker_extractor.mask{i + 1}"
+    yield "separator.norm", "speaker_extractor.ln1"
+    yield "separator.conv1", "speaker_extractor.conv1"
+    yield from _speaker_encoder(model)
+
+
+def _block(ours: str, theirs: str, block: nn.Module) -> Iterator[tuple[str, str]]:
+    yield ours, theirs
+    for name, module in block.named_children():
+        inner = ".ln" if isinstance(module, ChannelNorm) else ""
+        yield f"{ours}.{name}", f"{theirs}.{BLOCK.get(name, name)}{inner}"
+
+
+def _speaker_encoder(model: nn.Module) -> Iterator[tuple[str, str]]:
+    yield "classifier", "speaker_encoder.linear"
+    yield "speaker_encoder", "speaker_encoder"
+    yield "speaker_encoder.norm", "speaker_encoder.ln1"
+    for i in range(len(getattr(model, "speaker_encoder", SimpleNamespace(blocks=())).blocks)):
+        block = f"speaker_encoder.blocks.{i}", f"speaker_encoder.resnetblocks.{i}"
+        yield block
+        for ours, theirs in (("norm1", "bn1"), ("norm2", "bn2"), ("residual", "downsample")):
+            yield f"{block[0]}.{ours}", f"{block[1]}.{theirs}"
