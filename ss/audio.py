@@ -3,6 +3,7 @@
 Shapes: S samples.
 """
 
+import io
 import os
 from pathlib import Path
 
@@ -38,15 +39,20 @@ def read(path: str | Path, sample_rate: int, start: int = 0, stop: int | None = 
     return wave[:, 0]
 
 
-def n_samples(path: str | Path) -> int:
-    """How many samples a file holds, from its header alone. Raises AudioError where it has none or cannot be read."""
+def n_samples(path: str | Path, sample_rate: int | None = None) -> int:
+    """How many samples a file holds, from its header alone.
+
+    Raises AudioError where it has none, cannot be read, or is of another rate than the one given.
+    """
     try:
-        frames = soundfile.info(str(path)).frames
+        info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
-    if frames <= 0:
+    if sample_rate not in (None, info.samplerate):
+        raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {info.samplerate} Hz")
+    if info.frames <= 0:
         raise AudioError(f"{path}: expected audio, found no samples")
-    return frames
+    return info.frames
 
 
 def write(path: str | Path, wave: NDArray[np.generic], sample_rate: int, subtype: str = "PCM_16") -> None:
@@ -55,6 +61,8 @@ def write(path: str | Path, wave: NDArray[np.generic], sample_rate: int, subtype
     wave: float32 in -1..1 or int16; subtype: as libsndfile calls it (PCM_16, FLOAT).
     """
     path = Path(path)
+    encoded = io.BytesIO()  # in memory, as soundfile waits for the disk at the end of every file
+    soundfile.write(encoded, wave, sample_rate, subtype=subtype, format=path.suffix[1:].upper())
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    soundfile.write(str(aside), wave, sample_rate, subtype=subtype, format=path.suffix[1:].upper())
+    aside.write_bytes(encoded.getbuffer())
     aside.replace(path)

@@ -34,9 +34,9 @@ def build(model_config: dict[str, Any]) -> Extractor:
     return instantiate(model_config)
 
 
-def load_extractor(path: str | Path, device: str | torch.device = "cpu") -> Extractor:
-    """The extractor of a checkpoint, in eval mode; its architecture is what the checkpoint says."""
-    content = read_checkpoint(path)
+def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.device = "cpu") -> Extractor:
+    """The extractor of a checkpoint (a path, or what `read_checkpoint` gave), in eval mode; it says itself what it is."""
+    content = checkpoint if isinstance(checkpoint, dict) else read_checkpoint(checkpoint)
     if is_predecessor(content):
         model = load_predecessor_checkpoint(content)
     else:

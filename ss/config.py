@@ -46,7 +46,7 @@ def run(job: Callable[[dict[str, Any]], int | None], config: DictConfig) -> None
     try:
         values = plain(config)
         codes = distributed.launch(job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1))
-    except (ValueError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
+    except (ValueError, ArithmeticError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -14,29 +14,28 @@ from ss.model.extractor import Extraction
 class Chunking(Protocol):
     """What cuts and joins: a Streamer, or Whole."""
 
-    def split(self, wave: Tensor) -> Tensor: ...
+    def split(self, wave: Tensor) -> Tensor:
+        """wave [B,S] -> chunks [K,B,W]."""
 
-    def join(self, chunks: Tensor, samples: int) -> Tensor: ...
+    def join(self, chunks: Tensor, samples: int) -> Tensor:
+        """chunks [K,B,W] -> wave [B,samples]."""
+
+    def group(self, samples: int) -> int:
+        """Utterances of the same group come out of a padded batch as they do alone."""
 
 
 def separate(model: nn.Module, streamer: Chunking, mixture: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
-    """mixture [B,S], ref [B,R] -> Extraction with joined waves [B,S] per scale, as the model gives them."""
+    """mixture [B,S], ref [B,R] -> Extraction with joined waves [B,S] per scale, at the level that the model gives them."""
     extraction = model(streamer.split(mixture), ref, ref_lengths)
     return Extraction(tuple(streamer.join(wave, mixture.shape[-1]) for wave in extraction.waves), extraction.logits)
 
 
-@torch.inference_mode()
-def extract(model: nn.Module, streamer: Chunking, mixture: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Tensor:
-    """mixture [B,S], ref [B,R] -> estimate [B,S] of the first scale at the target's level in the mixture."""
-    return match_level(separate(model, streamer, mixture, ref, ref_lengths).waves[0], mixture)
+def match_level(estimate: Tensor, mixture: Tensor, lengths: Tensor) -> Tensor:
+    """Scales estimate [B,S] to its level and sign in mixture [B,S] of `lengths` [B] samples; zeros behind; silence stays silence.
 
-
-def match_level(estimate: Tensor, mixture: Tensor) -> Tensor:
-    """Scales estimate [B,S] to the level (and sign) at which it is in the mixture [B,S]; silence stays silence.
-
-    SI-SDR leaves a model's output level open. The least-squares gain is right where target and interferers are uncorrelated:
-    the mixture's projection on the target is then the target itself.
+    SI-SDR leaves a model's output level open. The least-squares gain is the right one where target and interferers are
+    uncorrelated: what the mixture holds of the target is then the target itself.
     """
+    estimate = estimate * (torch.arange(estimate.shape[-1], device=estimate.device) < lengths[:, None])
     energy = estimate.square().sum(-1, keepdim=True)
-    gain = (estimate * mixture).sum(-1, keepdim=True) / energy.clamp_min(torch.finfo(estimate.dtype).tiny)
-    return estimate * gain
+    return estimate * (estimate * mixture).sum(-1, keepdim=True) / energy.clamp_min(torch.finfo(estimate.dtype).tiny)

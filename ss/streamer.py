@@ -28,6 +28,10 @@ class Streamer:
         """How many chunks so many samples give; at least one."""
         return max(0, -(-(samples - self.window) // self.step)) + 1
 
+    def group(self, samples: int) -> int:
+        """Utterances of as many chunks come out of a padded batch as they do alone."""
+        return self.n_chunks(samples)
+
     def split(self, wave: Tensor) -> Tensor:
         """wave [B,S] -> chunks [K,B,W]."""
         padded = (self.n_chunks(wave.shape[-1]) - 1) * self.step + self.window
@@ -45,6 +49,10 @@ class Streamer:
 
 class Whole:
     """No streaming: the whole utterance is the one chunk."""
+
+    def group(self, samples: int) -> int:
+        """Utterances of as many samples come out of a batch as they do alone."""
+        return samples
 
     def split(self, wave: Tensor) -> Tensor:
         """wave [B,S] -> chunks [1,B,S]."""

@@ -79,17 +79,23 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 
 
 class EvaluationBatches(Sampler[list[int]]):
-    """Indices of this process's share, in batches; over all processes each example exactly once."""
+    """Indices of this process's batches; over all processes each example exactly once.
 
-    def __init__(self, n_examples: int, batch_size: int) -> None:
-        self.share, self.batch_size = distributed.shard(n_examples), batch_size
+    groups: of every example; a batch holds examples of one group only, so that padding changes nothing.
+    """
+
+    def __init__(self, groups: Sequence[int], batch_size: int) -> None:
+        alike: dict[int, list[int]] = {}
+        for index, group in enumerate(groups):
+            alike.setdefault(group, []).append(index)
+        batches = [found[i : i + batch_size] for found in alike.values() for i in range(0, len(found), batch_size)]
+        self.batches = [batches[i] for i in distributed.shard(len(batches))]
 
     def __len__(self) -> int:
-        return -(-len(self.share) // self.batch_size)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for begin in range(0, len(self.share), self.batch_size):
-            yield list(self.share[begin : begin + self.batch_size])
+        return iter(self.batches)
 
 
 def loader(dataset: Triplets, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Example]:

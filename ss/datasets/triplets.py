@@ -3,7 +3,8 @@
 Shapes: S samples of the mixture and target, R of the enrolment.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +37,8 @@ class Example(NamedTuple):
     speaker: int
 
 
-def find_triplets(folder: str | Path, with_target: bool = True) -> list[Triplet]:
-    """All triplets of a folder by name. Raises AudioError for a missing folder, a missing partner, or two files of one kind."""
+def scan(folder: str | Path) -> dict[str, dict[str, Path]]:
+    """Files of a folder by triplet name and kind. Raises AudioError for a missing folder, none, or two files of one kind."""
     folder = Path(folder)
     if not folder.is_dir():
         raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
@@ -52,15 +53,21 @@ def find_triplets(folder: str | Path, with_target: bool = True) -> list[Triplet]
         files[kind] = path
     if not found:
         raise AudioError(f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(audio.EXTENSIONS)}), found none")
-    return [_triplet(folder, name, files, with_target) for name, files in found.items()]
+    return found
 
 
-def _triplet(folder: Path, name: str, files: dict[str, Path], with_target: bool) -> Triplet:
-    for kind in KINDS:
-        if kind not in files and (with_target or kind != "target"):
-            present = ", ".join(path.name for path in files.values())
-            raise AudioError(f"{folder / name}-{kind}.*: expected beside {present}, but there is no such file")
+def triplet_of(name: str, files: dict[str, Path], kinds: Sequence[str] = KINDS) -> Triplet:
+    """The triplet that these files make. Raises AudioError where one of the kinds is missing."""
+    for kind in kinds:
+        if kind not in files:
+            beside = next(iter(files.values()))
+            raise AudioError(f"{beside.parent / name}-{kind}.*: expected beside {beside.name}, but there is no such file")
     return Triplet(name, files["mixed"], files["ref"], files.get("target"))
+
+
+def find_triplets(folder: str | Path) -> list[Triplet]:
+    """All triplets of a folder, by name. Raises AudioError for what `scan` and `triplet_of` do."""
+    return [triplet_of(name, files) for name, files in scan(folder).items()]
 
 
 def speaker_of(name: str) -> str:
@@ -114,6 +121,11 @@ class Triplets(Dataset[Example]):
 
     def __len__(self) -> int:
         return len(self.triplets)
+
+    def groups(self, group: Callable[[int], int]) -> list[int]:
+        """The group of every mixture by its number of samples, read from the headers."""
+        longest = self.max_samples or sys.maxsize
+        return [group(min(audio.n_samples(triplet.mixture), longest)) for triplet in self.triplets]
 
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (None, key)

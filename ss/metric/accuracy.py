@@ -14,8 +14,7 @@ class ACC:
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         """logits [B,n], ids [B] -> 1 or 0 for each speaker that is known, in order; empty where none is."""
         if logits.ndim != 2 or ids.shape != logits.shape[:1]:
-            raise ValueError(
-                f"expected logits [batch, speakers] and ids [batch], got {tuple(logits.shape)} and {tuple(ids.shape)}"
-            )
+            got = f"{tuple(logits.shape)} and {tuple(ids.shape)}"
+            raise ValueError(f"accuracy takes logits [batch, speakers] and ids [batch], got {got}")
         known = ids != UNKNOWN_SPEAKER
         return (logits[known].argmax(-1) == ids[known]).float()

@@ -1,7 +1,7 @@
 """What every metric is: a measure of an estimate against its target, utterance by utterance, that says why it cannot be given.
 
-A metric never answers 0 or NaN for "no answer": it raises CannotCompute with the reason. All arithmetic is done in float64 on one
-utterance at a time, so that a value depends neither on the batch nor on the process it was computed in.
+A metric never answers 0 or NaN for "no answer": it raises CannotCompute with the reason. All arithmetic is done in float64 on
+one utterance at a time, so that a value depends neither on the batch nor on the process it was computed in.
 
 Shapes: B batch, S samples.
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 
-class CannotCompute(ValueError):
-    """This metric has no value for this utterance. `reason` is the same text for the same cause, so that reasons can be counted."""
+class CannotCompute(Exception):  # noqa: N818, the name says what happened
+    """This metric has no value for this utterance. `reason`: why, in the same words for the same cause, to be counted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -59,6 +59,7 @@ class SingleMetric(Metric):
         return torch.tensor([self.value(*waves) for waves in utterances(estimate, target)], device=estimate.device)
 
     def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+        """See Metric."""
         return record(column, lambda: self.value(estimate, target))
 
 
@@ -84,6 +85,7 @@ class Improvement(Metric):
         return torch.tensor([self.value(*waves) for waves in utterances(estimate, target, mixture)], device=estimate.device)
 
     def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+        """See Metric."""
         return record(column, lambda: self.value(estimate, target, mixture))
 
 
@@ -121,11 +123,10 @@ def check(estimate: Array, target: Array) -> None:
         raise CannotCompute("the target is silent")
 
 
-def audible(estimate: Array) -> Array:
-    """The estimate [S] itself, where it is not silent. Raises CannotCompute."""
+def check_audible(estimate: Array) -> None:
+    """Raises CannotCompute where the estimate [S] is silent."""
     if is_silent(estimate):
         raise CannotCompute("the estimate is silent")
-    return estimate
 
 
 def is_silent(wave: Array) -> bool:

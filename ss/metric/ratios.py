@@ -9,13 +9,14 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.linalg import LinAlgError, solve_toeplitz
 
-from ss.metric.base import Array, CannotCompute, SingleMetric, audible
+from ss.metric.base import Array, CannotCompute, SingleMetric, check_audible
 
 
 class SNR(SingleMetric):
     """Signal-to-noise ratio of zero-mean waves: what differs from the target is noise, its level included. Silence has 0 dB."""
 
     def compute(self, estimate: Array, target: Array) -> float:
+        """In dB, of waves [S]."""
         target = target - target.mean()
         return decibels(energy(target), energy(estimate - estimate.mean() - target))
 
@@ -24,13 +25,15 @@ class SISDR(SingleMetric):
     """Scale-invariant signal-to-distortion ratio of zero-mean waves (Le Roux et al., 2019)."""
 
     def compute(self, estimate: Array, target: Array) -> float:
-        target, estimate = target - target.mean(), audible(estimate) - estimate.mean()
+        """In dB, of waves [S]."""
+        check_audible(estimate)
+        target, estimate = target - target.mean(), estimate - estimate.mean()
         nearest = (estimate * target).sum() / energy(target) * target
         return decibels(energy(nearest), energy(estimate - nearest))
 
 
 class SDR(SingleMetric):
-    """Signal-to-distortion ratio of BSS Eval (Vincent et al., 2006), the one that papers report: a filter on the target is free.
+    """Signal-to-distortion ratio of BSS Eval (Vincent et al., 2006), the one that papers report: filtering the target is free.
 
     taps: of that filter; all use 512. Computed as Scheibler (2022) does, by the correlations and a Toeplitz system.
     """
@@ -39,7 +42,9 @@ class SDR(SingleMetric):
         self.taps = taps
 
     def compute(self, estimate: Array, target: Array) -> float:
-        estimate, target = audible(estimate) / np.abs(estimate).max(), target / np.abs(target).max()
+        """In dB, of waves [S]."""
+        check_audible(estimate)
+        estimate, target = estimate / np.abs(estimate).max(), target / np.abs(target).max()
         size = next_fast_len(len(target) + self.taps - 1, real=True)
         said, heard = rfft(target, size), rfft(estimate, size)
         own = irfft(np.abs(said) ** 2, size)[: self.taps]

@@ -1,4 +1,4 @@
-"""The three measures that the composite one adds to PESQ, over frames of 30 ms: segmental SNR, log-likelihood ratio, spectral slope.
+"""What the composite measure adds to PESQ, over frames of 30 ms: segmental SNR, log-likelihood ratio, weighted spectral slope.
 
 As in the authors' composite.m (Hu & Loizou, 2008): Hann frames, a new one every quarter of a frame; the means of the last two
 leave out the worst 5 % of the frames. Each takes waves [S] in float64 of one length, of at least two frames.
@@ -13,14 +13,21 @@ from ss.metric.base import Array
 
 _EPS = float(np.finfo(np.float64).eps)
 # Centre frequencies and bandwidths of the critical bands in Hz (Klatt, 1982).
-_CENTRES = np.array(
-    [50, 120, 190, 260, 330, 400, 470, 540, 617.372, 703.378, 798.717, 904.128, 1020.38, 1148.30, 1288.72, 1442.54, 1610.70]
-    + [1794.16, 1993.93, 2211.08, 2446.71, 2701.97, 2978.04, 3276.17, 3597.63]
-)
-_WIDTHS = np.array(
-    [70, 70, 70, 70, 70, 70, 70, 77.3724, 86.0056, 95.3398, 105.411, 116.256, 127.914, 140.423, 153.823, 168.154, 183.457]
-    + [199.776, 217.153, 235.631, 255.255, 276.072, 298.126, 321.465, 346.136]
-)
+_CENTRES, _WIDTHS = np.array(
+    [
+        *((50, 70), (120, 70), (190, 70), (260, 70), (330, 70), (400, 70), (470, 70), (540, 77.3724), (617.372, 86.0056)),
+        *((703.378, 95.3398), (798.717, 105.411), (904.128, 116.256), (1020.38, 127.914), (1148.30, 140.423)),
+        *((1288.72, 153.823), (1442.54, 168.154), (1610.70, 183.457), (1794.16, 199.776), (1993.93, 217.153)),
+        *(
+            (2211.08, 235.631),
+            (2446.71, 255.255),
+            (2701.97, 276.072),
+            (2978.04, 298.126),
+            (3276.17, 321.465),
+            (3597.63, 346.136),
+        ),
+    ]
+).T
 
 
 def frame_length(sample_rate: int) -> int:
@@ -44,7 +51,7 @@ def segmental_snr(estimate: Array, target: Array, sample_rate: int) -> float:
 
 
 def log_likelihood_ratio(estimate: Array, target: Array, sample_rate: int) -> float:
-    """How much worse the estimate's linear prediction predicts the target than its own does (Quackenbush et al., 1988); 0 is best.
+    """How much worse the estimate's linear prediction fits the target than its own does (Quackenbush et al., 1988); 0 is best.
 
     Frames in which the target is digital silence predict nothing and are left out.
     """

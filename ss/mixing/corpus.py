@@ -22,7 +22,7 @@ class Span(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """The usable files of each speaker, both sorted, and why others are not usable (a message each that begins with the path)."""
+    """The usable files of each speaker, both sorted, and why others cannot be read (messages that begin with the path)."""
 
     speakers: dict[str, tuple[Span, ...]]
     unreadable: tuple[str, ...]
@@ -31,8 +31,8 @@ class Corpus(NamedTuple):
 def scan(settings: Settings) -> Corpus:
     """Finds the files under `audios_dir` that match `template`, in the given `parts`, and reads their headers.
 
-    The template is a path with `*` and with names in braces: `{speaker}` says where the speaker's id is, `{part}` stands for each
-    of `parts` (names or patterns), other names for anything. Files that are not audio by their extension are passed over.
+    The template is a path with `*` and with names in braces: `{speaker}` says where the speaker's id is, `{part}` stands for
+    each of `parts` (names or patterns), other names for anything. Files that are not audio by extension are passed over.
     Raises ValueError where a folder or speaker is not found, no file matches, or fewer than two speakers remain.
     """
     root = Path(settings.audios_dir)
@@ -49,8 +49,9 @@ def scan(settings: Settings) -> Corpus:
     unreadable = tuple(header for header in headers if isinstance(header, str))
     if len(speakers) < 2:
         raise ValueError(
-            f"{root}: expected at least two speakers with readable files of {settings.min_len} s or more, found {len(speakers)} in "
-            f"{len(headers)} files, {len(unreadable)} of them unreadable" + "".join(f"; {why}" for why in unreadable[:1])
+            f"{root}: expected at least two speakers with readable files of {settings.min_len} s or more, found "
+            f"{len(speakers)} in {len(headers)} files, {len(unreadable)} of them unreadable"
+            + "".join(f"; {why}" for why in unreadable[:1])
         )
     return Corpus({speaker: tuple(spans) for speaker, spans in speakers.items()}, unreadable)
 

@@ -1,7 +1,7 @@
 """A folder of triplets from a corpus: plans, then renders what is not there yet, so that an interrupted run continues.
 
-The folder holds `<name>-mixed`, `-target` and `-ref` files, `manifest.csv` (what each is made of) and `skipped.csv` (what could not
-be made, and why). Nothing depends on the number of processes.
+The folder holds `<name>-mixed`, `-target` and `-ref` files, `manifest.csv` (what each is made of) and `skipped.csv` (what could
+not be made, and why). Nothing depends on the number of processes.
 """
 
 import csv
@@ -43,8 +43,8 @@ class Outcome(NamedTuple):
 def mix(settings: Settings) -> None:
     """Makes the mixtures that are not there yet, and says what was done.
 
-    Raises ValueError where the settings or the corpus do not allow it, where the folder holds other mixtures (and `overwrite` is
-    not set), or where not one mixture could be made.
+    Raises ValueError where the settings or the corpus do not allow it, where the folder holds other mixtures (and `overwrite`
+    is not set), or where not one mixture could be made.
     """
     corpus = scan(settings)
     rows = plan(corpus, settings)
@@ -118,7 +118,7 @@ def _files(out: Path, ends: tuple[str, ...]) -> list[Path]:
 
 
 def _check_same(out: Path, rows: list[Row]) -> None:
-    """Raises ValueError where the folder holds mixtures of another plan; a shorter plan with the same beginning is continued."""
+    """Raises ValueError where the folder holds mixtures of another plan; a shorter one with the same beginning is continued."""
     path = out / "manifest.csv"
     anew = "give another out_folder, or overwrite=true to delete these mixtures and start anew"
     if not path.exists():

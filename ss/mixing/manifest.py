@@ -1,4 +1,4 @@
-"""The manifest: a CSV file with one row per mixture that holds all that makes it, so that rows can be kept, compared and shared."""
+"""The manifest: a CSV file with a row per mixture that holds all that makes it, so that rows can be kept and compared."""
 
 import csv
 import os
@@ -10,9 +10,10 @@ from ss.mixing.corpus import Span
 
 
 class Row(NamedTuple):
-    """One mixture: its name, its sources and what happens to them, as `ss.mixing.render` says. Paths are relative to the corpus.
+    """One mixture: its name, its sources and what happens to them, as `ss.mixing.render` says.
 
-    Lengths are in seconds, spans in samples, levels in dB; None switches a step off. `seed` is for where the cuts are made.
+    Paths are relative to the corpus; lengths are in seconds, spans in samples, levels in dB; None switches a step off. The seed
+    says where cuts are made.
     """
 
     name: str
@@ -30,14 +31,19 @@ class Row(NamedTuple):
     extension: str
 
 
+KINDS = get_type_hints(Row)
+
+
 def cells(row: Row) -> dict[str, str]:
     """The row by column; a span takes three (the path, _start and _stop), None is an empty cell."""
     flat: dict[str, str] = {}
     for field, value in row._asdict().items():
         if isinstance(value, Span):
             flat |= {field: value.path, f"{field}_start": str(value.start), f"{field}_stop": str(value.stop)}
-        else:
+        elif value is None or KINDS[field] in (str, int):
             flat[field] = "" if value is None else str(value)
+        else:
+            flat[field] = str(float(value))
     return flat
 
 
@@ -60,7 +66,7 @@ def read(path: Path) -> list[Row]:
     with path.open(newline="") as file:
         for line, columns in enumerate(csv.DictReader(file), start=2):
             try:
-                rows.append(Row(**{field: _value(columns, field, kind) for field, kind in get_type_hints(Row).items()}))
+                rows.append(Row._make(_value(columns, field, kind) for field, kind in KINDS.items()))
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {line}: expected a row of a manifest, but: {error!r}") from error
     return rows

@@ -1,7 +1,7 @@
 """The plan of a set of mixtures: who is mixed with whom, how loud, and with which enrolment.
 
-A row depends on the corpus, the settings and its own number only, so rows can be planned in any order, without end, and a larger
-set begins with the rows of a smaller one.
+A row depends on the corpus, the settings and its own number only, so rows can be planned in any order, without end, and a
+larger set begins with the rows of a smaller one.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ from ss.mixing.settings import Settings
 
 
 def targets(corpus: Corpus, settings: Settings) -> list[str]:
-    """The speakers that can be the target: those with two files, or with one that is split. Raises ValueError if there is none."""
+    """The speakers that can be the target: those with two files, or with one that is split. Raises ValueError if none can."""
     able = [speaker for speaker, spans in corpus.speakers.items() if len(spans) > 1 or _splits(spans[0], settings)]
     if not able:
         raise ValueError(
-            f"{settings.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found {len(corpus.speakers)} "
-            "speakers with one; split_single_utterances=true takes target and enrolment from different parts of it"
+            f"{settings.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found only speakers "
+            "with one; split_single_utterances=true takes target and enrolment from the two halves of it"
         )
     return able
 

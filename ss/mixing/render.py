@@ -1,7 +1,7 @@
 """From one row to its three waves: a pure function of the row and the corpus.
 
-All waves are int16, so that what is written is what was computed: mixture = target + scaled interferer, sample by sample, on one
-scale. Shapes: S samples of mixture and target, R samples of the enrolment, N samples of a source.
+All waves are int16, so that what is written is what was computed: mixture = target + scaled interferer, sample by sample, on
+one scale. Shapes: S samples of mixture and target, R samples of the enrolment, N samples of a source.
 """
 
 import math
@@ -22,6 +22,8 @@ PEAK = 0.9  # no wave goes beyond this part of full scale
 BLOCK = 0.032  # seconds over which the level is taken to find silence
 MARGIN = 2  # blocks kept around what is not silent: word onsets and ends are quiet, and stops inside words are not pauses
 SILENT = 1e-6  # mean power of -60 dB of full scale: no usable speech is below it
+PAUSE = 0.01  # a cut with less than this part of its source's mean power is mostly a pause
+DRAWS = 20  # of a cut, until it is not in a pause
 
 
 class Triplet(NamedTuple):
@@ -36,10 +38,11 @@ def render(row: Row, audios_dir: str | Path) -> Triplet:
     """The waves of a row.
 
     With `audio_len`, target and interferer are cut to it at a random place, or padded with zeros at the end where they are
-    shorter. Without, the target is whole, and the interferer is cut or padded to the target's length. The SNR is the energy of the
-    target over that of the interferer where both are (padding not counted); with `loudness`, it is the difference of their
-    integrated loudness instead, the target's being `loudness`. Where a peak would go beyond `PEAK`, all is lowered together.
-    The enrolment is at most `ref_max_len` long, cut at a random place, and keeps its own level unless its peak is beyond `PEAK`.
+    shorter. Without, the target is whole, and the interferer is cut or padded to its length. No cut is made in a pause.
+    The SNR is the mean power of the target over that of the interferer, each where it is (padding not counted): the ratio of
+    their energies where both are as long as the mixture. With `loudness`, it is the difference of their integrated loudness
+    instead, the target's being `loudness`. Where a peak would go beyond `PEAK`, all is lowered together. The enrolment is at
+    most `ref_max_len` long, cut at a random place, on a scale of its own: as it was, or lower where its peak is beyond `PEAK`.
     Raises AudioError for a source that cannot be read, is shorter than the row says, or is silent.
     """
     rng = np.random.default_rng(row.seed)
@@ -48,10 +51,8 @@ def render(row: Row, audios_dir: str | Path) -> Triplet:
     length = _samples(row.audio_len, row) or len(target)
     interferer = _load(root, row.interferer, row, length, rng)
     ref = _load(root, row.ref, row, _samples(row.ref_max_len, row), rng)
-    both = min(len(target), len(interferer))
-    target, interferer = _pad(target, length), _pad(interferer, length)
-    target_gain, gain = _gains(target, interferer, both, row)
-    target, interferer = target * target_gain, interferer * gain
+    target_gain, gain = _gains(target, interferer, length, row)
+    target, interferer = _pad(target * target_gain, length), _pad(interferer * gain, length)
     scale = _scale(target, interferer, target + interferer)
     clean, other = _quantise(target, scale), _quantise(interferer, scale)
     return Triplet(clean + other, clean, _quantise(ref, _scale(ref)))
@@ -85,21 +86,26 @@ def _samples(seconds: float | None, row: Row) -> int | None:
 
 
 def _load(root: Path, span: Span, row: Row, longest: int | None, rng: np.random.Generator) -> audio.Wave:
-    """A source, without silence, cut at a random place to at most `longest` samples. Only what can be needed is decoded."""
-    path, place = root / span.path, rng.random()
-    if row.trim_db is None and row.vad_db is None:
-        cut = _cut(span.stop - span.start, longest, place)
-        wave = _read(path, row.sample_rate, span.start + cut.start, span.start + cut.stop)
-    else:
-        wave = _read(path, row.sample_rate, span.start, span.stop)
-        if row.trim_db is not None:
-            wave = trim(wave, row.trim_db, row.sample_rate)
-        if row.vad_db is not None:
-            wave = merge(wave, row.vad_db, row.sample_rate)
-        wave = wave[_cut(len(wave), longest, place)]
-    if _power(wave) < SILENT:
-        raise audio.AudioError(f"{path}: expected speech, found silence in samples {span.start} to {span.stop}")
-    return wave
+    """A source without silence, of at most `longest` samples. Nothing is decoded that is not needed."""
+    path, n, floor = root / span.path, span.stop - span.start, SILENT
+    whole = None
+    if row.trim_db is not None or row.vad_db is not None:
+        whole = _spoken(_read(path, row.sample_rate, span.start, span.stop), row)
+        n = len(whole)
+        if longest is not None and longest < n:
+            floor = max(SILENT, PAUSE * _power(whole))
+    for _ in range(DRAWS):
+        start, stop = _cut(n, longest, rng)
+        wave = _read(path, row.sample_rate, span.start + start, span.start + stop) if whole is None else whole[start:stop]
+        if _power(wave) >= floor:
+            return wave
+    raise audio.AudioError(f"{path}: expected speech, found silence in samples {span.start} to {span.stop}")
+
+
+def _spoken(wave: audio.Wave, row: Row) -> audio.Wave:
+    if row.trim_db is not None:
+        wave = trim(wave, row.trim_db, row.sample_rate)
+    return wave if row.vad_db is None else merge(wave, row.vad_db, row.sample_rate)
 
 
 def _read(path: Path, sample_rate: int, start: int, stop: int) -> audio.Wave:
@@ -110,12 +116,12 @@ def _read(path: Path, sample_rate: int, start: int, stop: int) -> audio.Wave:
     return wave
 
 
-def _cut(n: int, longest: int | None, place: float) -> slice:
-    """`longest` of n samples (or all, if fewer), at a place between 0, the beginning, and 1, the end."""
+def _cut(n: int, longest: int | None, rng: np.random.Generator) -> tuple[int, int]:
+    """Where to begin and end, at random, to have at most `longest` of n samples."""
     if longest is None or n <= longest:
-        return slice(0, n)
-    start = int(place * (n - longest + 1))
-    return slice(start, start + longest)
+        return 0, n
+    start = int(rng.integers(n - longest + 1))
+    return start, start + longest
 
 
 def _pad(wave: audio.Wave, length: int) -> audio.Wave:
@@ -126,18 +132,12 @@ def _power(wave: audio.Wave) -> float:
     return float(np.square(wave).mean())
 
 
-def _gains(target: audio.Wave, interferer: audio.Wave, both: int, row: Row) -> tuple[float, float]:
-    """The factors of target and interferer, both [S], that give the SNR; neither is padding in the first `both` samples."""
-    if row.loudness is not None:
-        levels = _loudness(target, row.target, row), _loudness(interferer, row.interferer, row)
-        return _factor(row.loudness - levels[0]), _factor(row.loudness - row.snr - levels[1])
-    power, other = _power(target[:both]), _power(interferer[:both])
-    if min(power, other) < SILENT:
-        quiet = row.target if power < SILENT else row.interferer
-        raise audio.AudioError(
-            f"{quiet.path}: expected speech, found silence in the {both} samples that meet the other speaker's"
-        )
-    return 1.0, math.sqrt(power / other) * _factor(-row.snr)
+def _gains(target: audio.Wave, interferer: audio.Wave, length: int, row: Row) -> tuple[float, float]:
+    """The factors of target and interferer that give the SNR once both are padded to `length`."""
+    if row.loudness is None:
+        return 1.0, math.sqrt(_power(target) / _power(interferer)) * _factor(-row.snr)
+    level, other = _loudness(_pad(target, length), row.target, row), _loudness(_pad(interferer, length), row.interferer, row)
+    return _factor(row.loudness - level), _factor(row.loudness - row.snr - other)
 
 
 def _factor(db: float) -> float:

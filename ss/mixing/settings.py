@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from omegaconf import OmegaConf
+
 EXTENSIONS = ("wav", "flac")
 
 
@@ -11,12 +13,14 @@ EXTENSIONS = ("wav", "flac")
 class Settings:
     """One set of mixtures. Lengths are in seconds; None switches a step off.
 
-    audios_dir, parts, template: where the corpus is, see `ss.mixing.corpus.scan`. out_folder: where the triplets go, as `extension`.
-    nfiles: how many mixtures. snr_levels: dB, one is drawn for each. random_state: the seed of it all.
+    audios_dir, parts, template: where the corpus is, see `ss.mixing.corpus.scan`.
+    out_folder, extension: where the triplets go, as which files. nfiles: how many.
+    snr_levels: dB, one is drawn for each. random_state: the seed of it all.
     audio_len: the length of mixture and target; None keeps whole targets. ref_max_len: the longest enrolment.
     min_len: shorter files are not used. trim_db: ends this far below the loudest part are cut off. vad_db: likewise inside.
     loudness: LUFS of the targets (ITU-R BS.1770); levels are then compared by loudness instead of energy.
-    split_single_utterances: a speaker's only utterance is target in one half, enrolment in the other; otherwise it only interferes.
+    split_single_utterances: a speaker's only utterance gives a target in one half, an enrolment in the other; else it only
+    interferes.
     speakers, exclude_speakers, max_n_speakers: who is used: those named, but not those, and so many of them, drawn.
     num_workers: processes; the result does not depend on it. overwrite: start anew where other mixtures are.
     Raises ValueError for a value out of range.
@@ -57,9 +61,10 @@ class Settings:
             raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Settings":
-        """From the keys of a config. Raises ValueError for a key that does not exist."""
+    def of(cls, config: Mapping[Any, Any]) -> "Settings":
+        """From the keys of a config. Raises ValueError for a key that does not exist, OmegaConf's error for one not given."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(config) - set(known)):
             raise ValueError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(known)}")
-        return cls(**config)
+        values: dict[str, Any] = {key: list(value) if OmegaConf.is_list(value) else value for key, value in config.items()}
+        return cls(**values)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ss.model.carried import Carried, State
 from ss.model.codec import SpeechDecoder, SpeechEncoder
+from ss.model.init import transparent
 from ss.model.speaker import SpeakerEncoder
 from ss.model.tcn import ChannelNorm
 
@@ -98,6 +99,7 @@ class Extractor(Enrolling, Stepping):
         self.classifier = nn.Linear(out_channels, n_speakers)
         self.separator = Separator(n_channels, len(kernels), body)
         self.decoder = SpeechDecoder(n_channels, kernels)
+        transparent(self.encoder, self.decoder, self.separator.masks)
 
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] and ref [B,S] (with the samples of each, where padded) -> Extraction."""

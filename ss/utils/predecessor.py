@@ -73,8 +73,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with inert_omegaconf():
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        found = re.search(r"Unsupported [^.]*", str(error)) or re.search(r".*", str(error))
-        reason = found.group(0) if found else type(error).__name__
+        refused = re.search(r"(GLOBAL|function|class) (\S+)", str(error))
+        reason = f"it asks for {refused[2]}" if refused else str(error).splitlines()[0]
         raise ValueError(f"{path}: refused, expected a checkpoint of tensors and plain settings: {reason}") from error
     if not isinstance(content, dict) or "model" not in content or "config" not in content:
         raise ValueError(f"{path}: expected a checkpoint with 'model' and 'config'")

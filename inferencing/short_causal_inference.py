@@ -1,0 +1,17 @@
+"""Extracts voices with a short model, chunk by chunk: python3 ./inferencing/short_causal_inference.py -cp ./configs/ -cn spexplusshort_gru"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ss.config import run
+from ss.inferencer import infer
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="spexplusshort_gru")
+def main(config: DictConfig) -> None:
+    """Hydra composes the config; `ss` does the rest."""
+    run(infer, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Weighs and times: python3 ./measure_weight_and_time/measure_weight_and_time.py -cp ./configs/ -cn spexplusshort_gru"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ss.config import run
+from ss.measure import measure
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="spexplusshort_gru")
+def main(config: DictConfig) -> None:
+    """Hydra composes the config; `ss` does the rest."""
+    run(measure, config)
+
+
+if __name__ == "__main__":
+    main()

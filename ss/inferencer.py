@@ -1,0 +1,118 @@
+"""From a checkpoint and audio to estimates, and from a folder of mixtures to a folder of voices.
+
+Shapes: B batch, S samples of the mixture, R of the enrolment.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from torch import Tensor
+from tqdm import tqdm
+
+from ss import audio, distributed
+from ss.checkpoint import load_extractor
+from ss.datasets import Triplet, scan, triplet_of
+from ss.extraction import Chunking, match_level, separate
+from ss.model import Extraction, Extractor
+from ss.streamer import Streamer
+from ss.utils.predecessor import read_checkpoint
+
+PREDECESSOR_RATE = 16000
+
+
+class Inferencer:
+    """An extractor ready to be used, and all that its checkpoint says of it.
+
+    streamer: how utterances are cut; None: as the model was trained. speakers: those it was trained on.
+    """
+
+    def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None) -> None:
+        content = read_checkpoint(checkpoint)
+        trained = content["config"] if isinstance(content["config"], dict) else {}
+        self.device = distributed.device()
+        self.model: Extractor = load_extractor(content, self.device)
+        self.streamer = streamer or instantiate(trained.get("streamer"))
+        self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
+        self.speakers: list[str] = content.get("speakers", [])
+        if self.streamer is None:
+            raise ValueError(f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole")
+
+    @torch.inference_mode()
+    def __call__(self, mixture: Tensor, lengths: Tensor, ref: Tensor, ref_lengths: Tensor) -> Extraction:
+        """mixture [B,S], ref [B,R] and their samples -> Extraction with one wave [B,S], at the level of the mixture; on the CPU."""
+        mixture, lengths, ref, ref_lengths = (x.to(self.device) for x in (mixture, lengths, ref, ref_lengths))
+        waves, logits = separate(self.model, self.streamer, mixture, ref, ref_lengths)
+        return Extraction((match_level(waves[0], mixture, lengths).cpu(),), logits.cpu())
+
+    def extract(self, mixture: audio.Wave, ref: audio.Wave) -> audio.Wave:
+        """One mixture [S] and enrolment [R] -> estimate [S]."""
+        waves, _ = self(*(x for wave in (mixture, ref) for x in (torch.from_numpy(wave)[None], torch.tensor([len(wave)]))))
+        return waves[0][0].numpy()
+
+
+class CausalInferencer(Inferencer):
+    """An Inferencer over segments, chunk by chunk with carried state: it wants a streamer."""
+
+    def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None) -> None:
+        super().__init__(checkpoint, streamer)
+        if not isinstance(self.streamer, Streamer):
+            raise ValueError(f"{checkpoint} was trained on whole utterances: give a streamer, e.g. +streamer=half")
+
+
+ShortCausalInferencer = CausalInferencer
+
+
+def inferencer(config: dict[str, Any]) -> Inferencer:
+    """The inferencer that a config's `inferencer`, `checkpoint` and `streamer` describe."""
+    kind = get_class(config["inferencer"])
+    assert issubclass(kind, Inferencer)
+    return kind(config["checkpoint"], instantiate(config.get("streamer")))
+
+
+def infer(config: dict[str, Any]) -> int:
+    """Extracts every mixture of `folder`, or the files `mixture` and `enrolment`; 1 if any could not be used.
+
+    Each bad file is reported and the rest goes on.
+    """
+    extractor, out = inferencer(config), Path(config["out_folder"])
+    out.mkdir(parents=True, exist_ok=True)
+    work = list(jobs(config))
+    share = [work[i] for i in distributed.shard(len(work))]
+    problems = []
+    for find in tqdm(share, "extracting", disable=not distributed.is_main()):
+        try:
+            triplet = find()
+            audio.write(out / f"{triplet.name}-pred.wav", estimate_of(extractor, triplet), extractor.sample_rate, "FLOAT")
+        except ValueError as error:
+            problems.append(str(error))
+    problems = distributed.gather(problems)
+    if distributed.is_main():
+        for problem in problems:
+            print(f"skipped: {problem}", file=sys.stderr)
+        print(f"{len(work) - len(problems)} of {len(work)} mixtures extracted to {out}")
+    return 1 if problems else 0
+
+
+def estimate_of(extractor: Inferencer, triplet: Triplet) -> audio.Wave:
+    """The estimate [S] for a triplet's files. Raises AudioError, naming the files."""
+    mixture, ref = (audio.read(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
+    try:
+        return extractor.extract(mixture, ref)
+    except ValueError as error:
+        raise audio.AudioError(f"{triplet.mixture} with {triplet.ref}: {error}") from error
+
+
+def jobs(config: dict[str, Any]) -> Iterator[Callable[[], Triplet]]:
+    """What there is to extract; a call gives its files or raises AudioError."""
+    if config["mixture"] or config["enrolment"]:
+        if not (config["mixture"] and config["enrolment"]):
+            raise ValueError("expected both mixture=<file> and enrolment=<file>, got only one of them")
+        mixture, ref = Path(config["mixture"]), Path(config["enrolment"])
+        yield lambda: Triplet(mixture.stem.removesuffix("-mixed"), mixture, ref)
+        return
+    for name, files in scan(config["folder"]).items():
+        yield lambda name=name, files=files: triplet_of(name, files, ("mixed", "ref"))  # type: ignore[misc]

@@ -1,0 +1,151 @@
+"""A training run from its config: builds the parts, goes on where an earlier run stopped, and trains."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.utils import get_class, instantiate
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+import ss
+from ss import checkpoint, distributed
+from ss.datasets import Triplets, make_filenames, read_speakers
+from ss.trainer.trainer import Settings, Trainer
+from ss.trainer.writers import JsonLines, Writer
+from ss.utils.predecessor import read_checkpoint
+
+FREE = ("trainer", "writer", "n_gpu", "n_processes", "resume")  # may differ between a run and its continuation
+PACKAGES = ("torch", "numpy", "soundfile", "hydra-core", "omegaconf")
+
+
+def train(config: dict[str, Any]) -> int:
+    """Trains as the config says, or goes on with the run in its `run_dir`. Returns the exit code."""
+    run_dir = Path(config["run_dir"])
+    last = resumable(run_dir, config)
+    torch.manual_seed(config["seed"])
+    trainer = build(config, speaker_list(config, run_dir), writers(config, last))
+    if last:
+        trainer.load_state_dict(last["model"], last["trainer"])
+    elif config.get("init_from"):
+        trainer.model.load_state_dict(checkpoint.load_extractor(config["init_from"]).state_dict())
+    if distributed.is_main():
+        describe(config, run_dir)
+        print(f"{'resuming' if last else 'training'} in {run_dir} on {distributed.world_size()} x {trainer.device}")
+    done = trainer.fit()
+    if distributed.is_main():
+        print(f"{'finished' if done else 'stopped; the same command goes on'}: epoch {trainer.progress.epoch}, {run_dir}")
+    return 0
+
+
+def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The last checkpoint of a run to go on with. Raises ValueError where it was another config's."""
+    last = run_dir / "last.pth"
+    if not config["resume"] or not last.exists():
+        return None
+    content = read_checkpoint(last)
+    if differences := differing(content["config"], config):
+        found = "; ".join(differences)
+        raise ValueError(f"{run_dir} holds a run of another config ({found}): choose another run_dir, or resume=false to begin anew")
+    return content
+
+
+def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
+    """What differs between two configs, apart from what may."""
+    keys = [key for key in sorted(set(old) | set(new)) if path or key not in FREE]
+    found = []
+    for key in keys:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differing(a, b, f"{path}{key}.")
+        elif a != b:
+            found.append(f"{path}{key}: {a} then, {b} now")
+    return found
+
+
+def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
+    """The training speakers, from `data.speakers` or, if that is null, from the training folder; kept in the run folder."""
+    path = config["data"].get("speakers")
+    if path is None:
+        path = run_dir / "speakers.txt"
+        with distributed.main_first():
+            if distributed.is_main() and not (config["resume"] and path.exists()):
+                make_filenames(config["data"]["train"]["folder"], path, config["model"]["n_speakers"])
+    speakers = read_speakers(path)
+    if len(speakers) > config["model"]["n_speakers"]:
+        raise ValueError(f"{path}: expected at most {config['model']['n_speakers']} speakers (n_speakers), found {len(speakers)}")
+    return speakers
+
+
+def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trainer:
+    """The trainer that a config describes."""
+    data, seed = config["data"], config["seed"]
+    rate = data["sample_rate"]
+    model = checkpoint.build(config["model"])
+    settings = dict(config["trainer"])
+    trainer = get_class(settings.pop("_target_"))
+    assert issubclass(trainer, Trainer)
+    return trainer(
+        model,
+        instantiate(config["loss"]),
+        instantiate(config["optimizer"], _partial_=True),
+        Triplets(**data["train"], sample_rate=rate, speakers=speakers, seed=seed),
+        Triplets(**data["valid"], sample_rate=rate, speakers=speakers, seed=seed),
+        Settings(**settings),
+        config["run_dir"],
+        config,
+        streamer=instantiate(config.get("streamer")),
+        scheduler=scheduler_factory(config.get("scheduler")),
+        writers=to,
+    )
+
+
+def scheduler_factory(config: dict[str, Any] | None) -> Callable[[Optimizer, int], LRScheduler | None]:
+    """(optimizer, optimizer steps of the run) -> scheduler; in its config the value `run_steps` stands for those steps."""
+
+    def make(optimizer: Optimizer, steps: int) -> LRScheduler | None:
+        if config is None:
+            return None
+        filled = {key: steps if value == "run_steps" else value for key, value in config.items()}
+        return instantiate(filled, optimizer=optimizer)
+
+    return make
+
+
+def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]:
+    """The log and the writer asked for, in the main process only."""
+    if not distributed.is_main():
+        return []
+    run_dir = Path(config["run_dir"])
+    run_dir.mkdir(parents=True, exist_ok=True)
+    rows = last["trainer"]["progress"]["rows"] if last else 0
+    found: list[Writer] = [JsonLines(run_dir / "log.jsonl", rows)]
+    if config.get("writer"):
+        make = instantiate(config["writer"], _partial_=True)
+        found.append(make(run_dir=run_dir, sample_rate=config["data"]["sample_rate"], config=config))
+    return found
+
+
+def describe(config: dict[str, Any], run_dir: Path) -> None:
+    """Writes the run's whole config and the versions it runs with beside its checkpoints."""
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (run_dir / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """What this software runs with."""
+    found = {"ss": ss.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not found"
+    root = Path(__file__).parents[2]
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False)
+    return found | ({"commit": git.stdout.strip()} if git.returncode == 0 else {})

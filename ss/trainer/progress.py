@@ -1,0 +1,120 @@
+"""Where a training stands: counters that a checkpoint holds, the averages of an epoch, and the reasons to stop."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from ss import distributed
+from ss.loss import Loss
+
+
+@dataclass
+class Averages:
+    """Sums over examples, of which means are made: they know their counts."""
+
+    examples: float = 0.0
+    loss: float = 0.0
+    si_sdr: float = 0.0
+    known: float = 0.0
+    correct: float = 0.0
+
+    def add(self, loss: Loss) -> None:
+        """Adds a batch."""
+        examples, known = len(loss.si_sdr), ~loss.correct.isnan()
+        self.examples += examples
+        self.loss += loss.loss.item() * examples
+        self.si_sdr += loss.si_sdr.double().sum().item()
+        self.known += known.sum().item()
+        self.correct += loss.correct[known].sum().item()
+
+    def means(self) -> dict[str, float]:
+        """Means over the examples of all processes; accuracy only where speakers were known."""
+        values = torch.tensor(list(asdict(self).values()), dtype=torch.float64, device=distributed.device())
+        examples, loss, si_sdr, known, correct = distributed.total(values).tolist()
+        means = {"loss": loss / examples, "si_sdr": si_sdr / examples}
+        return means | ({"accuracy": correct / known} if known else {})
+
+
+@dataclass
+class Progress:
+    """Counters of a training; with the random states and the optimizer's, all that a resumed run goes on from.
+
+    epoch: the one going on, from 1; batch: its batches done (of one process); step: optimizer steps in all; seconds: spent in
+    all; best, bad_epochs: the monitored value's best so far and epochs since; history: a row per finished epoch; rows: lines
+    written to the log.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    bad_epochs: int = 0
+    rows: int = 0
+    averages: Averages = field(default_factory=Averages)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> "Progress":
+        """The reverse of dataclasses.asdict."""
+        return cls(**{**state, "averages": Averages(**state["averages"])})
+
+    def next_epoch(self) -> None:
+        """Begins another epoch."""
+        self.epoch, self.batch, self.averages = self.epoch + 1, 0, Averages()
+
+
+class Monitor:
+    """The value that decides which epoch is the best: "max valid.si_sdr", "min valid.loss"."""
+
+    def __init__(self, rule: str) -> None:
+        mode, _, name = rule.partition(" ")
+        if mode not in ("min", "max") or name.count(".") != 1:
+            raise ValueError(f"monitor: expected 'min' or 'max' and a name such as valid.loss, got {rule!r}")
+        self.mode, (self.part, self.name) = mode, name.split(".")
+
+    def value(self, row: dict[str, Any]) -> float:
+        """The monitored value of an epoch's row."""
+        try:
+            return row[self.part][self.name]
+        except KeyError:
+            names = ", ".join(f"{part}.{name}" for part in ("train", "valid") for name in row.get(part, {}))
+            raise ValueError(f"monitor: expected one of {names}, got {self.part}.{self.name}") from None
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether a value beats the best so far."""
+        return best is None or (value > best if self.mode == "max" else value < best)
+
+
+class Stop:
+    """Says when to stop before the end: the time budget is spent, or Ctrl-C or SIGTERM came; the same in all processes."""
+
+    def __init__(self, max_minutes: float | None) -> None:
+        self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self.signalled = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While inside, the first signal asks for a clean stop; a second one ends at once."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._hear) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if self.signalled:
+            raise KeyboardInterrupt
+        self.signalled = True
+
+    def asked(self) -> bool:
+        """Whether to stop now."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return distributed.any_of(self.signalled or late)

@@ -1,0 +1,313 @@
+"""The training loop: one for every model of the family, on one process or many.
+
+An epoch is the unit of commit: its row goes to the history, its weights to `last.pth` (and `best.pth`). In between, a training can
+stop at any optimizer step and go on from there later, bit for bit as if it had never stopped (on a CPU).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from tqdm import tqdm
+
+from ss import checkpoint, distributed
+from ss.datasets import Batch, EvaluationBatches, TrainingBatches, Triplets, loader
+from ss.extraction import Chunking, match_level, separate
+from ss.loss import Loss
+from ss.model import Extractor
+from ss.streamer import Streamer, Whole
+from ss.trainer.progress import Averages, Monitor, Progress, Stop
+from ss.trainer.writers import Writer
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or the gradient is NaN or infinite; the weights are those before that step."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    batch_size, num_workers: of each process; accumulate: batches to one optimizer step; clip_grad_norm: None for no clipping;
+    precision: fp32, bf16 or fp16 (autocast); monitor: what makes an epoch the best; early_stop: epochs without a better one;
+    save_period: also keep `epoch-<n>.pth` every so many epochs; save_minutes: write `last.pth` inside an epoch too;
+    max_minutes: stop cleanly after so long, to be resumed; step_scheduler: step it with the optimizer instead of the epochs;
+    log_every: optimizer steps; n_audio: validation examples to write as audio; activation_checkpointing: memory for time.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulate: int = 1
+    num_workers: int = 0
+    clip_grad_norm: float | None = None
+    precision: str = "fp32"
+    monitor: str = "max valid.si_sdr"
+    early_stop: int | None = None
+    save_period: int | None = None
+    save_minutes: float | None = 10
+    max_minutes: float | None = None
+    step_scheduler: bool = False
+    log_every: int = 10
+    n_audio: int = 2
+    activation_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.precision == "fp16" and distributed.device().type == "cpu":
+            raise ValueError("precision: fp16 needs a GPU; on a CPU use fp32 or bf16")
+
+
+class Trainer:
+    """Trains an extractor on triplets.
+
+    optimizer: parameters -> torch optimizer; scheduler: (optimizer, number of optimizer steps in all) -> torch scheduler or
+    None; streamer: cuts utterances into chunks (Whole: each is one chunk); config: what checkpoints carry beside the weights.
+    """
+
+    def __init__(
+        self,
+        model: Extractor,
+        loss: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        train: Triplets,
+        valid: Triplets,
+        settings: Settings,
+        run_dir: str | Path,
+        config: dict[str, Any],
+        streamer: Chunking | None = None,
+        scheduler: Callable[[Optimizer, int], LRScheduler | None] = lambda optimizer, steps: None,
+        writers: Sequence[Writer] = (),
+    ) -> None:
+        self.settings, self.run_dir, self.config, self.writers = settings, Path(run_dir), config, writers
+        self.device, self.streamer, self.loss = distributed.device(), streamer or Whole(), loss
+        self.speakers = list(train.speakers)
+        self.model = model.to(self.device)
+        self.model.checkpointing = settings.activation_checkpointing
+        distributed.share_weights(self.model)
+        self.batches = TrainingBatches(len(train), settings.batch_size, train.seed)
+        self.train_loader = loader(train, self.batches, settings.num_workers)
+        self.valid_loader = loader(valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.num_workers)
+        self.optimizer = optimizer(self.model.parameters())
+        self.steps_per_epoch = -(-len(self.batches) // settings.accumulate)
+        self.scheduler = scheduler(self.optimizer, settings.epochs * self.steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.monitor, self.progress = Monitor(settings.monitor), Progress()
+        if isinstance(self.scheduler, ReduceLROnPlateau) and self.scheduler.mode != self.monitor.mode:
+            raise ValueError(f"scheduler.mode is {self.scheduler.mode}, but the monitor is {settings.monitor!r}")
+        self.stop = Stop(settings.max_minutes)
+
+    def fit(self) -> bool:
+        """Trains to the end, or until asked to stop. Returns whether it got to the end."""
+        with self.stop.listening():
+            while not self.finished() and not self.stop.asked():
+                if self.train_epoch():
+                    self.commit(self.evaluate())
+                else:
+                    self.halt()
+        for writer in self.writers:
+            writer.close()
+        return self.finished()
+
+    def finished(self) -> bool:
+        """Whether all epochs are done or the last ones brought nothing better."""
+        patience = self.settings.early_stop
+        return self.progress.epoch > self.settings.epochs or (patience is not None and self.progress.bad_epochs >= patience)
+
+    def train_epoch(self) -> bool:
+        """Trains to the end of the epoch; False when asked to stop before."""
+        progress, n_batches, size = self.progress, len(self.batches), self.settings.accumulate
+        self.model.train()
+        self.batches.start(progress.epoch, progress.batch)
+        saved = began = time.monotonic()
+        bar = tqdm(
+            self.train_loader,
+            f"epoch {progress.epoch}",
+            total=n_batches,
+            initial=progress.batch,
+            disable=not distributed.is_main(),
+            mininterval=1.0,
+        )
+        group = Averages()
+        for batch in bar:
+            start = progress.batch // size * size
+            group.add(self.backward(batch.to(self.device), min(size, n_batches - start)))
+            progress.batch += 1
+            if progress.batch % size and progress.batch < n_batches:
+                continue
+            norm = self.update(batch.names)
+            now = time.monotonic()
+            progress.seconds, began = progress.seconds + now - began, now
+            bar.set_postfix(loss=f"{group.loss / group.examples:.2f}", si_sdr=f"{group.si_sdr / group.examples:.2f}")
+            self.log_step(group, norm)
+            group = Averages()
+            if self.stop.asked():
+                bar.close()
+                return progress.batch >= n_batches
+            if self.settings.save_minutes is not None and now - saved > 60 * self.settings.save_minutes:
+                self.save("last.pth")
+                saved = now
+        return True
+
+    def forward(self, batch: Batch) -> tuple[Loss, torch.Tensor]:
+        """The loss of a batch, and the first scale's waves [B,S]."""
+        precision = PRECISIONS[self.settings.precision]
+        with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
+            waves, logits = separate(self.model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths)
+        waves = tuple(wave.float() for wave in waves)
+        return self.loss(waves, logits.float(), batch.target, batch.lengths, batch.speakers), waves[0]
+
+    def backward(self, batch: Batch, group_size: int) -> Loss:
+        """Adds a batch's share of the gradient. Raises NonFiniteError for a loss that is not finite."""
+        loss, _ = self.forward(batch)
+        if not torch.isfinite(loss.loss):
+            raise NonFiniteError(self.non_finite("loss", loss.loss.item(), batch.names))
+        self.scaler.scale(loss.loss / group_size).backward()
+        self.progress.averages.add(loss)
+        return loss
+
+    def update(self, names: Sequence[str]) -> float:
+        """One optimizer step; the norm of its gradient before clipping. Raises NonFiniteError for one that is not finite."""
+        parameters = list(self.model.parameters())
+        distributed.average_gradients(parameters)
+        self.scaler.unscale_(self.optimizer)
+        clip = self.settings.clip_grad_norm
+        norm = clip_grad_norm_(parameters, float("inf") if clip is None else clip).item()
+        if not self.scaler.is_enabled() and norm - norm != 0:
+            raise NonFiniteError(self.non_finite("gradient norm", norm, names))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        if self.settings.step_scheduler and self.scheduler is not None:
+            self.scheduler.step()
+        return norm
+
+    def non_finite(self, what: str, value: float, names: Sequence[str]) -> str:
+        """The message for a value that is not finite."""
+        place = f"epoch {self.progress.epoch}, step {self.progress.step}"
+        examples = ", ".join(names)
+        return f"stopped: {what} is {value} at {place} (examples: {examples}); the last checkpoint in {self.run_dir} is sound"
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Means over the validation examples, each exactly once."""
+        self.model.eval()
+        averages = Averages()
+        for number, batch in enumerate(tqdm(self.valid_loader, "valid", leave=False, disable=not distributed.is_main())):
+            loss, waves = self.forward(batch.to(self.device))
+            averages.add(loss)
+            if number == 0:
+                self.write_audio(batch, waves)
+        return averages.means()
+
+    def commit(self, valid: dict[str, float]) -> None:
+        """Ends the epoch: its row, the schedule, the checkpoints."""
+        progress = self.progress
+        row = self.row("epoch", valid)
+        value = self.monitor.value(row)
+        better = self.monitor.better(value, progress.best)
+        progress.best, progress.bad_epochs = (value, 0) if better else (progress.best, progress.bad_epochs + 1)
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(value)
+        elif self.scheduler is not None and not self.settings.step_scheduler:
+            self.scheduler.step()
+        progress.history.append({key: row[key] for key in ("epoch", "step", "lr", "train", "valid")})
+        self.write(row)
+        epoch = progress.epoch
+        progress.next_epoch()
+        self.save("last.pth")
+        if better:
+            self.save("best.pth", row)
+        if self.settings.save_period and epoch % self.settings.save_period == 0:
+            self.save(f"epoch-{epoch}.pth", row)
+
+    def halt(self) -> None:
+        """Stops inside an epoch: saves what a resumed run needs, then looks whether these weights are the best so far."""
+        self.save("last.pth")
+        row = self.row("stop", self.evaluate())
+        self.write(row)
+        if self.monitor.better(self.monitor.value(row), self.progress.best):
+            self.save("best.pth", row)
+
+    def row(self, kind: str, valid: dict[str, float]) -> dict[str, Any]:
+        """A row of the log about the epoch."""
+        progress = self.progress
+        place = {"kind": kind, "epoch": progress.epoch, "step": progress.step, "seconds": round(progress.seconds, 2)}
+        return {**place, "lr": self.learning_rate(), "train": progress.averages.means(), "valid": valid}
+
+    def learning_rate(self) -> float:
+        """Of the first parameter group."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def log_step(self, group: Averages, norm: float) -> None:
+        """Every `log_every` steps a row on that step."""
+        if self.progress.step % self.settings.log_every == 0:
+            place = {"kind": "step", "epoch": self.progress.epoch, "step": self.progress.step}
+            more = {"grad_norm": norm, "lr": self.learning_rate(), "seconds": round(self.progress.seconds, 2)}
+            self.write({**place, **group.means(), **more})
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Hands a row to the writers."""
+        self.progress.rows += 1
+        for writer in self.writers:
+            writer.write(row)
+
+    def write_audio(self, batch: Batch, waves: torch.Tensor) -> None:
+        """Hands the first validation examples to the writers."""
+        estimates = match_level(waves.cpu(), batch.mixture, batch.lengths)
+        for i in range(min(self.settings.n_audio, len(batch.names))):
+            for kind, wave in (("mixed", batch.mixture), ("target", batch.target), ("pred", estimates)):
+                for writer in self.writers:
+                    writer.audio(f"{batch.names[i]}-{kind}", wave[i, : batch.lengths[i]].numpy(), self.progress.step)
+
+    def save(self, name: str, row: dict[str, Any] | None = None) -> None:
+        """Writes a checkpoint: of a finished row with the weights only, else with all that a resumed run needs."""
+        if distributed.is_main():
+            more = {"trainer": self.state_dict()} if row is None else {"row": row}
+            content = {"model": self.model.state_dict(), "config": self.config, "speakers": self.speakers}
+            checkpoint.save(self.run_dir / name, {**content, **more})
+        distributed.barrier()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs beside the weights."""
+        return {
+            "progress": asdict(self.progress),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint's weights and `state_dict`."""
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        self.progress = Progress.restored(state["progress"])
+        if not distributed.is_main():
+            self.progress.averages = Averages()  # the main process holds the sums of all
+
+
+class CausalTrainer(Trainer):
+    """A Trainer over segments: it wants a streamer."""
+
+    def __init__(self, *args: Any, streamer: Streamer | None = None, **kwargs: Any) -> None:
+        if not isinstance(streamer, Streamer):
+            raise ValueError("streamer: this training is over segments and needs one, e.g. streamer=half")
+        super().__init__(*args, streamer=streamer, **kwargs)
+
+
+ShortCausalTrainer = SimpleShortCausalTrainer = CausalTrainer

@@ -1,0 +1,73 @@
+"""Where a training's rows and audio go: always to a JSON-lines file, and to TensorBoard or wandb if asked for."""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Writer(Protocol):
+    """Takes rows of the log (see README) and audio."""
+
+    def write(self, row: dict[str, Any]) -> None:
+        """One row: `kind` (step, epoch, stop), `step`, and values, nested or not."""
+
+    def audio(self, name: str, wave: NDArray[np.float32], step: int) -> None:
+        """A wave [S]."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+def flat(row: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a row, named like valid/loss; those of a step begin with `step/`."""
+    prefix = "step/" if row["kind"] == "step" else ""
+    nested = {f"{key}/{name}": value for key, values in row.items() if isinstance(values, dict) for name, value in values.items()}
+    plain = {prefix + key: value for key, value in row.items() if isinstance(value, (int, float)) and key != "step"}
+    return plain | nested
+
+
+class JsonLines:
+    """One JSON object a line. A resumed run keeps the first `rows` lines: those that its checkpoint knows of."""
+
+    def __init__(self, path: str | Path, rows: int = 0) -> None:
+        self.path = Path(path)
+        kept = self.path.read_text().splitlines(keepends=True)[:rows] if self.path.exists() else []
+        aside = self.path.with_suffix(".part")
+        aside.write_text("".join(kept))
+        aside.replace(self.path)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends the row."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def audio(self, name: str, wave: NDArray[np.float32], step: int) -> None:
+        """Audio has no place in this file."""
+
+    def close(self) -> None:
+        """Every row is on disk already."""
+
+
+class TensorBoard:
+    """Scalars and audio for TensorBoard, in `<run_dir>/tensorboard`."""
+
+    def __init__(self, run_dir: str | Path, sample_rate: int, **_: Any) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.summary, self.sample_rate = SummaryWriter(str(Path(run_dir) / "tensorboard")), sample_rate
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Its numbers as scalars."""
+        for name, value in flat(row).items():
+            self.summary.add_scalar(name, value, row["step"])
+
+    def audio(self, name: str, wave: NDArray[np.float32], step: int) -> None:
+        """As audio."""
+        self.summary.add_audio(name, wave[None], step, self.sample_rate)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self.summary.close()

@@ -1,0 +1,17 @@
+"""Tests a short model's checkpoint over segments: python3 ./testing/short_causal_test.py -cp ./configs/ -cn spexplusshort_gru"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ss.config import run
+from ss.tester import test
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="spexplusshort_gru")
+def main(config: DictConfig) -> None:
+    """Hydra composes the config; `ss` does the rest."""
+    run(test, config)
+
+
+if __name__ == "__main__":
+    main()

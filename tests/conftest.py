@@ -1,0 +1,84 @@
+"""What several tests use: the repository's commands as a user types them, a tiny data set, and small sizes for every model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ss import audio
+
+ROOT = Path(__file__).parents[1]
+RATE = 16000
+SIZES = {
+    "n_channels": 16,
+    "hidden_channels": 24,
+    "out_channels": 12,
+    "n_resnetblocks": 2,
+    "n_speakers": 6,
+    "n_stacked_tcnblocks": 2,
+    "n_tcnblocks": 3,
+}
+TINY = [f"model.{key}={value}" for key, value in SIZES.items()]
+
+
+def command(script: str, *overrides: str) -> list[str]:
+    """The words of a command line from the repository root."""
+    return [sys.executable, f"./{script}", "-cp", "./configs/", *overrides]
+
+
+def run(script: str, *overrides: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script from the repository root; with `check`, anything but exit code 0 fails with what it printed."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command(script, *overrides), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert not check or done.returncode == 0, f"{' '.join(done.args)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def voice(rng: np.random.Generator, pitch: float, samples: int) -> audio.Wave:
+    """A harmonic tone of a pitch in Hz with a slow random level [samples]."""
+    time = np.arange(samples) / RATE
+    tone = sum(np.sin(2 * np.pi * pitch * k * time + rng.uniform(0, 6)) / k for k in range(1, 6))
+    level = np.interp(time, np.linspace(0, time[-1], 8), rng.uniform(0.2, 1, 8))
+    return (0.1 * level * tone).astype(np.float32)
+
+
+def make_triplets(folder: Path, names: list[str], seconds: float = 0.7, seed: int = 0) -> Path:
+    """A triplet folder; the speaker's number is the pitch, lengths differ a little."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for number, name in enumerate(names):
+        samples = round(RATE * seconds) + 700 * number
+        pitch = 100 + 30 * int(name.split("_")[0][1:])
+        target, interferer, ref = (voice(rng, p, n) for p, n in ((pitch, samples), (pitch * 1.37, samples), (pitch, 9000)))
+        audio.write(folder / f"{name}-mixed.wav", target + interferer, RATE)
+        audio.write(folder / f"{name}-target.wav", target, RATE)
+        audio.write(folder / f"{name}-ref.wav", ref, RATE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triplets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train` (8 mixtures of 4 speakers), `dev` and `test` (one more speaker) triplets."""
+    folder = tmp_path_factory.mktemp("data")
+    make_triplets(folder / "train", [f"s{i % 4}_{i}" for i in range(8)])
+    make_triplets(folder / "dev", ["s0_a", "s1_b", "s2_c"], seed=1)
+    make_triplets(folder / "test", ["s0_a", "s1_b", "s9_c"], seed=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, triplets: Path) -> Path:
+    """The run folder of a tiny GRU model trained for one epoch by the real command."""
+    run_dir = tmp_path_factory.mktemp("runs") / "gru"
+    run("training/short_causal_train.py", "-cn", "spexplusshort_gru", *training(triplets, run_dir))
+    return run_dir
+
+
+def training(triplets: Path, run_dir: Path) -> list[str]:
+    """Overrides that make a training tiny."""
+    data = [f"data.train.folder={triplets}/train", f"data.valid.folder={triplets}/dev", "data.train.max_length=0.5"]
+    small = ["trainer.batch_size=2", "trainer.accumulate=2", "trainer.epochs=1", "trainer.num_workers=0", "trainer.log_every=1"]
+    return [*TINY, *data, *small, f"run_dir={run_dir}"]

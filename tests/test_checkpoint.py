@@ -1,0 +1,119 @@
+"""Checkpoints: the predecessor's, ours, and files that are neither."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZES
+
+from ss import checkpoint
+from ss.model import SpexPlusShort
+from ss.utils import load_predecessor_checkpoint
+
+GOLDEN = Path(__file__).parent / "assets" / "golden"
+PREDECESSOR = GOLDEN / "predecessor_checkpoint.pth"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("load", [load_predecessor_checkpoint, checkpoint.load_extractor])
+def test_predecessor_checkpoint_gives_the_golden_outputs(load: Any) -> None:
+    model = load(PREDECESSOR).eval()
+    with np.load(GOLDEN / "SpexPlusShortGRUModel_v0_noncausal.npz") as golden:
+        chunks = torch.from_numpy(golden["chunks"]).reshape(int(golden["n_chunks"]), 2, -1)
+        found = model(chunks, torch.from_numpy(golden["ref"])).waves[0].reshape(golden["chunked_s1"].shape)
+        np.testing.assert_allclose(found.numpy(), golden["chunked_s1"], rtol=0, atol=1e-5)
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.target}",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    harm, path = tmp_path / "harm", tmp_path / "checkpoint.pth"
+    torch.save({"model": {}, "config": Malicious(harm)}, path)
+    with pytest.raises(ValueError, match=r"checkpoint.pth: refused.*(posix|nt)\.system"):
+        load_predecessor_checkpoint(path)
+    assert not harm.exists()
+    torch.load(path, weights_only=False)  # the file is what it says: with plain unpickling it does harm
+    assert harm.exists()
+
+
+def test_malice_inside_the_omegaconf_pickle_is_refused(tmp_path: Path) -> None:
+    """The golden checkpoint with its config's pickle replaced: OmegaConf's names are known, what they hold is not trusted."""
+    harm, path = tmp_path / "harm", tmp_path / "checkpoint.pth"
+    with zipfile.ZipFile(PREDECESSOR) as source, zipfile.ZipFile(path, "w") as target:
+        for item in source.infolist():
+            data = source.read(item)
+            if item.filename.endswith("data.pkl"):
+                assert b"comegaconf.dictconfig\nDictConfig\n" in data
+                data = data.replace(b"comegaconf.dictconfig\nDictConfig\n", b"cposix\nsystem\n", 1)
+            target.writestr(item, data)
+    with pytest.raises(ValueError, match=r"refused.*system"):
+        load_predecessor_checkpoint(path)
+    assert not harm.exists()
+
+
+def test_strict_about_weights() -> None:
+    good = checkpoint.read_checkpoint(PREDECESSOR)
+    weights = dict(good["model"])
+    name = next(iter(weights))
+    with pytest.raises(ValueError, match="left over"):
+        load_predecessor_checkpoint({**good, "model": {**weights, "module.more": torch.zeros(1)}})
+    with pytest.raises(ValueError, match="missing"):
+        load_predecessor_checkpoint({**good, "model": {k: v for k, v in weights.items() if k != name}})
+    with pytest.raises(ValueError, match="expected shape"):
+        load_predecessor_checkpoint({**good, "model": {**weights, name: torch.zeros(3, 3)}})
+
+
+def test_unknown_architecture() -> None:
+    config = {"arch": {"type": "Transformer", "args": {}}}
+    with pytest.raises(ValueError, match=r"config.arch.type: expected one of .*SpexPlus.*, got 'Transformer'"):
+        load_predecessor_checkpoint({"model": {}, "config": config})
+
+
+def test_our_own_checkpoint_is_plain_and_whole(tmp_path: Path) -> None:
+    model = SpexPlusShort(**SIZES, short_kernel=40)
+    config = {"model": {"_target_": "ss.model.SpexPlusShort", **SIZES, "short_kernel": 40}}
+    path = tmp_path / "a" / "best.pth"
+    checkpoint.save(path, {"model": model.state_dict(), "config": config})
+    loaded = checkpoint.load_extractor(path)
+    assert not loaded.training
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    assert [file.name for file in path.parent.iterdir()] == ["best.pth"]
+
+
+def test_a_failed_save_leaves_the_former_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pth"
+    checkpoint.save(path, {"model": {}, "config": {"n": 1}})
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        checkpoint.save(path, {"model": {}, "config": lambda: None})
+    assert checkpoint.read_checkpoint(path)["config"] == {"n": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
+def test_broken_files(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="broken.pth"):
+        checkpoint.load_extractor(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing.pth: expected a checkpoint, but there is no such file"):
+        checkpoint.load_extractor(tmp_path / "nothing.pth")
+
+
+def test_a_target_outside_of_the_models_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected a _target_ in ss.model, got 'os.system'"):
+        checkpoint.build({"_target_": "os.system", "command": "true"})

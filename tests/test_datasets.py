@@ -1,0 +1,187 @@
+"""Triplet folders, speaker lists, batches and loaders; and what is said about files that cannot be used."""
+
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import RATE, make_triplets
+
+from ss import audio
+from ss.audio import AudioError
+from ss.datasets import (
+    EvaluationBatches,
+    TrainingBatches,
+    Triplets,
+    collate,
+    find_triplets,
+    loader,
+    make_filenames,
+    read_speakers,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_triplets(tmp_path / "data", ["s0_a", "s1_b", "s2_c", "s0_d", "s1_e"])
+
+
+def test_finds_wav_flac_and_opus(tmp_path: Path) -> None:
+    wave = np.linspace(-0.5, 0.5, RATE, dtype=np.float32)
+    for kind, extension in (("mixed", "wav"), ("target", "flac"), ("ref", "opus")):
+        soundfile.write(tmp_path / f"a_1-{kind}.{extension}", wave, RATE, format="OGG" if extension == "opus" else None)
+    (tmp_path / "notes.txt").write_text("not audio")
+    (example,) = [Triplets(tmp_path)[0]]
+    assert example.name == "a_1"
+    np.testing.assert_allclose(example.mixture, example.target, atol=1e-4)
+    assert len(example.ref) == RATE
+
+
+def test_collate_pads_and_numbers_speakers(folder: Path) -> None:
+    examples = Triplets(folder, speakers=["s2", "s0"])
+    batch = collate([examples[i] for i in range(5)])
+    assert batch.names == ("s0_a", "s0_d", "s1_b", "s1_e", "s2_c")
+    assert batch.speakers.tolist() == [1, 1, -100, -100, 0]
+    assert batch.mixture.shape == batch.target.shape == (5, int(batch.lengths.max()))
+    for i, samples in enumerate(batch.lengths):
+        np.testing.assert_array_equal(batch.mixture[i, :samples], examples[i].mixture)
+        assert not batch.mixture[i, samples:].any()
+
+
+def test_cuts_are_a_function_of_seed_epoch_and_index(folder: Path) -> None:
+    examples, again = (Triplets(folder, max_length=0.3, ref_max_length=0.2, seed=1) for _ in range(2))
+    whole = Triplets(folder)[1]
+    first, second = examples[1, 1], examples[2, 1]
+    assert len(first.mixture) == len(first.target) == 0.3 * RATE
+    assert len(first.ref) == 0.2 * RATE
+    np.testing.assert_array_equal(first.mixture, again[1, 1].mixture)
+    assert not np.array_equal(first.mixture, second.mixture)
+    start = int(np.flatnonzero(np.convolve(whole.mixture, first.mixture[::-1], "valid") >= (first.mixture**2).sum() * 0.9999)[0])
+    np.testing.assert_array_equal(whole.target[start : start + len(first.target)], first.target)  # cut at the same place
+    np.testing.assert_array_equal(examples[1].mixture, whole.mixture[: len(first.mixture)])
+
+
+def test_speaker_list_keeps_numbers(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lists" / "speakers.txt"
+    assert make_filenames(folder, path) == read_speakers(path) == ["s0", "s1", "s2"]
+    with pytest.raises(ValueError, match="expected at most 2 speakers .*, found 3"):
+        make_filenames(folder, path, n_speakers=2)
+
+
+def as_process(rank: int, n: int) -> mock._patch:
+    return mock.patch.multiple("ss.distributed", rank=lambda: rank, world_size=lambda: n)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_evaluation_sees_each_example_once(size: int) -> None:
+    groups = [1, 2, 1, 1, 3, 2, 1]
+    for n in (1, 2, 3):
+        seen = []
+        for rank in range(n):
+            with as_process(rank, n):
+                batches = list(EvaluationBatches(groups, size))
+            assert all(len(batch) <= size and len({groups[i] for i in batch}) == 1 for batch in batches)
+            seen += [index for batch in batches for index in batch]
+        assert sorted(seen) == list(range(7))
+
+
+def test_training_batches_of_two_processes_are_those_of_one_with_a_double_batch() -> None:
+    alone = TrainingBatches(11, 4, seed=5)
+    shares = []
+    for rank in (0, 1):
+        with as_process(rank, 2):
+            share = TrainingBatches(11, 2, seed=5)
+            share.start(3)
+            shares.append(list(share))
+    alone.start(3)
+    assert [a + b for a, b in zip(*shares, strict=True)] == list(alone)
+    alone.start(3, first=1)
+    assert list(alone) == [a + b for a, b in zip(*shares, strict=True)][1:]
+    alone.start(4)
+    assert list(alone) != [a + b for a, b in zip(*shares, strict=True)]
+
+
+def test_too_few_examples_for_a_batch() -> None:
+    with pytest.raises(ValueError, match="expected at least 4 training examples .*, found 3"):
+        TrainingBatches(3, 4, seed=0)
+
+
+def test_workers_give_the_same_batches(folder: Path) -> None:
+    examples = Triplets(folder, max_length=0.3)
+    found = []
+    for workers in (0, 2):
+        batches = TrainingBatches(len(examples), 2, seed=0)
+        batches.start(1)
+        found.append(list(loader(examples, batches, workers)))
+    for a, b in zip(*found, strict=True):
+        assert a.names == b.names
+        np.testing.assert_array_equal(a.mixture, b.mixture)
+
+
+def spoil(folder: Path, kind: str, wave: np.ndarray, rate: int = RATE, **more: str) -> Path:
+    path = folder / f"s0_a-{kind}.wav"
+    soundfile.write(path, wave, rate, **more)
+    return path
+
+
+def nan() -> np.ndarray:
+    wave = np.zeros(100, np.float32)
+    wave[3] = np.nan
+    return wave
+
+
+@pytest.mark.parametrize(
+    ("wave", "rate", "subtype", "message"),
+    [
+        (np.zeros(100), 8000, None, "expected a sample rate of 16000 Hz, found 8000 Hz"),
+        (np.zeros((100, 2)), RATE, None, "expected one channel, found 2"),
+        (np.zeros(0), RATE, None, "expected audio, found no samples"),
+        (nan(), RATE, "FLOAT", "expected finite samples, found 1 that are NaN or infinite"),
+    ],
+)
+def test_unusable_audio_is_named(folder: Path, wave: np.ndarray, rate: int, subtype: str | None, message: str) -> None:
+    path = spoil(folder, "ref", wave, rate, **({"subtype": subtype} if subtype else {}))
+    with pytest.raises(AudioError, match=f"{path}: {message}"):
+        Triplets(folder)[0]
+
+
+def test_a_file_that_is_no_audio(folder: Path) -> None:
+    (folder / "s0_a-ref.wav").write_bytes(b"nonsense")
+    with pytest.raises(AudioError, match=r"s0_a-ref.wav: expected a readable audio file"):
+        Triplets(folder)[0]
+
+
+def test_mixture_and_target_of_different_length(folder: Path) -> None:
+    spoil(folder, "target", np.zeros(100))
+    with pytest.raises(AudioError, match=r"s0_a-target.wav: expected 11200 samples as in s0_a-mixed.wav, found 100"):
+        Triplets(folder)[0]
+
+
+@pytest.mark.parametrize("kind", ["mixed", "target", "ref"])
+def test_missing_partner(folder: Path, kind: str) -> None:
+    (folder / f"s1_b-{kind}.wav").unlink()
+    with pytest.raises(AudioError, match=rf"s1_b-{kind}.\*: expected beside"):
+        find_triplets(folder)
+
+
+def test_two_files_of_one_kind(folder: Path) -> None:
+    soundfile.write(folder / "s0_a-ref.flac", np.zeros(100), RATE)
+    with pytest.raises(AudioError, match=r"s0_a-ref.wav: expected one ref file, but there is s0_a-ref.flac too"):
+        find_triplets(folder)
+
+
+def test_missing_or_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="expected a folder of triplets, but there is none"):
+        find_triplets(tmp_path / "nothing")
+    with pytest.raises(AudioError, match="expected files named <name>-mixed, -target and -ref"):
+        find_triplets(tmp_path)
+
+
+def test_a_written_file_is_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    audio.write(path, np.zeros(10, np.float32), RATE)
+    with pytest.raises(TypeError):
+        audio.write(path, np.array(["no", "numbers"]), RATE)
+    assert audio.n_samples(path) == 10
+    assert list(tmp_path.glob("*.wav")) == [path]

@@ -1,0 +1,193 @@
+"""Measuring: counts against numbers worked out by hand, what a call is, and the real command. No time is asserted."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from ss import checkpoint
+from ss.config import plain
+from ss.measure import Part, PeakMemory, Settings, measure, n_bytes, n_macs, n_parameters, parts
+from ss.measure.parts import call_of
+from ss.measure.table import aligned
+from ss.model import SpexPlusShort, SpexPlusShortGRUModel
+from ss.model.tcn import DepthwiseConv, TCNBlock
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "measure_weight_and_time/configs"
+TINY: dict[str, Any] = {
+    "n_channels": 6,
+    "hidden_channels": 10,
+    "out_channels": 5,
+    "short_kernel": 8,
+    "n_resnetblocks": 1,
+    "n_speakers": 3,
+    "n_stacked_tcnblocks": 2,
+    "n_tcnblocks": 2,
+}
+MODEL = {"_target_": "ss.model.SpexPlusShort", **TINY}
+HALF = {"_target_": "ss.streamer.Streamer", "chunk_window": 160, "chunk_step": 80, "overlap_add_method": "half"}
+WHOLE = {"_target_": "ss.streamer.Whole"}
+BRIEF: dict[str, Any] = {
+    "sample_rate": 1000,
+    "utterance_seconds": 0.5,
+    "enrolment_seconds": 0.4,
+    "n_chunks": 4,
+    "n_enrolments": 3,
+    "n_warmup": 1,
+}
+
+
+def test_parameters_and_bytes() -> None:
+    layer = nn.BatchNorm1d(4)
+    assert n_parameters(layer) == 8
+    assert n_bytes(layer) == 4 * (8 + 8) + 8  # running mean and variance in float32, an int64 counter
+    assert n_parameters(nn.Conv1d(3, 5, 7)) == 5 * (3 * 7 + 1)
+
+
+def test_a_depthwise_convolution_costs_the_same_as_multiply_adds_and_as_a_convolution() -> None:
+    layer, x = DepthwiseConv(8, 3, dilation=2, causal=False), torch.randn(1, 8, 50)
+    by_hand = 8 * 50 * 3
+    assert n_macs(layer, x) == by_hand
+    assert n_macs(nn.Conv1d(8, 8, 3, dilation=2, groups=8, padding=2), x) == by_hand
+
+
+def test_the_macs_of_a_step_by_hand() -> None:
+    n, h, e, frames = 6, 10, 5, 39
+    inside = h * 3 + h * h
+    assert n_macs(TCNBlock(n, h, n, 1, False), torch.randn(1, n, frames)) == frames * (n * h + inside + h * n)
+    codec = 2 * frames * n * 8
+    separator = 2 * frames * n * n
+    stack = frames * ((n + e) * h + inside + h * n + n * h + inside + h * n)
+    # Where the speaker is appended, the residual path still has n channels in and out: nothing to multiply.
+    model = SpexPlusShort(**TINY).eval()
+    state = model.init_state(torch.randn(1, e), 160)
+    assert n_macs(model.step, torch.randn(1, 160), state) == codec + separator + 2 * stack
+
+
+def test_calls_of_a_stream_go_on_from_chunk_to_chunk() -> None:
+    torch.manual_seed(0)
+    model, chunks, ref = SpexPlusShortGRUModel(**TINY, memory_size=2).eval(), torch.randn(4, 1, 160), torch.randn(1, 400)
+    with torch.inference_mode():
+        expected, speaker = model(chunks, ref).waves[0], model.enroll(ref)
+        call = call_of(Part("chunk", 160, 80, 4), model, speaker)
+        assert torch.equal(torch.stack([call(chunk) for chunk in chunks]), expected)
+        utterance = call_of(Part("utterance", 160, 160, 4), model, speaker)
+        assert torch.equal(utterance(chunks[0]), expected[0])
+        assert torch.equal(utterance(chunks[0]), expected[0])
+        assert torch.equal(call_of(Part("enrolment", 400, 400, 1), model, speaker)(ref), speaker)
+
+
+def test_parts_of_a_stream_and_of_whole_utterances() -> None:
+    settings = Settings("there", HALF, MODEL, **BRIEF)
+    enrolment = Part("enrolment", 400, 400, 3)
+    assert parts(settings) == (Part("chunk", 160, 80, 4), enrolment)
+    assert parts(replace(settings, streamer=WHOLE)) == (Part("utterance", 500, 500, 4), enrolment)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_peak_memory_is_what_was_held_at_most() -> None:
+    mebibyte = 2**20
+    memory = PeakMemory(torch.device("cpu"))
+    torch.ones(96 * mebibyte, dtype=torch.uint8)
+    assert 90 * mebibyte < memory.peak() < 140 * mebibyte
+    memory.restart()
+    assert memory.peak() < 40 * mebibyte
+    kept = torch.ones(48 * mebibyte, dtype=torch.uint8)
+    assert 45 * mebibyte < memory.peak() < 90 * mebibyte
+    assert len(kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "expected a model or a checkpoint"),
+        ({"threads": 0}, "threads: expected more than 0, got 0"),
+        ({"chunks": 3}, "got chunks"),
+        ({"devices": ["tpu"]}, "devices: expected some of .*'cpu'.*, got 'tpu'"),
+        ({"model": {"_target_": "os.system"}}, "expected a _target_ in ss.model"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    config = {"out_folder": str(tmp_path), "streamer": HALF, "model": MODEL, **BRIEF, **changes}
+    with pytest.raises(ValueError, match=message):
+        measure(config)
+    assert not (tmp_path / "measurement.json").exists()
+
+
+def check_rows(report: dict[str, Any], expected: list[dict[str, Any]]) -> None:
+    assert len(report["rows"]) == len(expected)
+    for row, known in zip(report["rows"], expected, strict=True):
+        assert {key: row[key] for key in known} == known
+        milliseconds = row["milliseconds"]
+        assert 0 < milliseconds["p50"] <= milliseconds["p95"] <= milliseconds["p99"] <= milliseconds["max"]
+        assert row["real_time_factor"] == pytest.approx(milliseconds["mean"] / 1000 / row["hop_seconds"])
+        assert row["macs_per_second"] == pytest.approx(row["macs"] / row["hop_seconds"])
+        assert 0 < row["peak_memory_bytes"] < 2**29
+
+
+def test_a_checkpoint_offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = SpexPlusShort(**TINY)
+    checkpoint.save(tmp_path / "best.pth", {"config": {"model": MODEL}, "model": model.state_dict()})
+    other = {"_target_": "ss.model.SpexPlus"}
+    config = {"checkpoint": str(tmp_path / "best.pth"), "model": other, "streamer": WHOLE, "devices": ["cpu"], **BRIEF}
+    measure({**config, "out_folder": str(tmp_path / "out")})
+    report = json.loads((tmp_path / "out/measurement.json").read_text())
+    assert report["model"] == "SpexPlusShort"
+    assert report["checkpoint"] == str(tmp_path / "best.pth")
+    assert report["parameters"] == n_parameters(model)
+    utterance = {"part": "utterance", "device": "cpu", "threads": 1, "audio_seconds": 0.5, "hop_seconds": 0.5, "calls": 4}
+    check_rows(report, [utterance, {"part": "enrolment", "audio_seconds": 0.4, "calls": 3}])
+    printed = capsys.readouterr().out
+    assert f"SpexPlusShort ({tmp_path / 'best.pth'}): {n_parameters(model):,} parameters" in printed
+
+
+def test_the_real_command_with_overrides(tmp_path: Path) -> None:
+    sizes = [f"model.{key}={value}" for key, value in TINY.items()]
+    script = "./measure_weight_and_time/measure_weight_and_time.py"
+    brief = ["model.memory_size=2", "n_chunks=6", "n_enrolments=2", "threads=2", "devices=[cpu]", f"out_folder={tmp_path}"]
+    command = [sys.executable, script, "-cp", "./configs/", "-cn", "spexplusshort_gru", *sizes, *brief]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cpu chunk: 100%" in done.stderr
+    report = json.loads((tmp_path / "measurement.json").read_text())
+    assert report["model"] == "SpexPlusShortGRUModel"
+    assert report["checkpoint"] is None
+    chunk = {"part": "chunk", "device": "cpu", "threads": 2, "audio_seconds": 0.3, "hop_seconds": 0.15, "calls": 6}
+    check_rows(report, [chunk, {"part": "enrolment", "audio_seconds": 5.0, "hop_seconds": 5.0, "calls": 2}])
+    head, first, second = [line.split() for line in done.stdout.splitlines()[3:6]]
+    assert head[:2] == ["device", "part"]
+    assert first[:5] == ["cpu", "x2", "chunk", "0.3", "0.15"]
+    assert second[2] == "enrolment"
+    assert not (ROOT / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "settings"))
+def test_configs(name: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        settings = Settings.of(plain(compose(name)))
+    stream, _ = parts(settings)
+    assert stream[:3] == (("utterance", 80000, 80000) if name in ("spexplus", "spexplus_small") else ("chunk", 4800, 2400))
+    assert settings.out_folder == f"runs/{name}/measure"
+    assert settings.model is not None
+
+
+def test_columns_are_aligned() -> None:
+    assert aligned([["a", "b", "10"], ["long", "c", "5"]]) == ["a     b  10", "long  c   5"]
+
+
+def test_a_users_error_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "./measure_weight_and_time/measure_weight_and_time.py", "-cp", "./configs/", "-cn", "mini"]
+    missing = [f"checkpoint={tmp_path / 'none.pth'}", f"out_folder={tmp_path}"]
+    done = subprocess.run([*command, *missing], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert str(tmp_path / "none.pth") in done.stderr

@@ -1,0 +1,273 @@
+"""Metrics: the golden values, what they must not depend on, and what is reported where there is no value."""
+
+import json
+import math
+import random
+import sys
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ss import audio
+from ss.metric import (
+    ACC,
+    COLUMNS,
+    PESQ,
+    SDR,
+    SISDR,
+    SNR,
+    STOI,
+    CannotCompute,
+    CompositeMetric,
+    Improvement,
+    Row,
+    SingleMetric,
+    evaluate,
+    summarize,
+)
+
+ASSETS = Path(__file__).parent / "assets/metrics"
+GOLDEN = json.loads((ASSETS / "metrics.json").read_text())
+CONFIGS = Path(__file__).parents[1] / "configs/metrics"
+SINGLES = {"SISDR": SISDR(), "SNR": SNR(), "STOI": STOI(), "PESQ": PESQ()}
+HAS_PESQ = find_spec("pesq") is not None
+needs_pesq = pytest.mark.skipif(not HAS_PESQ, reason="the optional package pesq is not installed")
+
+
+def pair(i: int, seconds: float | None = None) -> tuple[Tensor, Tensor]:
+    """(estimate, target) [S] of golden pair i."""
+    stop = None if seconds is None else round(16000 * seconds)
+    estimate, target = (torch.from_numpy(audio.read(ASSETS / f"pair{i}-{kind}.flac", 16000)) for kind in ("estimate", "target"))
+    return estimate[:stop], target[:stop]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def configured(name: str) -> dict:
+    return instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"), _convert_="all")
+
+
+@pytest.mark.parametrize("i", range(4))
+def test_golden(i: int) -> None:
+    estimate, target = pair(i)
+    row = evaluate({**SINGLES, "composite": CompositeMetric()}, estimate, target, target)
+    expected = {name: value for name, value in GOLDEN[f"pair{i}"].items() if name not in row.missing}
+    assert row.values == pytest.approx(expected, rel=3e-4)
+    assert set(row.missing) == (set() if HAS_PESQ else {"PESQ", "CSIG", "CBAK", "COVL"})
+
+
+@needs_pesq
+def test_a_batch_gives_what_its_utterances_give() -> None:
+    estimate, target = (torch.stack(waves) for waves in zip(pair(0, 2.5), pair(1, 2.5), strict=True))
+    for metric in (*SINGLES.values(), SDR()):
+        assert torch.equal(metric(estimate, target), torch.cat([metric(estimate[i, None], target[i, None]) for i in range(2)]))
+    rated, alone = CompositeMetric()(estimate, target), CompositeMetric()(estimate[1:], target[1:])
+    assert {name: values[1:] for name, values in rated.items()} == alone
+
+
+@pytest.mark.parametrize("shapes", [((80,), (80,)), ((1, 80), (1, 79)), ((2, 80), (1, 80)), ((1, 1, 80), (1, 1, 80))])
+def test_shapes_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    estimate, target = (noise(*shape) for shape in shapes)
+    for metric in (SISDR(), CompositeMetric()):
+        with pytest.raises(ValueError, match=r"one shape \[batch, samples\]"):
+            metric(estimate, target)
+
+
+def test_si_sdr_and_snr_of_a_known_error() -> None:
+    target, error = torch.stack([torch.sin(torch.arange(8000) * f / 8000 * 2 * math.pi) for f in (100, 330)])
+    estimate = target + 0.1 * error
+    assert SNR()(estimate[None], target[None]).item() == pytest.approx(20, abs=1e-3)
+    for scale, offset in ((1, 0), (-3, 0.5), (1e-4, -2)):
+        assert SISDR()(scale * estimate[None] + offset, target[None]).item() == pytest.approx(20, abs=0.05)
+    assert SNR()(0.5 * target[None], target[None]).item() == pytest.approx(20 * math.log10(2), abs=1e-4)
+
+
+def test_sdr_is_what_least_squares_over_the_taps_leaves() -> None:
+    taps, target = 24, noise(900).numpy().astype(float)
+    estimate = np.convolve(target, noise(40, seed=1).numpy())[:900] + 0.3 * noise(900, seed=2).numpy()
+    delayed = np.stack([np.concatenate([np.zeros(d), target, np.zeros(taps - 1 - d)]) for d in range(taps)], 1)
+    padded = np.concatenate([estimate, np.zeros(taps - 1)])
+    explained = delayed @ np.linalg.lstsq(delayed, padded, rcond=None)[0]
+    expected = 10 * np.log10((explained**2).sum() / ((padded - explained) ** 2).sum())
+    assert SDR(taps)(*(torch.tensor(wave)[None] for wave in (estimate, target))).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_improvement_is_the_difference_to_the_mixture() -> None:
+    estimate, target = (wave[None] for wave in pair(1))
+    mixture = target + 0.1 * noise(*target.shape)
+    for metric in (SISDR(), SDR()):
+        gained = Improvement(metric)(estimate, target, mixture)
+        assert gained.item() == pytest.approx((metric(estimate, target) - metric(mixture, target)).item(), rel=1e-5)
+        assert Improvement(metric)(mixture, target, mixture).item() == 0
+
+
+@needs_pesq
+def test_a_perfect_estimate_is_infinitely_good_and_no_part_of_a_mean() -> None:
+    _, target = pair(0)
+    for metric in (SISDR(), SNR(), SDR()):
+        assert metric(target[None], target[None]).item() == math.inf
+    row = evaluate(configured("all"), target, target, target)
+    assert row.values == pytest.approx({"STOI": 1, "PESQ": 4.644, "CSIG": 5, "CBAK": 5, "COVL": 5, "SSNR": 35}, rel=1e-4)
+    infinite, mixture = "the value is inf", "the mixture's own value is inf"
+    assert row.missing == {"SI-SDR": infinite, "SNR": infinite, "SI-SDRi": mixture, "SDRi": mixture}
+
+
+def waves_of(case: str) -> tuple[Tensor, Tensor]:
+    """(estimate, target) [S] with something wrong."""
+    estimate, target = pair(0)
+    broken = {
+        "estimate silent": (torch.zeros_like(target), target),
+        "estimate constant": (torch.full_like(target, 0.3), target),
+        "target silent": (estimate, torch.zeros_like(target)),
+        "target constant": (estimate, torch.full_like(target, 0.1)),
+        "estimate nan": (estimate.clone().index_fill_(0, torch.tensor([7]), torch.nan), target),
+        "target inf": (estimate, target.clone().index_fill_(0, torch.tensor([7]), torch.inf)),
+        "empty": (estimate[:0], target[:0]),
+        "short": (estimate[20000:21600], target[20000:21600]),
+        "long": (estimate.repeat(11), target.repeat(11)),
+        "a click": (estimate, torch.zeros_like(target).index_fill_(0, torch.tensor([20000]), 0.5)),
+    }
+    return broken[case]
+
+
+@pytest.mark.parametrize(
+    ("metric", "case", "reason"),
+    [
+        *((metric, "estimate silent", "the estimate is silent") for metric in (SISDR(), SDR(), STOI())),
+        *((metric, "target silent", "the target is silent") for metric in (*SINGLES.values(), SDR())),
+        *((metric, "estimate nan", "the estimate is not finite") for metric in (*SINGLES.values(), SDR())),
+        *((metric, "target inf", "the target is not finite") for metric in (*SINGLES.values(), SDR())),
+        *((metric, "empty", "there are no samples") for metric in (*SINGLES.values(), SDR())),
+        (SISDR(), "estimate constant", "the estimate is silent"),
+        (SISDR(), "target constant", "the target is silent"),
+        (STOI(), "short", "less than 0.4 s of the target is speech"),
+        (STOI(), "a click", "less than 0.4 s of the target is speech"),
+        pytest.param(PESQ(), "estimate silent", "the estimate is silent", marks=needs_pesq),
+        pytest.param(PESQ(), "short", "PESQ needs at least 0.25 s", marks=needs_pesq),
+        pytest.param(PESQ(), "long", "PESQ takes at most 40 s", marks=needs_pesq),
+    ],
+    ids=lambda part: type(part).__name__ if isinstance(part, SingleMetric) else None,
+)
+def test_what_cannot_be_computed_says_why(metric: SingleMetric, case: str, reason: str) -> None:
+    estimate, target = waves_of(case)
+    with pytest.raises(CannotCompute) as refusal:
+        metric(estimate[None], target[None])
+    assert refusal.value.reason == reason
+    row = evaluate({"it": metric}, estimate, target, target)
+    assert row == Row({}, {"it": reason})
+
+
+@pytest.mark.parametrize(
+    ("case", "computed"),
+    [("estimate silent", {"SSNR"}), ("short", {"SSNR"}), ("long", {"SSNR"}), ("target silent", set()), ("empty", set())],
+)
+def test_the_composite_gives_what_it_can(case: str, computed: set[str]) -> None:
+    estimate, target = waves_of(case)
+    row = evaluate({"composite": CompositeMetric()}, estimate, target, target)
+    assert set(row.values) == computed
+    assert set(row.missing) == set(CompositeMetric.NAMES) - computed
+    with pytest.raises(CannotCompute, match=next(iter(row.missing.values()))):
+        CompositeMetric()(estimate[None], target[None])
+
+
+def test_without_pesq_the_rest_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    estimate, target = pair(0)
+    row = evaluate(configured("all"), estimate, target, target + 0.1 * noise(*target.shape))
+    assert set(row.values) == {"SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "SSNR"}
+    assert row.missing == dict.fromkeys(("PESQ", "CSIG", "CBAK", "COVL"), "the package pesq is not installed")
+
+
+@needs_pesq
+def test_a_failure_inside_pesq_is_no_value() -> None:
+    estimate, target = pair(0)
+    estimate, target = estimate[20000:25000], torch.cat([torch.zeros(4900), target[20000:20100]])
+    row = evaluate({"PESQ": PESQ()}, estimate, target, target)
+    assert row == Row({}, {"PESQ": "PESQ failed: cannot convert float NaN to integer"})
+
+
+@needs_pesq
+def test_pesq_runs_once_for_all_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*args: object) -> float:
+        calls.append(args)
+        return 2.0
+
+    monkeypatch.setattr("pesq.pesq", counted)
+    estimate, target = pair(0)
+    row = evaluate(configured("all"), estimate, target, target + 0.1 * noise(*target.shape))
+    assert len(calls) == 1
+    assert row.values["PESQ"] == 2.0
+
+
+def test_rates_that_pesq_does_not_know_are_refused() -> None:
+    with pytest.raises(ValueError, match="8000 or 16000 Hz, got 44100"):
+        CompositeMetric(44100)
+
+
+@needs_pesq
+def test_digital_silence_in_part_of_the_target_leaves_the_composite_finite() -> None:
+    estimate, target = pair(2)
+    estimate, target = torch.cat([estimate, noise(16000) * 0.01]), torch.cat([target, torch.zeros(16000)])
+    rated = CompositeMetric()(estimate[None], target[None])
+    for name, value in rated.items():
+        assert 1 <= value.item() <= 5 or name == "SSNR", name
+    shorter = CompositeMetric()(estimate[None, :-16000], target[None, :-16000])
+    assert rated["SSNR"] < shorter["SSNR"]
+
+
+@needs_pesq
+def test_configs_give_every_column() -> None:
+    estimate, target = pair(3, 2.5)
+    mixture = target + 0.1 * noise(*target.shape)
+    assert list(evaluate(configured("all"), estimate, target, mixture).values) == list(COLUMNS)
+    assert list(evaluate(configured("fast"), estimate, target, mixture).values) == ["SI-SDR", "SI-SDRi"]
+
+
+def test_other_errors_are_not_taken_for_missing_values() -> None:
+    class Broken(SingleMetric):
+        def compute(self, estimate: np.ndarray, target: np.ndarray) -> float:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        evaluate({"it": Broken()}, *(noise(3, 100)))
+
+
+def test_a_summary_is_exact_and_independent_of_order() -> None:
+    draw = random.Random(0)
+    rows = [Row({"SI-SDR": draw.gauss(0, 10.0 ** draw.randint(-8, 8)), "mine": 1.5}, {}) for _ in range(50)]
+    rows += [Row({"SI-SDR": 3.25}, {"mine": "b"}), Row({}, {"SI-SDR": "a", "mine": "a"}), Row({}, {"SI-SDR": "c", "mine": "b"})]
+    summary = summarize(rows)
+    exact = sum(Fraction(row.values["SI-SDR"]) for row in rows[:51]) / 51
+    assert summary["metrics"]["SI-SDR"]["mean"] == pytest.approx(float(exact), rel=1e-15)
+    assert {**summary["metrics"]["SI-SDR"], "mean": 0} == {"mean": 0, "count": 51, "missing": 2, "reasons": {"a": 1, "c": 1}}
+    assert summary["metrics"]["mine"] == {"mean": 1.5, "count": 50, "missing": 3, "reasons": {"a": 1, "b": 2}}
+    assert summary["utterances"] == 53
+    for _ in range(5):
+        draw.shuffle(rows)
+        assert json.dumps(summarize(rows)) == json.dumps(summary)
+
+
+def test_a_metric_that_was_never_computed_has_no_mean() -> None:
+    summary = summarize([Row({}, {"PESQ": "the package pesq is not installed"})] * 3)
+    reasons = {"the package pesq is not installed": 3}
+    assert summary["metrics"]["PESQ"] == {"mean": None, "count": 0, "missing": 3, "reasons": reasons}
+    assert summarize([]) == {"metrics": {}, "utterances": 0}
+
+
+def test_accuracy_counts_known_speakers_only() -> None:
+    logits = torch.eye(4)
+    assert ACC()(logits, torch.tensor([0, 2, -100, 3])).tolist() == [1, 0, 1]
+    assert ACC()(logits[:2], torch.tensor([-100, -100])).tolist() == []
+    with pytest.raises(ValueError, match=r"logits \[batch, speakers\]"):
+        ACC()(logits, torch.tensor([0]))

@@ -1,0 +1,108 @@
+"""Every training, testing and inferencing command, end to end, alone and with two processes."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import RATE, make_triplets, run, training
+
+from ss.metric import SISDR
+
+OFFLINE = ("spexplus", "train", "test", "inference", ["model.middle_kernel=80", "model.long_kernel=160"])
+CAUSAL = ("spexplus_causal", "causal_train", "causal_test", "causal_inference", ["model.middle_kernel=80", "model.long_kernel=160"])
+SHORT = ("spexplusshort_gru", "short_causal_train", "short_causal_test", "short_causal_inference", ["model.memory_size=8"])
+
+
+def scores(folder: Path, column: str = "SI-SDR") -> dict[str, float]:
+    with (folder / "utterances.csv").open() as file:
+        return {row["name"]: float(row[column]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize(("name", "train", "test", "infer", "more"), [OFFLINE, CAUSAL, SHORT], ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_train_test_infer(
+    triplets: Path, tmp_path: Path, name: str, train: str, test: str, infer: str, more: list[str], processes: int
+) -> None:
+    common = ["-cn", name, f"run_dir={tmp_path}/run", f"n_processes={processes}"]
+    run(f"training/{train}.py", *common, *training(triplets, tmp_path / "run"), *more, "writer=none")
+    tested = run(f"testing/{test}.py", *common, f"folder={triplets}/test").stdout
+    run(f"inferencing/{infer}.py", *common, f"folder={triplets}/test")
+
+    assert "SI-SDRi" in tested
+    summary = json.loads((tmp_path / "run" / "test" / "summary.json").read_text())
+    assert summary["utterances"] == 3
+    assert summary["metrics"]["SI-SDR"]["count"] == 3
+    assert summary["metrics"]["ACC"]["count"] == 2  # s9 is not a training speaker
+    assert summary["metrics"]["ACC"]["reasons"] == {"the speaker is not one of the training set": 1}
+    for utterance, si_sdr in scores(tmp_path / "run" / "test").items():
+        estimate, rate = soundfile.read(tmp_path / "run" / "predictions" / f"{utterance}-pred.wav", dtype="float32")
+        target, _ = soundfile.read(triplets / "test" / f"{utterance}-target.wav", dtype="float32")
+        assert rate == RATE
+        assert estimate.shape == target.shape
+        assert SISDR()(torch.from_numpy(estimate)[None], torch.from_numpy(target)[None]).item() == pytest.approx(si_sdr, abs=1e-6)
+
+
+def test_the_result_does_not_depend_on_batches_or_processes(trained: Path, tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "data", [f"s{i % 3}_{i}" for i in range(7)], seconds=0.5)
+    found = []
+    for name, overrides in {"a": [], "b": ["batch_size=4", "num_workers=1"], "c": ["n_processes=2", "batch_size=2"]}.items():
+        common = ["-cn", "spexplusshort_gru", f"run_dir={trained}", f"folder={folder}", f"out_folder={tmp_path}/{name}", "metrics=fast"]
+        run("testing/short_causal_test.py", *common, *overrides)
+        found.append(scores(tmp_path / name))
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert list(other.values()) == pytest.approx(list(found[0].values()), abs=1e-3)
+
+
+def test_two_plain_files_and_another_streamer(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    shutil.copy(triplets / "test" / "s0_a-mixed.wav", tmp_path / "meeting.wav")
+    files = [f"mixture={tmp_path}/meeting.wav", f"enrolment={triplets}/test/s0_a-ref.wav", f"out_folder={tmp_path}/out"]
+    common = ["-cn", "spexplusshort_gru", f"run_dir={trained}"]
+    run("inferencing/short_causal_inference.py", *common, *files)
+    half, _ = soundfile.read(tmp_path / "out" / "meeting-pred.wav")
+    run("inferencing/short_causal_inference.py", *common, *files, "+streamer=nonintersec")
+    other, _ = soundfile.read(tmp_path / "out" / "meeting-pred.wav")
+    assert half.shape == other.shape
+    assert not np.allclose(half, other)
+
+
+def test_a_bad_file_is_reported_and_the_rest_goes_on(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(triplets / "test", folder)
+    (folder / "s0_a-ref.wav").unlink()
+    soundfile.write(folder / "s1_b-ref.wav", np.zeros(100), RATE)
+    for processes in (1, 2):
+        out = tmp_path / f"out{processes}"
+        common = ["-cn", "spexplusshort_gru", f"run_dir={trained}", f"folder={folder}", f"out_folder={out}"]
+        done = run("inferencing/short_causal_inference.py", *common, f"n_processes={processes}", check=False)
+        assert done.returncode == 1
+        assert "s0_a-ref.*: expected beside" in done.stderr
+        assert "s1_b-ref.wav: an enrolment of 100 samples is too short" in done.stderr
+        assert "1 of 3 mixtures extracted" in done.stdout
+        assert [path.name for path in out.iterdir()] == ["s9_c-pred.wav"]
+
+
+def test_a_predecessor_checkpoint_can_be_used(triplets: Path, tmp_path: Path) -> None:
+    checkpoint = Path(__file__).parent / "assets" / "golden" / "predecessor_checkpoint.pth"
+    common = ["-cn", "spexplusshort_gru", f"checkpoint={checkpoint}", f"folder={triplets}/test", f"out_folder={tmp_path}"]
+    refused = run("inferencing/short_causal_inference.py", *common, check=False)
+    assert refused.returncode == 2
+    assert "does not say how it cuts utterances: give a streamer" in refused.stderr
+    run("inferencing/short_causal_inference.py", *common, "+streamer=half")
+    assert len(list(tmp_path.glob("*-pred.wav"))) == 3
+
+
+def test_one_of_two_files_is_refused(trained: Path) -> None:
+    done = run("inferencing/short_causal_inference.py", "-cn", "spexplusshort_gru", f"run_dir={trained}", "mixture=a.wav", check=False)
+    assert done.returncode == 2
+    assert "expected both mixture=<file> and enrolment=<file>" in done.stderr
+
+
+@pytest.mark.parametrize("script", sorted(path.relative_to(Path(__file__).parents[1]).as_posix() for folder in ("training", "testing", "inferencing") for path in (Path(__file__).parents[1] / folder).glob("*.py")))
+def test_help(script: str) -> None:
+    assert "Powered by Hydra" in run(script, "--help").stdout

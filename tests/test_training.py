@@ -1,0 +1,196 @@
+"""Training through the real commands: what a run leaves, resuming, stopping, several processes, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, command, run, training
+
+from ss.checkpoint import load_extractor
+from ss.utils.predecessor import read_checkpoint
+
+SCRIPT = ("training/short_causal_train.py", "-cn", "spexplusshort_gru")
+
+
+def log(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a log without the times in them."""
+    rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees of tensors and plain values are the same, bit for bit; times are left out."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "seconds")
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, optimizer, scheduler, counters, random state, history and log of two finished runs are the same."""
+    first, second = read_checkpoint(a / "last.pth"), read_checkpoint(b / "last.pth")
+    assert same(first["model"], second["model"])
+    assert same(first["trainer"], second["trainer"])
+    assert log(a) == log(b)
+
+
+@pytest.fixture(scope="module")
+def long_training(triplets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """Overrides of a run of 3 epochs of 8 steps that saves at every step, and the folder of such a run done in one go."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    more = ["trainer.epochs=3", "trainer.batch_size=1", "trainer.accumulate=1", "trainer.save_minutes=0", "writer=none"]
+    run(*SCRIPT, *training(triplets, run_dir), *more)
+    return more, run_dir
+
+
+def interrupted(overrides: list[str], run_dir: Path, number: signal.Signals) -> subprocess.Popen[str]:
+    """Starts a training and sends it a signal in the middle of its second epoch."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(*SCRIPT, *overrides), cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not ((run_dir / "log.jsonl").exists() and any(row["step"] >= 10 for row in log_so_far(run_dir))):
+        assert process.poll() is None, "the training ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    return process
+
+
+def log_so_far(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a log that is being written: its last line may not be whole."""
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def test_killed_and_started_again_is_the_same_run(long_training: tuple[list[str], Path], triplets: Path, tmp_path: Path) -> None:
+    more, whole = long_training
+    overrides = [*training(triplets, tmp_path / "run"), *more]
+    interrupted(overrides, tmp_path / "run", signal.SIGKILL)
+    progress = read_checkpoint(tmp_path / "run" / "last.pth")["trainer"]["progress"]
+    assert progress["epoch"] == 2
+    assert 0 < progress["batch"] < 8
+    assert "resuming" in run(*SCRIPT, *overrides).stdout
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_ctrl_c_stops_cleanly_and_goes_on(long_training: tuple[list[str], Path], triplets: Path, tmp_path: Path) -> None:
+    more, whole = long_training
+    overrides = [*training(triplets, tmp_path / "run"), *more]
+    process = interrupted(overrides, tmp_path / "run", signal.SIGINT)
+    assert process.returncode == 0
+    assert process.stdout is not None
+    assert "stopped; the same command goes on" in process.stdout.read()
+    run(*SCRIPT, *overrides)
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_time_budget_stops_and_goes_on(long_training: tuple[list[str], Path], triplets: Path, tmp_path: Path) -> None:
+    more, whole = long_training
+    overrides = [*training(triplets, tmp_path / "run"), *more]
+    done = run(*SCRIPT, *overrides, "trainer.max_minutes=0.002")
+    assert "stopped; the same command goes on" in done.stdout
+    assert log(tmp_path / "run")[-1]["kind"] == "stop"
+    assert load_extractor(tmp_path / "run" / "best.pth")
+    run(*SCRIPT, *overrides)
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_what_a_run_leaves(trained: Path) -> None:
+    assert {"best.pth", "last.pth", "config.yaml", "versions.json", "log.jsonl", "speakers.txt"} <= {p.name for p in trained.iterdir()}
+    assert list((trained / "tensorboard").glob("events*"))
+    assert (trained / "speakers.txt").read_text().split() == ["s0", "s1", "s2", "s3"]
+    assert "???" not in (trained / "config.yaml").read_text()
+    assert {"ss", "torch", "python"} <= set(json.loads((trained / "versions.json").read_text()))
+    rows = log(trained)
+    assert [row["kind"] for row in rows] == ["step", "step", "epoch"]
+    assert {"loss", "si_sdr", "accuracy", "grad_norm", "lr"} <= set(rows[0])
+    assert {"loss", "si_sdr", "accuracy"} == set(rows[-1]["train"]) == set(rows[-1]["valid"])
+    assert read_checkpoint(trained / "best.pth")["row"]["valid"] == rows[-1]["valid"]
+
+
+def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_path: Path) -> None:
+    more = ["optimizer._target_=torch.optim.SGD", "optimizer.lr=0.01", "trainer.accumulate=1", "writer=none", "trainer.clip_grad_norm=null"]
+    for name, processes, size in (("one", 1, 4), ("two", 2, 2)):
+        run(*SCRIPT, *training(triplets, tmp_path / name), *more, f"n_processes={processes}", f"trainer.batch_size={size}")
+    one, two = (read_checkpoint(tmp_path / name / "last.pth")["model"] for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        if a["kind"] == "step":
+            assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        else:
+            assert a["valid"]["si_sdr"] == pytest.approx(b["valid"]["si_sdr"], rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(triplets: Path, tmp_path: Path) -> None:
+    more = ["optimizer._target_=torch.optim.SGD", "optimizer.lr=1e30", "trainer.clip_grad_norm=null", "trainer.epochs=9", "writer=none"]
+    done = run(*SCRIPT, *training(triplets, tmp_path / "run"), *more, check=False)
+    assert done.returncode == 2
+    assert "error: stopped: " in done.stderr
+    assert " is nan at epoch 1, step 1" in done.stderr or " is inf at epoch 1, step 1" in done.stderr
+    assert "examples: s" in done.stderr
+
+
+def test_bf16_and_saving_every_epoch(triplets: Path, tmp_path: Path) -> None:
+    more = ["trainer.precision=bf16", "trainer.save_period=1", "scheduler=onecycle", "trainer.step_scheduler=true", "trainer.epochs=2"]
+    run(*SCRIPT, *training(triplets, tmp_path / "run"), *more, "writer=none", "trainer.activation_checkpointing=false")
+    assert (tmp_path / "run" / "epoch-1.pth").exists()
+    assert (tmp_path / "run" / "epoch-2.pth").exists()
+    rates = [row["lr"] for row in log(tmp_path / "run") if row["kind"] == "step"]
+    assert len(set(rates)) > 1
+
+
+def test_begins_from_another_checkpoint(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    more = [f"init_from={trained}/best.pth", "optimizer.lr=0", "writer=none"]
+    run(*SCRIPT, *training(triplets, tmp_path / "run"), *more)
+    before, after = load_extractor(trained / "best.pth"), load_extractor(tmp_path / "run" / "best.pth")
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert torch.equal(old, new), name
+
+
+def test_wandb_offline_without_a_log_in(triplets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    run(*SCRIPT, *training(triplets, tmp_path / "run"), "writer=wandb", WANDB_API_KEY="", HOME=str(tmp_path))
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=0.5", "holds a run of another config (optimizer.lr: 0.0003 then, 0.5 now)"),
+        ("data.train.folder=nowhere", "data.train.folder:"),
+    ],
+)
+def test_another_config_in_the_same_folder_is_refused(trained: Path, triplets: Path, override: str, message: str) -> None:
+    done = run(*SCRIPT, *training(triplets, trained), override, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.n_speakers=3", "expected at most 3 speakers"),
+        ("streamer=whole", "this training is over segments"),
+        ("trainer.precision=fp8", "precision: expected one of fp32, bf16, fp16"),
+        ("trainer.monitor=max", "monitor: expected 'min' or 'max' and a name"),
+        ("scheduler.mode=min", "scheduler.mode is min, but the monitor is 'max valid.si_sdr'"),
+        ("loss=spexplus", "this loss is for a model of 3 scales, but the model gave 1"),
+        ("trainer.batch_size=9", "expected at least 9 training examples"),
+    ],
+)
+def test_clear_errors(triplets: Path, tmp_path: Path, override: str, message: str) -> None:
+    done = run(*SCRIPT, *training(triplets, tmp_path / "run"), override, "writer=none", check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"error: {message}" in done.stderr or message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,17 @@
+"""Trains a short model over segments: python3 ./training/short_causal_train.py -cp ./configs/ -cn spexplusshort_gru"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ss.config import run
+from ss.trainer.job import train
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="spexplusshort_gru")
+def main(config: DictConfig) -> None:
+    """Hydra composes the config; `ss` does the rest."""
+    run(train, config)
+
+
+if __name__ == "__main__":
+    main()
