@@ -71,8 +71,8 @@ def build(args: argparse.Namespace) -> str:
 
 def read_rows(path: Path) -> dict[str, Row]:
     """The values of every utterance by name; a missing one has no key."""
-    with path.open(newline="") if path.is_file() else _missing(path) as file:
-        rows = {row.pop("name"): {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)}
+    table = csv.DictReader(_text(path).splitlines())
+    rows = {row.pop("name"): {key: float(value) for key, value in row.items() if value} for row in table}
     if not any(RANKING in row for row in rows.values()):
         raise ValueError(f"{path}: expected a column {RANKING} with values, to rank the examples by")
     return rows
@@ -98,11 +98,9 @@ def _voices(trained: Path, rows: dict[str, Row]) -> str:
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.is_file() else _missing(path)
-
-
-def _missing(path: Path) -> Any:
-    raise ValueError(f"{path}: expected a file, but there is none")
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file, but there is none")
+    return path.read_text()
 
 
 def _find(folder: Path, name: str, part: str) -> Path:
@@ -161,9 +159,7 @@ def _value(key: str, value: float | None) -> str:
 
 def _improvements(rows: dict[str, Row], chosen: dict[str, str]) -> str:
     bars = sorted(((name, row[RANKING]) for name, row in rows.items() if RANKING in row), key=lambda bar: bar[1])
-    return bar_chart(
-        "SI-SDR improvement of every mixture, dB", f"{len(bars)} mixtures, from the worst to the best", bars, chosen
-    )
+    return bar_chart("SI-SDR improvement of every mixture, dB", f"{len(bars)} mixtures, from the worst to the best", bars, chosen)
 
 
 def _metrics_table(summary: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Extracts voices with a short model, chunk by chunk: python3 ./inferencing/short_causal_inference.py -cp ./configs/ -cn spexplusshort_gru"""
+"""Extracts voices with a short model: python3 ./inferencing/short_causal_inference.py -cp ./configs/ -cn spexplusshort_gru"""
 
 import hydra
 from omegaconf import DictConfig

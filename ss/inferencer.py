@@ -39,7 +39,9 @@ class Inferencer:
         self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])
         if self.streamer is None:
-            raise ValueError(f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole")
+            raise ValueError(
+                f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole"
+            )
 
     @torch.inference_mode()
     def __call__(self, mixture: Tensor, lengths: Tensor, ref: Tensor, ref_lengths: Tensor) -> Extraction:

@@ -21,7 +21,9 @@ class Streamer:
             raise ValueError(f"overlap_add_method: expected one of {', '.join(steps)}, got {overlap_add_method!r}")
         if chunk_step != steps[overlap_add_method] or chunk_step <= 0:
             expected = steps[overlap_add_method]
-            raise ValueError(f"{overlap_add_method} with a window of {chunk_window}: expected a step of {expected:g}, got {chunk_step}")
+            raise ValueError(
+                f"{overlap_add_method} with a window of {chunk_window}: expected a step of {expected:g}, got {chunk_step}"
+            )
         self.window, self.step = chunk_window, chunk_step
 
     def n_chunks(self, samples: int) -> int:

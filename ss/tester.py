@@ -72,4 +72,3 @@ def table(summary: Summary) -> str:
         why = ";".join(f"  {reason} ({count})" for reason, count in average["reasons"].items())
         lines.append(f"{name:<10}{mean:>10}{average['count']:>8}{average['missing']:>9}{why}")
     return "\n".join(lines)
-

@@ -2,22 +2,26 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ss.trainer.writers import flat
 
+Mode: TypeAlias = Literal["offline", "online", "disabled"]
+
 
 class Wandb:
     """A wandb run in `<run_dir>/wandb`.
 
-    mode: offline (upload later with `wandb sync`) or online, which needs the key in WANDB_API_KEY or ~/.netrc. Raises ValueError
-    where wandb is not installed, or online is asked for without a key.
+    mode: offline (upload later with `wandb sync`) or online, which needs the key in WANDB_API_KEY or ~/.netrc. Raises
+    ValueError where wandb is not installed, or online is asked for without a key.
     """
 
-    def __init__(self, run_dir: str | Path, sample_rate: int, config: dict[str, Any], project: str = "ss", mode: str = "offline") -> None:
+    def __init__(
+        self, run_dir: str | Path, sample_rate: int, config: dict[str, Any], project: str = "ss", mode: Mode = "offline"
+    ) -> None:
         try:
             import wandb
         except ImportError:

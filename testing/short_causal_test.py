@@ -1,4 +1,4 @@
-"""Tests a short model's checkpoint over segments: python3 ./testing/short_causal_test.py -cp ./configs/ -cn spexplusshort_gru"""
+"""Tests a short model over segments: python3 ./testing/short_causal_test.py -cp ./configs/ -cn spexplusshort_gru"""
 
 import hydra
 from omegaconf import DictConfig

@@ -275,9 +275,7 @@ def test_bad_sources_are_reported_and_skipped(tmp_path: Path) -> None:
         assert reason in process.stderr
         assert any(reason in row["reason"] for row in skipped)
     missing = {row["name"] for row in skipped if row["name"]}
-    users = {
-        row.name for row in manifest.read(out / "manifest.csv") if {str(broken), str(silent), str(wrong)} & sources(row, root)
-    }
+    users = {row.name for row in manifest.read(out / "manifest.csv") if {str(broken), str(silent), str(wrong)} & sources(row, root)}
     assert missing == users
     assert len(list(out.glob("*-mixed.wav"))) == len(list(out.glob("*.wav"))) / 3 == 60 - len(missing)
     assert f"skipped: {len(missing)} mixtures, for 4 different reasons" in process.stdout
@@ -344,9 +342,7 @@ def test_trim_and_vad_reach_the_mixture(settings: Settings, tmp_path: Path) -> N
     rng = np.random.default_rng(5)
     for speaker in "ab":
         for number in range(2):
-            put(
-                tmp_path / f"gaps/p/{speaker}/c/{number}.flac", np.concatenate([bursts(rng, 1), np.zeros(RATE), bursts(rng, 1)])
-            )
+            put(tmp_path / f"gaps/p/{speaker}/c/{number}.flac", np.concatenate([bursts(rng, 1), np.zeros(RATE), bursts(rng, 1)]))
     gaps = replace(settings, audios_dir=str(tmp_path / "gaps"))
     lengths = []
     for options in ({"trim_db": None, "vad_db": None}, {"trim_db": 30, "vad_db": None}, {"trim_db": None, "vad_db": 30}):

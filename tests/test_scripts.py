@@ -14,7 +14,13 @@ from conftest import RATE, make_triplets, run, training
 from ss.metric import SISDR
 
 OFFLINE = ("spexplus", "train", "test", "inference", ["model.middle_kernel=80", "model.long_kernel=160"])
-CAUSAL = ("spexplus_causal", "causal_train", "causal_test", "causal_inference", ["model.middle_kernel=80", "model.long_kernel=160"])
+CAUSAL = (
+    "spexplus_causal",
+    "causal_train",
+    "causal_test",
+    "causal_inference",
+    ["model.middle_kernel=80", "model.long_kernel=160"],
+)
 SHORT = ("spexplusshort_gru", "short_causal_train", "short_causal_test", "short_causal_inference", ["model.memory_size=8"])
 
 
@@ -51,7 +57,14 @@ def test_the_result_does_not_depend_on_batches_or_processes(trained: Path, tmp_p
     folder = make_triplets(tmp_path / "data", [f"s{i % 3}_{i}" for i in range(7)], seconds=0.5)
     found = []
     for name, overrides in {"a": [], "b": ["batch_size=4", "num_workers=1"], "c": ["n_processes=2", "batch_size=2"]}.items():
-        common = ["-cn", "spexplusshort_gru", f"run_dir={trained}", f"folder={folder}", f"out_folder={tmp_path}/{name}", "metrics=fast"]
+        common = [
+            "-cn",
+            "spexplusshort_gru",
+            f"run_dir={trained}",
+            f"folder={folder}",
+            f"out_folder={tmp_path}/{name}",
+            "metrics=fast",
+        ]
         run("testing/short_causal_test.py", *common, *overrides)
         found.append(scores(tmp_path / name))
     for other in found[1:]:
@@ -98,11 +111,20 @@ def test_a_predecessor_checkpoint_can_be_used(triplets: Path, tmp_path: Path) ->
 
 
 def test_one_of_two_files_is_refused(trained: Path) -> None:
-    done = run("inferencing/short_causal_inference.py", "-cn", "spexplusshort_gru", f"run_dir={trained}", "mixture=a.wav", check=False)
+    done = run(
+        "inferencing/short_causal_inference.py", "-cn", "spexplusshort_gru", f"run_dir={trained}", "mixture=a.wav", check=False
+    )
     assert done.returncode == 2
     assert "expected both mixture=<file> and enrolment=<file>" in done.stderr
 
 
-@pytest.mark.parametrize("script", sorted(path.relative_to(Path(__file__).parents[1]).as_posix() for folder in ("training", "testing", "inferencing") for path in (Path(__file__).parents[1] / folder).glob("*.py")))
+@pytest.mark.parametrize(
+    "script",
+    sorted(
+        path.relative_to(Path(__file__).parents[1]).as_posix()
+        for folder in ("training", "testing", "inferencing")
+        for path in (Path(__file__).parents[1] / folder).glob("*.py")
+    ),
+)
 def test_help(script: str) -> None:
     assert "Powered by Hydra" in run(script, "--help").stdout

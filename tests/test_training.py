@@ -105,7 +105,9 @@ def test_a_time_budget_stops_and_goes_on(long_training: tuple[list[str], Path], 
 
 
 def test_what_a_run_leaves(trained: Path) -> None:
-    assert {"best.pth", "last.pth", "config.yaml", "versions.json", "log.jsonl", "speakers.txt"} <= {p.name for p in trained.iterdir()}
+    assert {"best.pth", "last.pth", "config.yaml", "versions.json", "log.jsonl", "speakers.txt"} <= {
+        p.name for p in trained.iterdir()
+    }
     assert list((trained / "tensorboard").glob("events*"))
     assert (trained / "speakers.txt").read_text().split() == ["s0", "s1", "s2", "s3"]
     assert "???" not in (trained / "config.yaml").read_text()
@@ -118,7 +120,13 @@ def test_what_a_run_leaves(trained: Path) -> None:
 
 
 def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_path: Path) -> None:
-    more = ["optimizer._target_=torch.optim.SGD", "optimizer.lr=0.01", "trainer.accumulate=1", "writer=none", "trainer.clip_grad_norm=null"]
+    more = [
+        "optimizer._target_=torch.optim.SGD",
+        "optimizer.lr=0.01",
+        "trainer.accumulate=1",
+        "writer=none",
+        "trainer.clip_grad_norm=null",
+    ]
     for name, processes, size in (("one", 1, 4), ("two", 2, 2)):
         run(*SCRIPT, *training(triplets, tmp_path / name), *more, f"n_processes={processes}", f"trainer.batch_size={size}")
     one, two = (read_checkpoint(tmp_path / name / "last.pth")["model"] for name in ("one", "two"))
@@ -133,7 +141,13 @@ def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_p
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(triplets: Path, tmp_path: Path) -> None:
-    more = ["optimizer._target_=torch.optim.SGD", "optimizer.lr=1e30", "trainer.clip_grad_norm=null", "trainer.epochs=9", "writer=none"]
+    more = [
+        "optimizer._target_=torch.optim.SGD",
+        "optimizer.lr=1e30",
+        "trainer.clip_grad_norm=null",
+        "trainer.epochs=9",
+        "writer=none",
+    ]
     done = run(*SCRIPT, *training(triplets, tmp_path / "run"), *more, check=False)
     assert done.returncode == 2
     assert "error: stopped: " in done.stderr
@@ -142,7 +156,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(triplets: Path, tmp_path: Path)
 
 
 def test_bf16_and_saving_every_epoch(triplets: Path, tmp_path: Path) -> None:
-    more = ["trainer.precision=bf16", "trainer.save_period=1", "scheduler=onecycle", "trainer.step_scheduler=true", "trainer.epochs=2"]
+    more = [
+        "trainer.precision=bf16",
+        "trainer.save_period=1",
+        "scheduler=onecycle",
+        "trainer.step_scheduler=true",
+        "trainer.epochs=2",
+    ]
     run(*SCRIPT, *training(triplets, tmp_path / "run"), *more, "writer=none", "trainer.activation_checkpointing=false")
     assert (tmp_path / "run" / "epoch-1.pth").exists()
     assert (tmp_path / "run" / "epoch-2.pth").exists()

@@ -1,7 +1,17 @@
 """Data sets on disk as batches of tensors."""
 
 from ss.datasets.loaders import Batch, EvaluationBatches, TrainingBatches, collate, loader
-from ss.datasets.triplets import Example, Triplet, Triplets, find_triplets, make_filenames, read_speakers, scan, speaker_of, triplet_of
+from ss.datasets.triplets import (
+    Example,
+    Triplet,
+    Triplets,
+    find_triplets,
+    make_filenames,
+    read_speakers,
+    scan,
+    speaker_of,
+    triplet_of,
+)
 
 __all__ = [
     "Batch",

@@ -52,7 +52,9 @@ def scan(folder: str | Path) -> dict[str, dict[str, Path]]:
             raise AudioError(f"{path}: expected one {kind} file, but there is {files[kind].name} too")
         files[kind] = path
     if not found:
-        raise AudioError(f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(audio.EXTENSIONS)}), found none")
+        raise AudioError(
+            f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(audio.EXTENSIONS)}), found none"
+        )
     return found
 
 
@@ -92,7 +94,9 @@ def read_speakers(path: str | Path) -> list[str]:
     """The speaker list that `make_filenames` wrote."""
     speakers = Path(path).read_text().split()
     if len(set(speakers)) != len(speakers) or not speakers:
-        raise ValueError(f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {len(set(speakers))} speakers")
+        raise ValueError(
+            f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {len(set(speakers))} speakers"
+        )
     return speakers
 
 
@@ -116,7 +120,9 @@ class Triplets(Dataset[Example]):
     ) -> None:
         self.triplets = find_triplets(folder)
         self.sample_rate, self.seed = sample_rate, seed
-        self.max_samples, self.ref_max_samples = (s and round(s * sample_rate) for s in (max_length, ref_max_length))
+        self.max_samples, self.ref_max_samples = (
+            None if s is None else round(s * sample_rate) for s in (max_length, ref_max_length)
+        )
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
 
     def __len__(self) -> int:

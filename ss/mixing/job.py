@@ -54,9 +54,7 @@ def mix(settings: Settings) -> None:
     skipped = [("", reason) for reason in corpus.unreadable]
     for reason in corpus.unreadable:
         print(f"left out {reason}", file=sys.stderr)
-    with tqdm(
-        render_all([row for row in rows if row.name not in done], settings), "mixing", len(rows), initial=len(done)
-    ) as bar:
+    with tqdm(render_all([row for row in rows if row.name not in done], settings), "mixing", len(rows), initial=len(done)) as bar:
         for outcome in bar:
             if outcome.reason is not None:
                 skipped.append((outcome.name, outcome.reason))
@@ -123,9 +121,7 @@ def _check_same(out: Path, rows: list[Row]) -> None:
     anew = "give another out_folder, or overwrite=true to delete these mixtures and start anew"
     if not path.exists():
         if _files(out, WAVES):
-            raise ValueError(
-                f"{out}: expected an empty folder or the manifest.csv of its mixtures, found mixtures without; {anew}"
-            )
+            raise ValueError(f"{out}: expected an empty folder or the manifest.csv of its mixtures, found mixtures without; {anew}")
         return
     for line, (old, new) in enumerate(zip_longest(manifest.read(path), rows), start=2):
         if old is None:
@@ -152,13 +148,9 @@ def _report(out: Path, n_rows: int, n_before: int, skipped: list[tuple[str, str]
     with (out / "skipped.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("name", "reason"), *skipped])
     missing = sum(bool(name) for name, _ in skipped)
-    print(
-        f"{n_rows - missing} of {n_rows} mixtures are in {out}: {n_rows - missing - n_before} made now, {n_before} there before"
-    )
+    print(f"{n_rows - missing} of {n_rows} mixtures are in {out}: {n_rows - missing - n_before} made now, {n_before} there before")
     if skipped:
         sources = len({reason for _, reason in skipped})
         print(f"skipped: {missing} mixtures, for {sources} different reasons in the sources: see {out / 'skipped.csv'}")
     if missing == n_rows:
-        raise ValueError(
-            f"{out}: expected at least one mixture, but all {n_rows} were skipped; the first because {skipped[0][1]}"
-        )
+        raise ValueError(f"{out}: expected at least one mixture, but all {n_rows} were skipped; the first because {skipped[0][1]}")

@@ -9,7 +9,7 @@ Shapes: B batch, C channels, T frames of a chunk, E speaker embedding, m memory 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Chain(Carried):
         self.layers = nn.ModuleList(layers)
 
     def __iter__(self) -> Iterator[Carried]:
-        return iter(self.layers)
+        return (cast(Carried, layer) for layer in self.layers)
 
     def init_state(self, batch: int, frames: int) -> State:
         return tuple(layer.init_state(batch, frames) for layer in self)

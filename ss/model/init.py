@@ -24,14 +24,19 @@ def mdct(kernel: int) -> Tensor:
 @torch.no_grad()
 def transparent(encoder: SpeechEncoder, decoder: SpeechDecoder, masks: nn.ModuleList) -> None:
     """Sets filters to the basis and its negative (a ReLU keeps one of the two), lowest frequencies first; others stay random."""
-    for analysis, synthesis, mask in zip(encoder.scales, decoder.scales, masks, strict=True):
-        kernel = analysis.kernel_size[0]
+    for kernel, analysis, synthesis, mask in zip(encoder.kernels, encoder.scales, decoder.scales, masks, strict=True):
+        assert isinstance(analysis, nn.Conv1d)
+        assert isinstance(synthesis, nn.ConvTranspose1d)
+        assert isinstance(mask, nn.Conv1d)
+        assert analysis.bias is not None
+        assert synthesis.bias is not None
+        assert mask.bias is not None
         basis = mdct(kernel)[: analysis.out_channels // 2]
         signed = torch.cat([basis, -basis])[:, None]
         analysis.weight[: len(signed)] = signed
-        analysis.bias.zero_()
         synthesis.weight.zero_()
-        synthesis.weight[: len(signed)] = signed * 2 * encoder.hop / kernel
         synthesis.bias.zero_()
+        analysis.bias.zero_()
+        synthesis.weight[: len(signed)] = signed * 2 * encoder.hop / kernel
         mask.weight.mul_(0.1)
         mask.bias.fill_(1)

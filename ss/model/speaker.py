@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, T frames, E speaker embedding.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +37,7 @@ class SpeakerEncoder(nn.Module):
         super().__init__()
         widths = [channels, channels] + [embedding] * (n_resnetblocks - 1)
         self.norm, self.conv1 = ChannelNorm(in_channels), nn.Conv1d(in_channels, channels, 1)
-        self.blocks = nn.ModuleList(ResNetBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(ResNetBlock(a, b) for a, b in pairwise(widths))
         self.conv2 = nn.Conv1d(widths[-1], embedding, 1)
         self.stride = 3**n_resnetblocks
 

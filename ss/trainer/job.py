@@ -52,7 +52,9 @@ def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     content = read_checkpoint(last)
     if differences := differing(content["config"], config):
         found = "; ".join(differences)
-        raise ValueError(f"{run_dir} holds a run of another config ({found}): choose another run_dir, or resume=false to begin anew")
+        raise ValueError(
+            f"{run_dir} holds a run of another config ({found}): choose another run_dir, or resume=false to begin anew"
+        )
     return content
 
 

@@ -1,7 +1,7 @@
 """The training loop: one for every model of the family, on one process or many.
 
-An epoch is the unit of commit: its row goes to the history, its weights to `last.pth` (and `best.pth`). In between, a training can
-stop at any optimizer step and go on from there later, bit for bit as if it had never stopped (on a CPU).
+An epoch is the unit of commit: its row goes to the history, its weights to `last.pth` (and `best.pth`). In between, a training
+can stop at any optimizer step and go on from there later, bit for bit as if it had never stopped (on a CPU).
 """
 
 import time
@@ -96,7 +96,9 @@ class Trainer:
         distributed.share_weights(self.model)
         self.batches = TrainingBatches(len(train), settings.batch_size, train.seed)
         self.train_loader = loader(train, self.batches, settings.num_workers)
-        self.valid_loader = loader(valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.num_workers)
+        self.valid_loader = loader(
+            valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.num_workers
+        )
         self.optimizer = optimizer(self.model.parameters())
         self.steps_per_epoch = -(-len(self.batches) // settings.accumulate)
         self.scheduler = scheduler(self.optimizer, settings.epochs * self.steps_per_epoch)
@@ -304,10 +306,10 @@ class Trainer:
 class CausalTrainer(Trainer):
     """A Trainer over segments: it wants a streamer."""
 
-    def __init__(self, *args: Any, streamer: Streamer | None = None, **kwargs: Any) -> None:
-        if not isinstance(streamer, Streamer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(kwargs.get("streamer"), Streamer):
             raise ValueError("streamer: this training is over segments and needs one, e.g. streamer=half")
-        super().__init__(*args, streamer=streamer, **kwargs)
+        super().__init__(*args, **kwargs)
 
 
 ShortCausalTrainer = SimpleShortCausalTrainer = CausalTrainer
