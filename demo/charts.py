@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTH, HEIGHT = 560, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 46
+HALF, WHOLE = 560, 1080  # widths; a chart of half the page's width, and of all of it
+HEIGHT = 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 18, 46
 
 Point = tuple[float, float]
 
@@ -23,8 +24,9 @@ class Series(NamedTuple):
 
 
 class Axes(NamedTuple):
-    """The region of values that a chart shows, and how they map to the picture."""
+    """The region of values that a chart shows, and how they map to a picture so wide."""
 
+    width: int
     x0: float
     x1: float
     y0: float
@@ -32,7 +34,7 @@ class Axes(NamedTuple):
 
     def x(self, value: float) -> float:
         """Pixels from the left."""
-        return LEFT + (WIDTH - LEFT - RIGHT) * (value - self.x0) / (self.x1 - self.x0)
+        return LEFT + (self.width - LEFT - RIGHT) * (value - self.x0) / (self.x1 - self.x0)
 
     def y(self, value: float) -> float:
         """Pixels from the top."""
@@ -54,23 +56,32 @@ def bar_chart(title: str, x_label: str, bars: Sequence[tuple[str, float]], marke
     """A bar per name, side by side; those in `marked` are set off and carry their label."""
     values = [value for _, value in bars]
     low, high = min(0.0, *values), max(0.0, *values)
-    axes = Axes(0, len(bars), low - 0.1 * (high - low) * (low < 0), high + 0.12 * (high - low) or 1.0)
+    axes = Axes(WHOLE, 0, len(bars), low - 0.1 * (high - low) * (low < 0), high + 0.12 * (high - low) or 1.0)
     width = axes.x(1) - axes.x(0)
     marks = []
     for i, (name, value) in enumerate(bars):
         top, height = axes.y(max(value, 0)), abs(axes.y(value) - axes.y(0))
         style = ("up" if value >= 0 else "down") + (" marked" if name in marked else "")
         place = f'x="{axes.x(i) + width * 0.1:.1f}" y="{top:.1f}" width="{width * 0.8:.2f}" height="{max(height, 0.5):.1f}"'
-        marks.append(f'<rect class="{style}" {place}><title>{escape(name)}: {value:+.1f} dB</title></rect>')
+        marks.append(f'<rect class="{style}" {place}><title>{escape(name)}: {decibels(value)}</title></rect>')
         if name in marked:
-            label_x = min(max(axes.x(i + 0.5), LEFT + 22), WIDTH - RIGHT - 22)
+            label_x = min(max(axes.x(i + 0.5), LEFT + 32), WHOLE - RIGHT - 32)
             label_y = top - 6 if value >= 0 else top + height + 16
             marks.append(f'<text class="tag" x="{label_x:.1f}" y="{label_y:.1f}">{escape(marked[name])}</text>')
     return _figure(title, "", _svg(title, axes, "".join(marks), x_label, x_ticks=False))
 
 
+def decibels(value: float) -> str:
+    """A difference in dB to read."""
+    return _minus(f"{value:+.1f} dB")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 def _figure(title: str, legend: str, svg: str) -> str:
-    return f'<figure class="chart"><figcaption>{escape(title)}{legend}</figcaption>{svg}</figure>'
+    return f'<figure class="chart"><figcaption>{escape(title)}{legend}</figcaption><div class="scroll">{svg}</div></figure>'
 
 
 def _axes_of(series: Sequence[Series]) -> Axes:
@@ -82,7 +93,7 @@ def _axes_of(series: Sequence[Series]) -> Axes:
         ys += values if one.dots else np.percentile(values, (2, 98)).tolist()
     low, high = min(ys), max(ys)
     margin = 0.06 * (high - low) or 0.5
-    return Axes(0, max(xs) * 1.02 or 1.0, low - margin, high + margin)
+    return Axes(HALF, 0, max(xs) * 1.02 or 1.0, low - margin, high + margin)
 
 
 def _line(series: Series, axes: Axes) -> str:
@@ -100,20 +111,21 @@ def _line(series: Series, axes: Axes) -> str:
 
 
 def _svg(title: str, axes: Axes, marks: str, x_label: str, x_ticks: bool = True) -> str:
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    right, bottom = axes.width - RIGHT, HEIGHT - BOTTOM
     parts = []
     for value in ticks(axes.y0, axes.y1):
         y = axes.y(value)
         style = "zero" if value == 0 else "grid"
         parts.append(f'<line class="{style}" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="y" x="{LEFT - 8}" y="{y + 5:.1f}">{value:g}</text>')
+        parts.append(f'<text class="y" x="{LEFT - 8}" y="{y + 5:.1f}">{_minus(f"{value:g}")}</text>')
     for value in ticks(axes.x0, axes.x1) if x_ticks else ():
         parts.append(f'<text class="x" x="{axes.x(value):.1f}" y="{bottom + 20}">{value:g}</text>')
     parts.append(f'<text class="x" x="{(LEFT + right) / 2}" y="{HEIGHT - 4}">{escape(x_label)}</text>')
     # A nested picture clips what leaves the axes; its viewBox keeps the coordinates.
     size = f'x="{LEFT}" y="0" width="{right - LEFT}" height="{bottom}" viewBox="{LEFT} 0 {right - LEFT} {bottom}"'
-    inner = f"<svg {size}>{marks}</svg>"
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}{inner}</svg>'
+    parts.append(f"<svg {size}>{marks}</svg>")
+    shape = f'class="w{axes.width}" viewBox="0 0 {axes.width} {HEIGHT}" role="img" aria-label="{escape(title)}"'
+    return f"<svg {shape}>{''.join(parts)}</svg>"
 
 
 def ticks(low: float, high: float) -> Iterator[float]:

@@ -115,6 +115,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-workers", type=int, default=os.cpu_count(), help="processes (default: every core)")
     args = parser.parse_args(arguments)
+    if min(args.utterances, args.num_workers) < 1 or min(getattr(args, f"{split}_voices") for split in SPLITS) < 0:
+        parser.error("expected counts of voices of at least 0, and of utterances and workers of at least 1")
+    if not 0 < args.min_seconds <= args.max_seconds - 1:
+        parser.error("expected --max-seconds to be at least a second more than --min-seconds, and both above 0")
     if args.out.exists():
         parser.error(f"--out: expected a folder that is not there yet, but {args.out} is; remove it to make it anew")
     if find_spec("espeakng_loader") is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tables
 import yaml
-from charts import Point, Series, bar_chart, line_chart
+from charts import Point, Series, bar_chart, decibels, line_chart
 from clips import SAMPLE_RATE, picture, read_clip, sound
 
 from ss.audio import Wave
@@ -58,7 +58,7 @@ def build(args: argparse.Namespace) -> str:
     return Template(template).substitute(
         tiles=_tiles(log, summary, measurement),
         voices=_voices(args.run / "speakers.txt", rows),
-        examples="".join(_example(args, name, kind, rows[name]) for name, kind in chosen.items()),
+        examples="".join(_example(args, name, f"{kind} of {len(rows)}", rows[name]) for name, kind in chosen.items()),
         improvements=_improvements(rows, chosen),
         metrics=_metrics_table(summary),
         training=_training(log),
@@ -117,7 +117,7 @@ def _tiles(log: list[dict[str, Any]], summary: dict[str, Any], measurement: dict
     epochs = sum(row["kind"] == "epoch" for row in log)
     tiles = []
     if improvement.get("mean") is not None:
-        tiles.append((f"{improvement['mean']:+.1f} dB", f"mean SI-SDR improvement over {improvement['count']} mixtures"))
+        tiles.append((decibels(improvement["mean"]), f"mean SI-SDR improvement over {improvement['count']} mixtures"))
     tiles.append(
         (f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min", f"of training, {epochs} epoch{'s' * (epochs != 1)}")
     )
@@ -127,14 +127,14 @@ def _tiles(log: list[dict[str, Any]], summary: dict[str, Any], measurement: dict
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in tiles)
 
 
-def _example(args: argparse.Namespace, name: str, kind: str, row: Row) -> str:
+def _example(args: argparse.Namespace, name: str, place: str, row: Row) -> str:
     """One mixture: its four recordings and its metrics."""
     clips = [
         _clip(title, note, read_clip(_find(args.pred if part == "pred" else args.data, name, part), args.seconds))
         for part, title, note in CLIPS
     ]
     chips = "".join(f"<li>{key} <b>{_value(key, row[key])}</b></li>" for key in CHIPS if key in row)
-    head = f"<h3><b>{row[RANKING]:+.1f} dB</b> {kind} of all<small>{escape(name)}</small></h3>"
+    head = f"<h3><b>{decibels(row[RANKING])}</b> {place}<small>{escape(name)}</small></h3>"
     return (
         f'<article class="example"><header>{head}<ul class="chips">{chips}</ul></header>'
         f'<div class="clips">{"".join(clips)}</div></article>'
@@ -154,7 +154,9 @@ def _clip(title: str, note: str, wave: Wave) -> str:
 def _value(key: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f} dB" if key in DECIBELS else f"{value:.1%}" if key == "ACC" else f"{value:.3f}"
+    return (
+        f"{value:.2f} dB".replace("-", "\N{MINUS SIGN}") if key in DECIBELS else f"{value:.1%}" if key == "ACC" else f"{value:.3f}"
+    )
 
 
 def _improvements(rows: dict[str, Row], chosen: dict[str, str]) -> str:
@@ -168,8 +170,8 @@ def _metrics_table(summary: dict[str, Any]) -> str:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in average["reasons"].items())
         missing = f"{average['missing']}<small>{escape(reasons)}</small>" if average["missing"] else "0"
         mean = f"<td><b>{_value(key, average['mean'])}</b></td><td>{average['count']}</td><td>{missing}</td>"
-        lines.append(f"<tr><th>{escape(key)}<small>{MEANINGS.get(key, '')}</small></th>{mean}</tr>")
-    head = "<tr><th>metric</th><th>mean</th><th>count</th><th>missing</th></tr>"
+        lines.append(f"<tr><th>{escape(key)}</th><td>{MEANINGS.get(key, '')}</td>{mean}</tr>")
+    head = "<tr><th>metric</th><th></th><th>mean</th><th>count</th><th>missing</th></tr>"
     return f'<div class="scroll"><table class="metrics">{head}{"".join(lines)}</table></div>'
 
 
@@ -179,7 +181,7 @@ def _training(log: list[dict[str, Any]]) -> str:
     charts = []
     for key, title in (("si_sdr", "SI-SDR, dB"), ("loss", "Loss")):
         lines = [
-            Series("training, steps", "steps", thinned(points(steps, key)), dots=False),
+            Series("training, steps", "steps", smoothed(points(steps, key)), dots=False),
             Series("training", "train", points(epochs, key, "train")),
             Series("validation", "valid", points(epochs, key, "valid")),
         ]
@@ -193,11 +195,11 @@ def points(rows: list[dict[str, Any]], key: str, part: str | None = None) -> lis
     return [(x, y) for x, y in found if y is not None and math.isfinite(y)]
 
 
-def thinned(line: list[Point], n: int = 200) -> list[Point]:
-    """A line of at most about n points, each the mean of its neighbours."""
-    size = math.ceil(len(line) / n)
-    groups = [line[i : i + size] for i in range(0, len(line), size or 1)]
-    return [(math.fsum(x for x, _ in group) / len(group), math.fsum(y for _, y in group) / len(group)) for group in groups]
+def smoothed(line: list[Point], spans: int = 15, n: int = 100) -> list[Point]:
+    """About n points of a line at most, each the mean of those around it, over one of so many spans of the whole."""
+    half, stride = len(line) // spans // 2, math.ceil(len(line) / n) or 1
+    around = [line[max(i - half, 0) : i + half + 1] for i in range(0, len(line), stride)]
+    return [(math.fsum(x for x, _ in group) / len(group), math.fsum(y for _, y in group) / len(group)) for group in around]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

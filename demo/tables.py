@@ -24,7 +24,7 @@ def cell(key: str, value: Any) -> str:
 
 def label(key: str) -> str:
     """A key as words."""
-    return key.removesuffix("_bytes").replace("_", " ").strip()
+    return key.removesuffix("_bytes").replace("_", " ").replace("macs", "MACs").strip()
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -56,13 +56,14 @@ def records(rows: list[Mapping[str, Any]]) -> str:
 
 
 def report(values: Mapping[str, Any]) -> str:
-    """Anything nested: plain values in one table, then a table for every list of dicts; long texts are notes at the end."""
+    """Anything nested, on cards: a table for every list of dicts; then all plain values, with long texts as notes."""
     tabular = {key: value for key, value in values.items() if _is_records(value)}
     notes = {key: value for key, value in values.items() if isinstance(value, str) and len(value) > 100}
     plain = {key: value for key, value in values.items() if key not in tabular and key not in notes}
-    parts = [records(value) for value in tabular.values()]
-    parts += [key_values(plain)] if plain else []
-    return "".join(parts + [f'<p class="note">{escape(text)}</p>' for text in notes.values()])
+    facts = [key_values(plain)] if plain else []
+    facts += [f'<p class="note">{escape(text)}</p>' for text in notes.values()]
+    cards = ["".join(records(value) for value in tabular.values()), "".join(facts)]
+    return "".join(f'<div class="card">{card}</div>' for card in cards if card)
 
 
 def find(values: Any, name: str) -> Any:

@@ -3,14 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from ss.config import run
+from ss.config import run_alone
 from ss.measure import measure
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="spexplusshort_gru")
 def main(config: DictConfig) -> None:
     """Hydra composes the config; `ss` does the rest."""
-    run(measure, config)
+    run_alone(measure, config)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
+from ss.config import run_alone
 from ss.mixing.benchmark import benchmark
-from ss.mixing.settings import Settings
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="benchmark")
 def main(config: DictConfig) -> None:
-    """Mixes and prints the speed."""
-    settings = Settings.of({key: config[key] for key in config if key != "repeats"})
-    benchmark(settings, config.repeats)
+    """Hydra composes the config; `ss` does the rest."""
+    run_alone(benchmark, config)
 
 
 if __name__ == "__main__":

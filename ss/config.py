@@ -5,9 +5,10 @@ A script imports this module before Hydra composes its config; then `- model: sp
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
@@ -15,10 +16,8 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from ss import distributed
-
+Job: TypeAlias = Callable[[dict[str, Any]], int | None]
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -38,19 +37,34 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
-def run(job: Callable[[dict[str, Any]], int | None], config: DictConfig) -> None:
-    """Runs `job(plain config)` in one process per GPU (`n_gpu`) or on the CPU (`n_processes`), then ends with its exit code.
-
-    A user's error is printed as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from.
-    """
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Prints a user's error as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from."""
     try:
-        values = plain(config)
-        codes = distributed.launch(job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1))
+        yield
     except (ValueError, ArithmeticError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except ChildFailedError:  # the process that failed has printed why
-        raise SystemExit(1) from None
+
+
+def run_alone(job: Job, config: DictConfig) -> None:
+    """Runs `job(plain config)` in this process and ends with its exit code."""
+    with clear_errors():
+        raise SystemExit(job(plain(config)))
+
+
+def run(job: Job, config: DictConfig) -> None:
+    """Runs `job(plain config)` in one process per GPU (`n_gpu`) or on the CPU (`n_processes`), then ends with its exit code."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    from ss import distributed  # torch, which takes seconds to import and is not wanted everywhere
+
+    with clear_errors():
+        values = plain(config)
+        try:
+            codes = distributed.launch(job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1))
+        except ChildFailedError:  # the process that failed has printed why
+            raise SystemExit(1) from None
     raise SystemExit(max(code or 0 for code in codes))

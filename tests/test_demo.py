@@ -1,6 +1,8 @@
 """The demo's two commands: the synthetic corpus and the page."""
 
+import base64
 import csv
+import io
 import json
 import os
 import subprocess
@@ -103,6 +105,26 @@ def test_a_corpus_that_is_there_is_left_alone(corpus: Path) -> None:
     assert contents(corpus) == before
 
 
+@pytest.mark.parametrize("wrong", [("--utterances", 0), ("--dev-voices", -1), ("--min-seconds", 5), ("--num-workers", 0)])
+def test_arguments_that_make_no_corpus_are_refused(tmp_path: Path, wrong: tuple[str, int]) -> None:
+    made = run("corpus.py", "--out", tmp_path / "corpus", *wrong)
+    assert made.returncode == 2
+    assert "error: expected" in made.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_synthesiser_is_named_with_what_to_install(tmp_path: Path) -> None:
+    hidden = f"""import runpy, sys
+sys.modules["espeakng_loader"] = None
+sys.path.insert(0, {str(ROOT / "demo")!r})
+sys.argv = ["corpus.py", "--out", {str(tmp_path / "corpus")!r}]
+runpy.run_path({str(ROOT / "demo" / "corpus.py")!r}, run_name="__main__")"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    made = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, env=environment, timeout=60)
+    assert made.returncode == 2
+    assert "pip install .[demo]" in made.stderr
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
     """What the page is made from, in the formats of the commands that write it."""
@@ -193,9 +215,9 @@ def test_the_page_shows_everything_and_needs_nothing_else(inputs: dict[str, Path
     text = " ".join(" ".join(reader.text).split())
     for wanted in (
         "+2.1 dB",
-        "+5.5 dB best",
+        "+5.5 dB best of 4",
         "+3.5 dB median",
-        "-2.8 dB worst",
+        "\N{MINUS SIGN}2.8 dB worst",
         f"{REASON} (1)",
         "a <fast> one",
         "1.23 M",
@@ -207,9 +229,6 @@ def test_the_page_shows_everything_and_needs_nothing_else(inputs: dict[str, Path
 
 
 def test_the_page_embeds_the_recordings_as_they_are(inputs: dict[str, Path]) -> None:
-    import base64
-    import io
-
     assert make_page(inputs).returncode == 0
     reader = Reader()
     reader.feed(inputs["out"].read_text())

@@ -169,7 +169,9 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
     assert not (ROOT / "outputs").exists()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "settings"))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("settings", "training_step"))
+)
 def test_configs(name: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base=None):
         settings = Settings.of(plain(compose(name)))
@@ -191,3 +193,25 @@ def test_a_users_error_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
     assert str(tmp_path / "none.pth") in done.stderr
+
+
+def test_a_training_step_has_the_same_gradient_with_and_without_checkpointing() -> None:
+    norms = []
+    for checkpointing in (True, False):
+        sizes = [f"model.{key}={value}" for key, value in {**TINY, "memory_size": 2}.items()]
+        brief = ["seconds=0.7", "batch_size=2", "threads=1", f"activation_checkpointing={checkpointing}"]
+        command = [
+            sys.executable,
+            "./measure_weight_and_time/training_step.py",
+            "-cp",
+            "./configs/",
+            "-cn",
+            "training_step",
+            *sizes,
+            *brief,
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "one step of 2 mixtures of 0.7 s" in done.stdout
+        norms.append(float(done.stdout.rsplit(" ", 1)[1]))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)

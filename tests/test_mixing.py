@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +201,7 @@ def test_a_source_shorter_than_its_row_is_an_error(settings: Settings) -> None:
 
 def test_bytes_do_not_depend_on_workers(settings: Settings, tmp_path: Path) -> None:
     for workers in (1, 2, 8):
-        mix(replace(settings, nfiles=40, num_workers=workers, out_folder=str(tmp_path / str(workers)), audio_len=1))
+        mix(asdict(replace(settings, nfiles=40, num_workers=workers, out_folder=str(tmp_path / str(workers)), audio_len=1)))
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "8")
 
 
@@ -221,7 +221,7 @@ def test_a_killed_run_continues(settings: Settings, tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.wav") if path.name.rsplit("-", 1)[0] in done}
     assert f"{nfiles - len(done)} made now, {len(done)} there before" in command(*run[2:]).stdout
     assert before == {name: (out / name).stat().st_mtime_ns for name in before}
-    mix(replace(settings, out_folder=str(whole), nfiles=nfiles, random_state=2))
+    mix(asdict(replace(settings, out_folder=str(whole), nfiles=nfiles, random_state=2)))
     assert contents(out) == contents(whole)
 
 
@@ -242,21 +242,21 @@ def alive(group: int) -> bool:
 
 def test_more_files_continue_and_another_plan_is_refused(settings: Settings, tmp_path: Path) -> None:
     out = Path(settings.out_folder)
-    mix(settings)
+    mix(asdict(settings))
     before = contents(out)
-    mix(replace(settings, nfiles=15))
+    mix(asdict(replace(settings, nfiles=15)))
     after = contents(out)
     assert all(after[name] == data for name, data in before.items() if name.endswith(".wav"))
     assert len(list(out.glob("*-mixed.wav"))) == 15
     with pytest.raises(ValueError, match=r"manifest.csv: expected at most 12 mixtures .* overwrite=true"):
-        mix(settings)
+        mix(asdict(settings))
     with pytest.raises(ValueError, match=r"manifest.csv, line 2: expected trim_db '20.0', found '30.0'.* overwrite=true"):
-        mix(replace(settings, nfiles=15, trim_db=20))
-    mix(replace(settings, overwrite=True))
+        mix(asdict(replace(settings, nfiles=15, trim_db=20)))
+    mix(asdict(replace(settings, overwrite=True)))
     assert contents(out) == before
     (out / "manifest.csv").unlink()
     with pytest.raises(ValueError, match="found mixtures without"):
-        mix(settings)
+        mix(asdict(settings))
 
 
 def test_bad_sources_are_reported_and_skipped(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_single_utterances_are_split_or_only_interfere(settings: Settings, tmp_p
         assert np.array_equal(render(row, single.audios_dir).ref, source[row.ref.start : row.ref.stop])
     assert {row.target.start == 0 for row in rows} == {True, False}
     with pytest.raises(ValueError, match=r"expected a speaker with two utterances.*split_single_utterances=true"):
-        mix(replace(single, split_single_utterances=False))
+        mix(asdict(replace(single, split_single_utterances=False)))
 
 
 @pytest.mark.parametrize("audio_len", [None, 1.0])
@@ -419,12 +419,12 @@ def test_unknown_keys_and_nothing_made_are_errors(settings: Settings, corpus: Pa
     assert process.returncode
     assert "unknown key audio_length: expected some of audios_dir," in process.stderr
     with pytest.raises(ValueError, match=r"all 12 were skipped; the first because .*expected a sample rate of 8000 Hz"):
-        mix(replace(settings, sample_rate=8000, min_len=0))
+        mix(asdict(replace(settings, sample_rate=8000, min_len=0)))
 
 
 def test_flac_triplets_hold_the_same_samples(settings: Settings, tmp_path: Path) -> None:
-    mix(replace(settings, nfiles=2))
-    mix(replace(settings, nfiles=2, extension="flac", out_folder=str(tmp_path / "flac")))
+    mix(asdict(replace(settings, nfiles=2)))
+    mix(asdict(replace(settings, nfiles=2, extension="flac", out_folder=str(tmp_path / "flac"))))
     for path in Path(settings.out_folder).glob("*.wav"):
         other = tmp_path / "flac" / f"{path.stem}.flac"
         assert np.array_equal(soundfile.read(path, dtype="int16")[0], soundfile.read(other, dtype="int16")[0])

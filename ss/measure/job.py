@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ss.distributed import is_main
 from ss.measure.cost import n_bytes, n_macs, n_parameters
 from ss.measure.parts import Part, Settings, Timing, call_of, parts, timing
 from ss.measure.table import text
@@ -25,11 +24,9 @@ on a GPU tensors without CUDA's own context."""
 def measure(config: dict[str, Any]) -> None:
     """Measures what a config of `measure_weight_and_time/` describes, prints a table and writes `measurement.json`.
 
-    config: the fields of Settings. Of several processes, only the main one measures. Raises ValueError for values that cannot
+    config: the fields of Settings. Raises ValueError for values that cannot
     be, and what loading a checkpoint raises.
     """
-    if not is_main():
-        return
     settings = Settings.of(config)
     model = settings.load()
     report = {

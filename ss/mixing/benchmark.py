@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ss.mixing.corpus import scan
 from ss.mixing.job import render_all
@@ -12,18 +13,20 @@ from ss.mixing.plan import plan
 from ss.mixing.settings import Settings
 
 
-def benchmark(settings: Settings, repeats: int) -> float:
-    """Plans, renders and writes the mixtures `repeats` times, in this process alone; prints each speed and gives the median.
+def benchmark(config: dict[str, Any]) -> None:
+    """Plans, renders and writes the mixtures `repeats` times, in this process alone; prints each speed and the median.
+
+    config: the fields of Settings, and `repeats`.
 
     A speed is the length of the mixtures over the time for all of it: headers, plan, decoding, mixing, writing (to a folder
     that is made inside `out_folder` and deleted). By the clock, it drops where other programs want the core or the disk; what
     it would be by the processor's time alone stands beside it. Raises ValueError where a mixture cannot be made.
     """
+    repeats, settings = config["repeats"], Settings.of({key: config[key] for key in config if key != "repeats"})
     # all runs' files are deleted together at the end: ext4 is slow to make files where some were deleted just before
     with TemporaryDirectory(dir=settings.out_folder) as folder:
         speeds = [_run(replace(settings, out_folder=f"{folder}/{number}", num_workers=1)) for number in range(repeats)]
     print(f"median of {repeats}: {median(speeds):.0f} mixture-seconds written per second of one core")
-    return median(speeds)
 
 
 def _run(settings: Settings) -> float:

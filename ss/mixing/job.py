@@ -14,7 +14,7 @@ from functools import partial
 from itertools import zip_longest
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -40,12 +40,13 @@ class Outcome(NamedTuple):
     reason: str | None
 
 
-def mix(settings: Settings) -> None:
-    """Makes the mixtures that are not there yet, and says what was done.
+def mix(config: dict[str, Any]) -> None:
+    """Makes the mixtures that are not there yet, and says what was done. config: the fields of Settings.
 
     Raises ValueError where the settings or the corpus do not allow it, where the folder holds other mixtures (and `overwrite`
     is not set), or where not one mixture could be made.
     """
+    settings = Settings.of(config)
     corpus = scan(settings)
     rows = plan(corpus, settings)
     out = Path(settings.out_folder)

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from omegaconf import OmegaConf
-
 EXTENSIONS = ("wav", "flac")
 
 
@@ -61,10 +59,9 @@ class Settings:
             raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
 
     @classmethod
-    def of(cls, config: Mapping[Any, Any]) -> "Settings":
-        """From the keys of a config. Raises ValueError for a key that does not exist, OmegaConf's error for one not given."""
+    def of(cls, config: Mapping[str, Any]) -> "Settings":
+        """From the keys of a config. Raises ValueError for a key that does not exist."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(config) - set(known)):
             raise ValueError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(known)}")
-        values: dict[str, Any] = {key: list(value) if OmegaConf.is_list(value) else value for key, value in config.items()}
-        return cls(**values)
+        return cls(**config)

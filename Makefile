@@ -1,0 +1,32 @@
+# make demo: from nothing to an extracted voice on one page. make test: lint, types and tests. Both make their own environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0 # any >= 2.5; for the smaller CPU build: TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+CORPUS ?= # a folder in LibriSpeech's layout; empty: synthetic voices
+OUT ?= demo-output
+MINUTES ?= 5.5 # of training
+RUN = $(abspath $(VENV))/bin/python
+
+.PHONY: demo test clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	PYTHON=$(RUN) OUT=$(OUT) CORPUS=$(strip $(CORPUS)) MINUTES=$(strip $(MINUTES)) demo/run.sh
+
+test: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+$(VENV)/installed: setup.py requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
+	$(RUN) -m pip install --quiet $(TORCH)
+	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev]"
+	$(RUN) -m pip install --quiet --editable ".[pesq]" || echo "pesq could not be built (it needs a C compiler): PESQ will be missing"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT)

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# From a corpus to an extracted voice: every step of the toolkit once, with a small model. `make demo` calls this.
+# PYTHON: the interpreter; OUT: where everything goes; CORPUS: a LibriSpeech-layout folder, or empty for synthetic voices;
+# MINUTES: of training.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+corpus=${CORPUS:-$OUT/corpus}
+run=$OUT/run
+cores=$(nproc)
+precision=fp32
+grep -qm1 avx512_bf16 /proc/cpuinfo && precision=bf16 # a CPU that multiplies it natively trains faster
+
+step() {
+  printf '\n\033[1m[%02d:%02d] %s\033[0m\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"
+  shift
+  printf '+ %s\n' "$*"
+  "$@"
+}
+
+mix() {
+  step "Mixing: $1" "$PYTHON" ./mixing/mix.py -cp ./configs/ -cn "$1" "audios_dir=$corpus" "parts=[$1*]" "out_folder=$OUT/data/$1" \
+    "num_workers=$cores" split_single_utterances=true "${@:2}"
+}
+
+if [ -z "${CORPUS:-}" ] && [ ! -e "$corpus" ]; then
+  step "Corpus: synthetic voices" "$PYTHON" demo/corpus.py --out "$corpus"
+fi
+mix train nfiles=3000 audio_len=3 ref_max_len=3 max_n_speakers=500
+mix dev nfiles=60 audio_len=3 ref_max_len=3
+mix test nfiles=100
+step "Training: at most $MINUTES minutes" "$PYTHON" ./training/short_causal_train.py -cp ./configs/ -cn mini "run_dir=$run" \
+  "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "trainer.precision=$precision" "trainer.max_minutes=$MINUTES"
+step "Testing on voices that were not trained on" "$PYTHON" ./testing/short_causal_test.py -cp ./configs/ -cn mini "run_dir=$run" \
+  "folder=$OUT/data/test" "n_processes=$cores"
+step "Extracting" "$PYTHON" ./inferencing/short_causal_inference.py -cp ./configs/ -cn mini "run_dir=$run" "folder=$OUT/data/test"
+step "Measuring" "$PYTHON" ./measure_weight_and_time/measure_weight_and_time.py -cp ./configs/ -cn mini "checkpoint=$run/best.pth" \
+  "out_folder=$run/measure"
+step "The page" "$PYTHON" demo/page.py --run "$run" --test "$run/test" --data "$OUT/data/test" --pred "$run/predictions" \
+  --measurement "$run/measure/measurement.json" --out "$OUT/index.html"
