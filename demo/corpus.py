@@ -65,7 +65,7 @@ def _say_something(espeak: Espeak, job: Job, rng: np.random.Generator) -> tuple[
     """A drawn sentence and its samples [S], at the corpus's rate and level and of an allowed length."""
     shortest, longest = job.seconds
     for _ in range(TRIES):
-        words = rng.uniform(shortest, longest - 1) * WORDS_PER_SECOND * job.voice.speed
+        words = rng.uniform(0.8 * shortest, 0.9 * longest) * WORDS_PER_SECOND * job.voice.speed
         text = draw_sentence(rng, int(words))
         wave = espeak.say(text)
         if shortest <= len(wave) / espeak.sample_rate / job.voice.shift <= longest:
@@ -133,7 +133,10 @@ def main() -> None:
     aside = args.out.with_name(f"{args.out.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    make_corpus(voices, args, aside)
+    try:
+        make_corpus(voices, args, aside)
+    except ValueError as error:
+        raise SystemExit(f"corpus.py: {error}") from error
     aside.rename(args.out)
     print(f"{len(voices)} voices, {len(voices) * args.utterances} utterances")
     print(args.out)

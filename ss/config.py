@@ -57,6 +57,7 @@ def run_alone(job: Job, config: DictConfig) -> None:
 
 def run(job: Job, config: DictConfig) -> None:
     """Runs `job(plain config)` in one process per GPU (`n_gpu`) or on the CPU (`n_processes`), then ends with its exit code."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     from ss import distributed  # torch, which takes seconds to import and is not wanted everywhere
@@ -67,4 +68,6 @@ def run(job: Job, config: DictConfig) -> None:
             codes = distributed.launch(job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1))
         except ChildFailedError:  # the process that failed has printed why
             raise SystemExit(1) from None
+        except SignalException as stopped:  # the processes were told, and have ended in their own way
+            raise SystemExit(128 + int(stopped.sigval)) from None
     raise SystemExit(max(code or 0 for code in codes))

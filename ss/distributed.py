@@ -40,13 +40,18 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
+def launched() -> bool:
+    """Whether torch's launcher started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def launch(job: Callable[..., Item], *args: Any, n_gpu: int | None = None, n_processes: int = 1) -> list[Item]:
     """Runs `job(*args)` in every process and returns their results, by rank.
 
     job: a module's function, as the processes are spawned. n_gpu: GPUs to use (None: all there are; 0: the CPU); n_processes: on
     a CPU. Under torchrun both are torchrun's business, and the result is this process's only.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if launched():
         return [joined(job, *args)]
     n = n_processes
     if n_gpu == 0:
@@ -171,13 +176,14 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
             return super().forward(x)
-        count = total(x.new_tensor(x.shape[0] * x.shape[2]))
-        mean = Sum.apply(x.sum((0, 2))) / count
-        centred = x - mean[:, None]
+        wide = x.float()  # under autocast, sums of bf16 would be far too coarse
+        count = total(wide.new_tensor(x.shape[0] * x.shape[2]))
+        mean = Sum.apply(wide.sum((0, 2))) / count
+        centred = wide - mean[:, None]
         variance = Sum.apply(centred.square().sum((0, 2))) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale[:, None] + self.bias[:, None]
+        return (centred * scale[:, None] + self.bias[:, None]).to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None

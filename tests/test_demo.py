@@ -105,7 +105,7 @@ def test_a_corpus_that_is_there_is_left_alone(corpus: Path) -> None:
     assert contents(corpus) == before
 
 
-@pytest.mark.parametrize("wrong", [("--utterances", 0), ("--dev-voices", -1), ("--min-seconds", 5), ("--num-workers", 0)])
+@pytest.mark.parametrize("wrong", [("--utterances", 0), ("--dev-voices", -1), ("--min-seconds", 6), ("--num-workers", 0)])
 def test_arguments_that_make_no_corpus_are_refused(tmp_path: Path, wrong: tuple[str, int]) -> None:
     made = run("corpus.py", "--out", tmp_path / "corpus", *wrong)
     assert made.returncode == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ss import audio
@@ -16,6 +17,8 @@ from ss.audio import AudioError, Wave
 from ss.loss import UNKNOWN_SPEAKER
 
 KINDS = ("mixed", "target", "ref")
+PAUSE = 0.1  # a cut with less than this part of its wave's mean power is mostly a pause
+DRAWS = 8  # of a cut, until it is not in a pause
 
 
 class Triplet(NamedTuple):
@@ -136,11 +139,12 @@ class Triplets(Dataset[Example]):
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (None, key)
         triplet = self.triplets[index]
-        place = np.random.default_rng((self.seed, epoch, index)).random(2) if epoch is not None else np.zeros(2)
         mixture, ref, target = load(triplet, self.sample_rate)
-        mixture, target = (cut(wave, self.max_samples, place[0]) for wave in (mixture, target))
         speaker = self.speakers.get(speaker_of(triplet.name), UNKNOWN_SPEAKER)
-        return Example(triplet.name, mixture, cut(ref, self.ref_max_samples, place[1]), target, speaker)
+        places = np.zeros(DRAWS) if epoch is None else np.random.default_rng((self.seed, epoch, index)).random(DRAWS)
+        place = speaking_place(target, self.max_samples, places)
+        mixture, target = (cut(wave, self.max_samples, place) for wave in (mixture, target))
+        return Example(triplet.name, mixture, cut(ref, self.ref_max_samples, float(places[-1])), target, speaker)
 
 
 def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
@@ -150,6 +154,12 @@ def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
     if len(mixture) != len(target):
         raise AudioError(f"{triplet.target}: expected {len(mixture)} samples as in {triplet.mixture.name}, found {len(target)}")
     return mixture, ref, target
+
+
+def speaking_place(target: Wave, samples: int | None, places: NDArray[np.float64]) -> float:
+    """The first of these places where a cut of the target is no pause: silence teaches nothing by SI-SDR."""
+    floor = PAUSE * np.square(target).mean()
+    return next((float(place) for place in places if np.square(cut(target, samples, place)).mean() >= floor), float(places[0]))
 
 
 def cut(wave: Wave, samples: int | None, place: float) -> Wave:

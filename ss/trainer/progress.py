@@ -39,6 +39,10 @@ class Averages:
         means = {"loss": loss / examples, "si_sdr": si_sdr / examples}
         return means | ({"accuracy": correct / known} if known else {})
 
+    def means_here(self) -> dict[str, str]:
+        """For this process's progress bar."""
+        return {"loss": f"{self.loss / self.examples:.2f}", "si_sdr": f"{self.si_sdr / self.examples:.2f}"}
+
 
 @dataclass
 class Progress:
@@ -91,6 +95,20 @@ class Monitor:
         return best is None or (value > best if self.mode == "max" else value < best)
 
 
+class Interval:
+    """Says once in so many minutes that they have passed (None: never); the same in all processes."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.minutes, self.last = minutes, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether they have passed since it last said so."""
+        if self.minutes is None or not distributed.any_of(time.monotonic() - self.last > 60 * self.minutes):
+            return False
+        self.last = time.monotonic()
+        return True
+
+
 class Stop:
     """Says when to stop before the end: the time budget is spent, or Ctrl-C or SIGTERM came; the same in all processes."""
 
@@ -100,7 +118,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While inside, the first signal asks for a clean stop; a second one ends at once."""
+        """While inside, a signal asks for a clean stop; a second one ends at once, unless a launcher may have passed it on."""
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._hear) for number in signals}
         try:
@@ -110,7 +128,7 @@ class Stop:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, frame: Any) -> None:
-        if self.signalled:
+        if self.signalled and not distributed.launched():
             raise KeyboardInterrupt
         self.signalled = True
 

@@ -5,7 +5,7 @@ can stop at any optimizer step and go on from there later, bit for bit as if it 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ss.extraction import Chunking, match_level, separate
 from ss.loss import Loss
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
-from ss.trainer.progress import Averages, Monitor, Progress, Stop
+from ss.trainer.progress import Averages, Interval, Monitor, Progress, Stop
 from ss.trainer.writers import Writer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -130,35 +130,29 @@ class Trainer:
         progress, n_batches, size = self.progress, len(self.batches), self.settings.accumulate
         self.model.train()
         self.batches.start(progress.epoch, progress.batch)
-        saved = began = time.monotonic()
-        bar = tqdm(
-            self.train_loader,
-            f"epoch {progress.epoch}",
-            total=n_batches,
-            initial=progress.batch,
-            disable=not distributed.is_main(),
-            mininterval=1.0,
-        )
-        group = Averages()
-        for batch in bar:
-            start = progress.batch // size * size
-            group.add(self.backward(batch.to(self.device), min(size, n_batches - start)))
-            progress.batch += 1
-            if progress.batch % size and progress.batch < n_batches:
-                continue
-            norm = self.update(batch.names)
-            now = time.monotonic()
-            progress.seconds, began = progress.seconds + now - began, now
-            bar.set_postfix(loss=f"{group.loss / group.examples:.2f}", si_sdr=f"{group.si_sdr / group.examples:.2f}")
-            self.log_step(group, norm)
-            group = Averages()
-            if self.stop.asked():
-                bar.close()
-                return progress.batch >= n_batches
-            if self.settings.save_minutes is not None and now - saved > 60 * self.settings.save_minutes:
-                self.save("last.pth")
-                saved = now
+        save, group, began = Interval(self.settings.save_minutes), Averages(), time.monotonic()
+        with self.bar(self.train_loader, f"epoch {progress.epoch}", n_batches, progress.batch) as bar:
+            for batch in bar:
+                first = progress.batch // size * size
+                group.add(self.backward(batch.to(self.device), min(size, n_batches - first)))
+                progress.batch += 1
+                if progress.batch % size and progress.batch < n_batches:
+                    continue
+                norm = self.update(batch.names)
+                progress.seconds, began = progress.seconds + time.monotonic() - began, time.monotonic()
+                bar.set_postfix(group.means_here(), refresh=False)
+                self.log_step(group, norm)
+                group = Averages()
+                if self.stop.asked():
+                    return progress.batch >= n_batches
+                if save.due():
+                    self.save("last.pth")
         return True
+
+    @staticmethod
+    def bar(batches: Iterable[Batch], name: str, total: int, initial: int = 0) -> "tqdm[Batch]":
+        """A progress bar, shown by the main process."""
+        return tqdm(batches, name, total, initial=initial, disable=not distributed.is_main(), mininterval=0.5)
 
     def forward(self, batch: Batch) -> tuple[Loss, torch.Tensor]:
         """The loss of a batch, and the first scale's waves [B,S]."""
@@ -205,7 +199,7 @@ class Trainer:
         """Means over the validation examples, each exactly once."""
         self.model.eval()
         averages = Averages()
-        for number, batch in enumerate(tqdm(self.valid_loader, "valid", leave=False, disable=not distributed.is_main())):
+        for number, batch in enumerate(self.bar(self.valid_loader, "valid", len(self.valid_loader))):
             loss, waves = self.forward(batch.to(self.device))
             averages.add(loss)
             if number == 0:
