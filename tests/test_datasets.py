@@ -57,9 +57,48 @@ def test_cuts_are_a_function_of_seed_epoch_and_index(folder: Path) -> None:
     assert len(first.ref) == 0.2 * RATE
     np.testing.assert_array_equal(first.mixture, again[1, 1].mixture)
     assert not np.array_equal(first.mixture, second.mixture)
-    start = int(np.flatnonzero(np.convolve(whole.mixture, first.mixture[::-1], "valid") >= (first.mixture**2).sum() * 0.9999)[0])
+    windows = np.lib.stride_tricks.sliding_window_view(whole.mixture, len(first.mixture))
+    (start,) = np.flatnonzero((windows == first.mixture).all(1))
     np.testing.assert_array_equal(whole.target[start : start + len(first.target)], first.target)  # cut at the same place
     np.testing.assert_array_equal(examples[1].mixture, whole.mixture[: len(first.mixture)])
+
+
+def holds(source: np.ndarray, part: np.ndarray) -> bool:
+    """Whether a wave is a scaled part of another."""
+    likeness = np.correlate(source, part, "valid") / np.linalg.norm(part)
+    windows = np.lib.stride_tricks.sliding_window_view(source, len(part))
+    place = int(np.argmax(likeness))
+    return bool(likeness[place] > 0.999 * np.linalg.norm(windows[place]))
+
+
+def test_remixing_makes_new_mixtures_of_the_same_targets(folder: Path) -> None:
+    plain, examples = Triplets(folder), Triplets(folder, remix=1, remix_snr=(3, 3), seed=1)
+    names = [triplet.name for triplet in examples.triplets]
+    for epoch in (1, 2):
+        example = examples[epoch, 0]
+        np.testing.assert_array_equal(example.target, plain[0].target)
+        interferer = example.mixture - example.target
+        assert 10 * np.log10((example.target**2).mean() / (interferer**2).mean()) == pytest.approx(3, abs=0.01)
+        sources = [plain[i].target for i in range(len(plain)) if not names[i].startswith("s0")]
+        assert any(holds(source, interferer) for source in sources)
+    np.testing.assert_array_equal(examples[1, 0].mixture, Triplets(folder, remix=1, remix_snr=(3, 3), seed=1)[1, 0].mixture)
+    np.testing.assert_array_equal(examples[0].mixture, plain[0].mixture)
+
+
+def test_a_single_speaker_cannot_be_remixed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected at least two target speakers to remix, found one"):
+        Triplets(make_triplets(tmp_path / "one", ["s0_a", "s0_b"]), remix=0.5)
+
+
+def test_training_cuts_avoid_pauses(tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "data", ["s0_a"], seconds=2)
+    for kind in ("mixed", "target"):
+        wave = audio.read(folder / f"s0_a-{kind}.wav", RATE)
+        wave[RATE // 2 :] = 0
+        audio.write(folder / f"s0_a-{kind}.wav", wave, RATE)
+    examples = Triplets(folder, max_length=0.25)
+    spoken = sum(examples[epoch, 0].target.any() for epoch in range(50))
+    assert spoken >= 45  # a quarter of all places would do; eight are tried
 
 
 def test_speaker_list_keeps_numbers(folder: Path, tmp_path: Path) -> None:
@@ -181,7 +220,7 @@ def test_missing_or_empty_folder(tmp_path: Path) -> None:
 def test_a_written_file_is_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     audio.write(path, np.zeros(10, np.float32), RATE)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="dtype"):
         audio.write(path, np.array(["no", "numbers"]), RATE)
     assert audio.n_samples(path) == 10
     assert list(tmp_path.glob("*.wav")) == [path]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ss import audio
@@ -106,9 +105,11 @@ def read_speakers(path: str | Path) -> list[str]:
 class Triplets(Dataset[Example]):
     """The examples of a triplet folder.
 
-    max_length, ref_max_length: seconds to cut the mixture with its target, and the enrolment, to. An item is asked for by its
-    index (the cut is then from the start) or by (epoch, index): the place of the cut is a function of those and the seed, so it
-    is the same in any worker, process or resumed run.
+    max_length, ref_max_length: seconds to cut the mixture with its target, and the enrolment, to. remix: the share of examples
+    whose interferer is the target of another example instead, of another speaker, at an SNR drawn from `remix_snr` in dB: the
+    same files give new mixtures in every epoch.
+    An item is asked for by its index (then it is cut from its start, and never remixed) or by (epoch, index): what is drawn is a
+    function of those and the seed, so it is the same in any worker, process or resumed run.
     speakers: the training set's list; anybody else's number is -100.
     """
 
@@ -118,15 +119,19 @@ class Triplets(Dataset[Example]):
         sample_rate: int = 16000,
         max_length: float | None = None,
         ref_max_length: float | None = None,
+        remix: float = 0.0,
+        remix_snr: tuple[float, float] = (-5.0, 5.0),
         speakers: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         self.triplets = find_triplets(folder)
-        self.sample_rate, self.seed = sample_rate, seed
+        self.sample_rate, self.seed, self.remix, self.remix_snr = sample_rate, seed, remix, remix_snr
         self.max_samples, self.ref_max_samples = (
             None if s is None else round(s * sample_rate) for s in (max_length, ref_max_length)
         )
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
+        if remix and len({speaker_of(triplet.name) for triplet in self.triplets}) < 2:
+            raise ValueError(f"{folder}: expected at least two target speakers to remix, found one")
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -139,12 +144,29 @@ class Triplets(Dataset[Example]):
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (None, key)
         triplet = self.triplets[index]
-        mixture, ref, target = load(triplet, self.sample_rate)
         speaker = self.speakers.get(speaker_of(triplet.name), UNKNOWN_SPEAKER)
-        places = np.zeros(DRAWS) if epoch is None else np.random.default_rng((self.seed, epoch, index)).random(DRAWS)
-        place = speaking_place(target, self.max_samples, places)
-        mixture, target = (cut(wave, self.max_samples, place) for wave in (mixture, target))
-        return Example(triplet.name, mixture, cut(ref, self.ref_max_samples, float(places[-1])), target, speaker)
+        mixture, ref, target = load(triplet, self.sample_rate)
+        if epoch is None:
+            mixture, target = mixture[: self.max_samples], target[: self.max_samples]
+            return Example(triplet.name, mixture, ref[: self.ref_max_samples], target, speaker)
+        rng = np.random.default_rng((self.seed, epoch, index))
+        start = speaking(target, self.max_samples, rng)
+        mixture, target = mixture[start:][: self.max_samples], target[start:][: self.max_samples]
+        ref = ref[speaking(ref, self.ref_max_samples, rng) :][: self.ref_max_samples]
+        if rng.random() < self.remix:
+            mixture = add(target, self.interferer(triplet, len(target), rng), rng.uniform(*self.remix_snr))
+        return Example(triplet.name, mixture, ref, target, speaker)
+
+    def interferer(self, triplet: Triplet, samples: int, rng: np.random.Generator) -> Wave:
+        """So many samples of the target of an example of another speaker."""
+        while True:
+            other = self.triplets[rng.integers(len(self.triplets))]
+            if speaker_of(other.name) != speaker_of(triplet.name):
+                break
+        assert other.target is not None
+        wave = audio.read(other.target, self.sample_rate)
+        wave = wave[speaking(wave, samples, rng) :][:samples]
+        return np.pad(wave, (0, samples - len(wave)))
 
 
 def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
@@ -156,15 +178,17 @@ def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
     return mixture, ref, target
 
 
-def speaking_place(target: Wave, samples: int | None, places: NDArray[np.float64]) -> float:
-    """The first of these places where a cut of the target is no pause: silence teaches nothing by SI-SDR."""
-    floor = PAUSE * np.square(target).mean()
-    return next((float(place) for place in places if np.square(cut(target, samples, place)).mean() >= floor), float(places[0]))
-
-
-def cut(wave: Wave, samples: int | None, place: float) -> Wave:
-    """At most so many samples of a wave; place 0..1 is where, from its start to its end."""
+def speaking(wave: Wave, samples: int | None, rng: np.random.Generator) -> int:
+    """Where a cut of so many samples may start, drawn, but not in a pause: silence teaches nothing."""
     if samples is None or len(wave) <= samples:
-        return wave
-    start = int(place * (len(wave) - samples + 1))
-    return wave[start : start + samples]
+        return 0
+    starts = rng.integers(len(wave) - samples + 1, size=DRAWS)
+    floor = PAUSE * np.square(wave).mean()
+    return int(next((start for start in starts if np.square(wave[start:][:samples]).mean() >= floor), starts[0]))
+
+
+def add(target: Wave, interferer: Wave, snr: float) -> Wave:
+    """target + interferer, both [S], their mean powers `snr` dB apart."""
+    power, other = np.square(target).mean(), np.square(interferer).mean()
+    gain = np.sqrt(power / max(other, np.finfo(np.float32).tiny)) * 10 ** (-snr / 20)
+    return (target + gain * interferer).astype(np.float32)

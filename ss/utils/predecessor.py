@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         refused = re.search(r"(GLOBAL|function|class) (\S+)", str(error))
-        reason = f"it asks for {refused[2]}" if refused else str(error).splitlines()[0]
+        reason = f"it asks for {refused[2]}" if refused else (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: refused, expected a checkpoint of tensors and plain settings: {reason}") from error
     if not isinstance(content, dict) or "model" not in content or "config" not in content:
         raise ValueError(f"{path}: expected a checkpoint with 'model' and 'config'")
