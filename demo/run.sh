@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 corpus=${CORPUS:-$OUT/corpus}
 run=$OUT/run
 cores=$(nproc)
+processes=$((cores > 1 ? 2 : 1)) # two training processes of a thread each do more than one of two
 precision=fp32
 grep -qm1 avx512_bf16 /proc/cpuinfo && precision=bf16 # a CPU that multiplies it natively trains faster
 
@@ -25,11 +26,12 @@ mix() {
 if [ -z "${CORPUS:-}" ] && [ ! -e "$corpus" ]; then
   step "Corpus: synthetic voices" "$PYTHON" demo/corpus.py --out "$corpus"
 fi
-mix train nfiles=3000 audio_len=3 ref_max_len=3 max_n_speakers=500
+mix train nfiles=2000 audio_len=3 ref_max_len=3 max_n_speakers=500
 mix dev nfiles=60 audio_len=3 ref_max_len=3
 mix test nfiles=100
 step "Training: at most $MINUTES minutes" "$PYTHON" ./training/short_causal_train.py -cp ./configs/ -cn mini "run_dir=$run" \
-  "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "trainer.precision=$precision" "trainer.max_minutes=$MINUTES"
+  "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "n_processes=$processes" \
+  "trainer.batch_size=$((8 / processes))" "trainer.precision=$precision" "trainer.max_minutes=$MINUTES"
 step "Testing on voices that were not trained on" "$PYTHON" ./testing/short_causal_test.py -cp ./configs/ -cn mini "run_dir=$run" \
   "folder=$OUT/data/test" "n_processes=$cores"
 step "Extracting" "$PYTHON" ./inferencing/short_causal_inference.py -cp ./configs/ -cn mini "run_dir=$run" "folder=$OUT/data/test"
