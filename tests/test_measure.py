@@ -176,7 +176,8 @@ def test_configs(name: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base=None):
         settings = Settings.of(plain(compose(name)))
     stream, _ = parts(settings)
-    assert stream[:3] == (("utterance", 80000, 80000) if name in ("spexplus", "spexplus_small") else ("chunk", 4800, 2400))
+    others = {"spexplus": ("utterance", 80000, 80000), "mini": ("chunk", 8000, 8000)}
+    assert stream[:3] == others.get(name, ("chunk", 4800, 2400))
     assert settings.out_folder == f"runs/{name}/measure"
     assert settings.model is not None
 

@@ -411,7 +411,7 @@ def test_templates(settings: Settings, tmp_path: Path) -> None:
 )
 def test_errors_say_what_was_expected(settings: Settings, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mix(replace(settings, **changes))  # type: ignore[arg-type]
+        mix(asdict(replace(settings, **changes)))  # type: ignore[arg-type]
 
 
 def test_unknown_keys_and_nothing_made_are_errors(settings: Settings, corpus: Path, tmp_path: Path) -> None:
