@@ -24,6 +24,10 @@ class Carried(nn.Module, ABC):
     def init_state(self, batch: int, frames: int) -> State:
         """The state before the first chunk, for chunks of `frames` frames."""
 
+    @abstractmethod
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B,C,T], speaker [B,E], state -> x, state."""
+
     def zeros(self, *shape: int) -> Tensor:
         """Zeros of the layer's own device and type."""
         return next(self.parameters()).new_zeros(shape)
