@@ -7,9 +7,11 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 train = [line for line in (HERE / "requirements.txt").read_text().splitlines() if line and line[0] not in "#-"]
 
+version = (HERE / "ss" / "__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
+
 setup(
     name="ss",
-    version="0.1.0",
+    version=version,
     description="Streaming target speaker extraction: train, test, extract, measure",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
