@@ -5,7 +5,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 # any >= 2.7; for the smaller CPU build: TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 CORPUS ?= # a folder in LibriSpeech's layout; empty: synthetic voices
 OUT ?= demo-output
-MINUTES ?= 5.5 # of training
+MINUTES ?= 6 # of training
 RUN = $(abspath $(VENV))/bin/python
 
 .PHONY: demo test clean
