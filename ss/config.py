@@ -49,6 +49,12 @@ def clear_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+def with_clear_errors(job: Job, values: dict[str, Any]) -> int | None:
+    """The job's exit code; its errors are printed in the process where they happened."""
+    with clear_errors():
+        return job(values)
+
+
 def run_alone(job: Job, config: DictConfig) -> None:
     """Runs `job(plain config)` in this process and ends with its exit code."""
     with clear_errors():
@@ -65,9 +71,11 @@ def run(job: Job, config: DictConfig) -> None:
     with clear_errors():
         values = plain(config)
         try:
-            codes = distributed.launch(job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1))
-        except ChildFailedError:  # the process that failed has printed why
-            raise SystemExit(1) from None
+            codes = distributed.launch(
+                with_clear_errors, job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1)
+            )
+        except ChildFailedError as failed:  # the process that failed has printed why
+            raise SystemExit(max(1, failed.get_first_failure()[1].exitcode)) from None
         except SignalException as stopped:  # the processes were told, and have ended in their own way
             raise SystemExit(128 + int(stopped.sigval)) from None
     raise SystemExit(max(code or 0 for code in codes))

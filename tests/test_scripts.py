@@ -110,6 +110,14 @@ def test_a_predecessor_checkpoint_can_be_used(triplets: Path, tmp_path: Path) ->
     assert len(list(tmp_path.glob("*-pred.wav"))) == 3
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_users_error_has_its_exit_code_with_any_number_of_processes(trained: Path, processes: int) -> None:
+    common = ["-cn", "spexplusshort_gru", f"run_dir={trained}", "folder=nowhere", f"n_processes={processes}"]
+    done = run("testing/short_causal_test.py", *common, check=False)
+    assert done.returncode == 2
+    assert "error: nowhere: expected a folder of triplets, but there is none" in done.stderr
+
+
 def test_one_of_two_files_is_refused(trained: Path) -> None:
     done = run(
         "inferencing/short_causal_inference.py", "-cn", "spexplusshort_gru", f"run_dir={trained}", "mixture=a.wav", check=False
