@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,16 @@ def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_p
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         else:
             assert a["valid"]["si_sdr"] == pytest.approx(b["valid"]["si_sdr"], rel=1e-4)
+
+
+def test_joins_under_torchrun(triplets: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = command(*SCRIPT, *training(triplets, tmp_path / "run"), "trainer.accumulate=1", "writer=none")[1:]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stdout
+    assert [row["kind"] for row in log(tmp_path / "run")] == ["step", "step", "epoch"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(triplets: Path, tmp_path: Path) -> None:
