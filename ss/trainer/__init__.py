@@ -1,5 +1,6 @@
 """Training: one loop for offline and segment models, alone or on many processes."""
 
-from ss.trainer.trainer import CausalTrainer, NonFiniteError, Settings, ShortCausalTrainer, SimpleShortCausalTrainer, Trainer
+from ss.trainer.settings import Settings
+from ss.trainer.trainer import CausalTrainer, NonFiniteError, ShortCausalTrainer, SimpleShortCausalTrainer, Trainer
 
 __all__ = ["CausalTrainer", "NonFiniteError", "Settings", "ShortCausalTrainer", "SimpleShortCausalTrainer", "Trainer"]

@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 import ss
 from ss import checkpoint, distributed
 from ss.datasets import Triplets, make_filenames, read_speakers
-from ss.trainer.trainer import Settings, Trainer
+from ss.trainer.settings import Settings
+from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
 from ss.utils.predecessor import read_checkpoint
 

@@ -6,7 +6,7 @@ can stop at any optimizer step and go on from there later, bit for bit as if it 
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +24,12 @@ from ss.loss import Loss
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
 from ss.trainer.progress import Averages, Interval, Monitor, Progress, Stop
+from ss.trainer.settings import PRECISIONS, Settings
 from ss.trainer.writers import Writer
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NonFiniteError(ArithmeticError):
     """The loss or the gradient is NaN or infinite; the weights are those before that step."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    batch_size, num_workers: of each process; accumulate: batches to one optimizer step; clip_grad_norm: None for no clipping;
-    precision: fp32, bf16 or fp16 (autocast); monitor: what makes an epoch the best; early_stop: epochs without a better one;
-    save_period: also keep `epoch-<n>.pth` every so many epochs; save_minutes: write `last.pth` inside an epoch too;
-    max_minutes: stop cleanly after so long, to be resumed; step_scheduler: step it with the optimizer instead of the epochs;
-    log_every: optimizer steps; n_audio: validation examples to write as audio; activation_checkpointing: memory for time.
-    """
-
-    epochs: int
-    batch_size: int
-    accumulate: int = 1
-    num_workers: int = 0
-    clip_grad_norm: float | None = None
-    precision: str = "fp32"
-    monitor: str = "max valid.si_sdr"
-    early_stop: int | None = None
-    save_period: int | None = None
-    save_minutes: float | None = 10
-    max_minutes: float | None = None
-    step_scheduler: bool = False
-    log_every: int = 10
-    n_audio: int = 2
-    activation_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.precision == "fp16" and distributed.device().type == "cpu":
-            raise ValueError("precision: fp16 needs a GPU; on a CPU use fp32 or bf16")
 
 
 class Trainer:
