@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import ss.model
-from ss.loss import SpexPlusLoss, SpexPlusShortLoss
+from ss.loss import SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
 from ss.utils.predecessor import load_predecessor_checkpoint, load_predecessor_weights
@@ -169,6 +169,16 @@ def test_padding_an_enrolment_changes_nothing(golden: Golden) -> None:
     padded = torch.zeros_like(ref[:1])
     padded[:, :3000] = shorter
     close(model.enroll(padded, torch.tensor([3000])), model.enroll(shorter), 1e-6)
+
+
+@torch.no_grad()
+def test_an_untrained_model_nearly_passes_the_mixture() -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_channels": 24, "out_channels": 12, "n_resnetblocks": 2, "n_speakers": 3, "n_tcnblocks": 2}
+    model = ss.model.SpexPlusShort(n_channels=160, short_kernel=160, n_stacked_tcnblocks=1, **sizes).eval()
+    mixture = torch.randn(2, 8000)
+    waves, _ = model(Whole().split(mixture), mixture)
+    assert masked_si_sdr(waves[0][0], mixture, torch.full((2,), 8000)).min() > 10
 
 
 def test_enrolment_too_short() -> None:

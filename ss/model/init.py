@@ -1,4 +1,5 @@
-"""Where training starts from: a filter bank that is a lapped transform, and masks of one, so that the mixture passes unchanged.
+"""Where training starts from: a filter bank that is a lapped transform, and masks near one, so that the mixture
+nearly passes.
 
 A random filter bank and its random inverse spend the first thousand examples on learning to pass anything at all.
 
