@@ -28,7 +28,8 @@ CLIPS = (
     ("target", "Target", "the truth"),
 )
 CHIPS = ("SI-SDR", "SDRi", "STOI", "PESQ", "COVL")
-DECIBELS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "SSNR")
+DECIBELS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "SSNR", "absent-dB")
+SCENE_METRICS = ("absent-dB", "STOI-drop")  # shown where there are such mixtures
 MEANINGS = {
     "SI-SDR": "scale-invariant signal-to-distortion ratio of the extracted voice",
     "SI-SDRi": "its improvement over the mixture",
@@ -40,6 +41,8 @@ MEANINGS = {
     "CBAK": "predicted opinion of the background, 1 to 5",
     "COVL": "predicted opinion overall, 1 to 5",
     "SSNR": "segmental signal-to-noise ratio",
+    "absent-dB": "output over mixture where the target is silent",
+    "STOI-drop": "intelligibility that clean speech loses",
     "ACC": "speakers recognised from the enrolment",
 }
 
@@ -167,6 +170,8 @@ def _improvements(rows: dict[str, Row], chosen: dict[str, str]) -> str:
 def _metrics_table(summary: dict[str, Any]) -> str:
     lines = []
     for key, average in summary["metrics"].items():
+        if key in SCENE_METRICS and not average["count"]:
+            continue
         reasons = "; ".join(f"{reason} ({count})" for reason, count in average["reasons"].items())
         missing = f"{average['missing']}<small>{escape(reasons)}</small>" if average["missing"] else "0"
         mean = f"<td><b>{_value(key, average['mean'])}</b></td><td>{average['count']}</td><td>{missing}</td>"

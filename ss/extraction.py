@@ -30,12 +30,17 @@ def separate(model: nn.Module, streamer: Chunking, mixture: Tensor, ref: Tensor,
     return Extraction(tuple(streamer.join(wave, mixture.shape[-1]) for wave in extraction.waves), extraction.logits)
 
 
+def cut(wave: Tensor, lengths: Tensor) -> Tensor:
+    """wave [B,S] with zeros behind its `lengths` [B] samples."""
+    return wave * (torch.arange(wave.shape[-1], device=wave.device) < lengths[:, None])
+
+
 def match_level(estimate: Tensor, mixture: Tensor, lengths: Tensor) -> Tensor:
     """Scales estimate [B,S] to its level and sign in mixture [B,S] of `lengths` [B] samples; zeros behind; silence stays silence.
 
     SI-SDR leaves a model's output level open. The least-squares gain is the right one where target and interferers are
     uncorrelated: what the mixture holds of the target is then the target itself.
     """
-    estimate = estimate * (torch.arange(estimate.shape[-1], device=estimate.device) < lengths[:, None])
+    estimate = cut(estimate, lengths)
     energy = estimate.square().sum(-1, keepdim=True)
     return estimate * (estimate * mixture).sum(-1, keepdim=True) / energy.clamp_min(torch.finfo(estimate.dtype).tiny)

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from ss import audio, distributed
 from ss.checkpoint import load_extractor
 from ss.datasets import Triplet, scan, triplet_of
-from ss.extraction import Chunking, match_level, separate
+from ss.extraction import Chunking, cut, match_level, separate
+from ss.loss import ExtractionLoss
 from ss.model import Extraction, Extractor
 from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
@@ -38,6 +39,7 @@ class Inferencer:
         self.streamer = streamer or instantiate(trained.get("streamer"))
         self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])
+        self.fixes_level = fixes_level(trained.get("loss"))
         if self.streamer is None:
             raise ValueError(
                 f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole"
@@ -45,15 +47,26 @@ class Inferencer:
 
     @torch.inference_mode()
     def __call__(self, mixture: Tensor, lengths: Tensor, ref: Tensor, ref_lengths: Tensor) -> Extraction:
-        """mixture [B,S], ref [B,R] and their samples -> Extraction with one wave [B,S], at the level of the mixture; on the CPU."""
+        """mixture [B,S], ref [B,R] and their samples -> Extraction with one wave [B,S], at its level in the mixture; on the CPU."""
         mixture, lengths, ref, ref_lengths = (x.to(self.device) for x in (mixture, lengths, ref, ref_lengths))
         waves, logits = separate(self.model, self.streamer, mixture, ref, ref_lengths)
-        return Extraction((match_level(waves[0], mixture, lengths).cpu(),), logits.cpu())
+        wave = cut(waves[0], lengths) if self.fixes_level else match_level(waves[0], mixture, lengths)
+        return Extraction((wave.cpu(),), logits.cpu())
 
     def extract(self, mixture: audio.Wave, ref: audio.Wave) -> audio.Wave:
         """One mixture [S] and enrolment [R] -> estimate [S]."""
         waves, _ = self(*(x for wave in (mixture, ref) for x in (torch.from_numpy(wave)[None], torch.tensor([len(wave)]))))
         return waves[0][0].numpy()
+
+
+def fixes_level(loss: dict[str, Any] | None) -> bool:
+    """Whether a config's loss made the model give its estimates at the right level."""
+    target = str((loss or {}).get("_target_"))
+    if not target.startswith("ss.loss."):
+        return False
+    kind = get_class(target)
+    assert issubclass(kind, ExtractionLoss)
+    return kind.fixes_level
 
 
 class CausalInferencer(Inferencer):

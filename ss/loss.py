@@ -1,10 +1,10 @@
-"""Training losses: negative SI-SDR of every scale and the cross-entropy of the enrolment's speaker (SpEx+, Ge et al., 2020).
+"""Training losses: distance of every scale from the target and cross-entropy of the enrolment's speaker (SpEx+, Ge et al., 2020).
 
-Shapes: B batch, S samples.
+Shapes: B batch, S samples, F frames, n speakers.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,32 @@ from torch.nn import functional as F
 
 UNKNOWN_SPEAKER = -100
 EPS = 1e-6  # in the ratio, so that a silent target or a perfect estimate stays finite
+TINY = 1e-10  # energy beside which silence has a level in dB
+FRAME = 0.02  # seconds over which activity is judged
+ACTIVE_DB = 40.0  # below the loudest frame of a target: it speaks in what is louder
+WIDENING = 0.2  # seconds before and after what is active that count as active too: pauses between words
+SHORTEST = 0.1  # seconds; less than that of an inactive target adds nothing
+SILENT = 1e-4  # a mixture whose mean power where the target is inactive is this part of its own adds nothing either
+LOWEST_DB = -100.0  # reported for an output of zeros
 
 
 class Loss(NamedTuple):
-    """loss [] to minimise; si_sdr [B] in dB of the first scale; correct [B]: 1 where the speaker was recognised, NaN if unknown."""
+    """What a loss says of a batch.
+
+    loss []: to minimise. si_sdr [B]: in dB of the first scale, NaN for a target of zeros. correct [B]: 1 where the speaker was
+    recognised, NaN if unknown. inactive_db [B]: the output's energy over the mixture's where the target is inactive, in dB,
+    NaN where it never is or the loss does not ask for silence.
+    """
 
     loss: Tensor
     si_sdr: Tensor
     correct: Tensor
+    inactive_db: Tensor
 
 
 def masked_si_sdr(estimate: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
     """SI-SDR in dB (Le Roux et al., 2019) of estimate and target [B,S] over their first `lengths` [B] samples, zero-mean -> [B]."""
-    mask = torch.arange(target.shape[-1], device=target.device) < lengths[:, None]
+    mask = within(target, lengths)
     estimate, target = (zero_mean(x, mask) for x in (estimate, target))
     scale = (estimate * target).sum(-1, keepdim=True) / (target.square().sum(-1, keepdim=True) + EPS)
     error = (scale * target - estimate).square().sum(-1)
@@ -37,25 +50,88 @@ def zero_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x - x.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True)) * mask
 
 
-class SpexPlusLoss(nn.Module):
-    """-(sum of weights[i] * SI-SDR of scale i) + gamma * cross-entropy; a speaker id of -100 adds nothing to the latter.
+def within(x: Tensor, lengths: Tensor) -> Tensor:
+    """Which samples of x [B,S] are among the first `lengths` [B] -> bool [B,S]."""
+    return torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
+
+
+def activity(target: Tensor, lengths: Tensor, sample_rate: int) -> Tensor:
+    """Where a target [B,S] speaks, by its energy over frames of 20 ms -> bool [B,S]; nowhere if it is zeros.
+
+    Frames within 40 dB of the loudest are active, and what is within 0.2 s of such a frame, so that pauses between words are.
+    """
+    frame, reach = round(FRAME * sample_rate), round(WIDENING / FRAME)
+    mask = within(target, lengths)
+    padded = F.pad(target * mask, (0, -target.shape[-1] % frame))
+    energy = padded.unflatten(-1, (-1, frame)).square().sum(-1)  # [B,F]
+    loud = (energy >= energy.amax(-1, keepdim=True) * 10 ** (-ACTIVE_DB / 10)) & (energy > 0)
+    near = F.max_pool1d(loud.float()[:, None], 2 * reach + 1, 1, reach)[:, 0] > 0
+    return near.repeat_interleave(frame, -1)[:, : target.shape[-1]] & mask
+
+
+def energy_over(x: Tensor, mask: Tensor) -> Tensor:
+    """Sum of squares of x [B,S] over mask [B,S] -> [B]."""
+    return (x * mask).square().sum(-1)
+
+
+def thresholded_ratio(error: Tensor, reference: Tensor, tau: float) -> Tensor:
+    """Energies [B] -> 10 log10(error / reference) in dB, not below that of tau; 0 where both are nothing."""
+    return 10 * torch.log10((error + tau * reference + TINY) / (reference + TINY))
+
+
+class ExtractionLoss(nn.Module):
+    """Sum of weights[i] * distortion of scale i, + gamma * cross-entropy; a speaker id of -100 adds nothing to the latter.
 
     Every term is a mean over the batch, unknown speakers included, so that losses of parts of a batch average to the whole's.
+    A subclass says what the distortion is. fixes_level: whether a model trained with it has the right output level by itself.
     """
 
-    def __init__(self, weights: Sequence[float] = (0.8, 0.1, 0.1), gamma: float = 0.5) -> None:
+    fixes_level: ClassVar[bool] = False
+
+    def __init__(self, weights: Sequence[float], gamma: float) -> None:
         super().__init__()
         self.weights, self.gamma = tuple(weights), gamma
 
-    def forward(self, waves: Sequence[Tensor], logits: Tensor, target: Tensor, lengths: Tensor, speakers: Tensor) -> Loss:
-        """waves [B,S] per scale, logits [B,n], target [B,S], lengths [B], speakers [B] -> Loss."""
+    def forward(
+        self,
+        waves: Sequence[Tensor],
+        logits: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        speakers: Tensor,
+        mixture: Tensor | None = None,
+    ) -> Loss:
+        """waves [B,S] per scale, logits [B,n], target [B,S], lengths [B], speakers [B], mixture [B,S] -> Loss."""
         if len(waves) != len(self.weights):
             raise ValueError(f"this loss is for a model of {len(self.weights)} scales, but the model gave {len(waves)}")
-        scores = [masked_si_sdr(wave, target, lengths) for wave in waves]
-        distortion = -sum(weight * score.mean() for weight, score in zip(self.weights, scores, strict=True))
+        distortions = [self.distortion(wave, target, lengths, mixture).mean() for wave in waves]
+        distortion = sum(weight * value for weight, value in zip(self.weights, distortions, strict=True))
         entropy = F.cross_entropy(logits, speakers, ignore_index=UNKNOWN_SPEAKER, reduction="none").mean()
         correct = (logits.argmax(-1) == speakers).float().masked_fill(speakers == UNKNOWN_SPEAKER, torch.nan)
-        return Loss(distortion + self.gamma * entropy, scores[0].detach(), correct)
+        with torch.no_grad():
+            silent = ~(target * within(target, lengths)).any(-1)
+            si_sdr = masked_si_sdr(waves[0], target, lengths).masked_fill(silent, torch.nan)
+            inactive_db = self.inactive_db(waves[0], target, lengths, mixture)
+        return Loss(distortion + self.gamma * entropy, si_sdr, correct, inactive_db)
+
+    def distortion(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+        """How far an estimate [B,S] is from its target, in dB -> [B]."""
+        raise NotImplementedError
+
+    def inactive_db(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+        """See Loss -> [B]."""
+        return torch.full_like(target[:, 0], torch.nan)
+
+
+class SpexPlusLoss(ExtractionLoss):
+    """The distortion is negative SI-SDR: it leaves the output's level open, and says nothing about a silent target."""
+
+    def __init__(self, weights: Sequence[float] = (0.8, 0.1, 0.1), gamma: float = 0.5) -> None:
+        super().__init__(weights, gamma)
+
+    def distortion(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+        """See ExtractionLoss."""
+        return -masked_si_sdr(estimate, target, lengths)
 
 
 class SpexPlusShortLoss(SpexPlusLoss):
@@ -63,3 +139,57 @@ class SpexPlusShortLoss(SpexPlusLoss):
 
     def __init__(self, gamma: float = 0.5) -> None:
         super().__init__((1.0,), gamma)
+
+
+class PresenceLoss(ExtractionLoss):
+    """For models that must know when the target is silent and whose output has the target's level in the mixture.
+
+    Where the target is active (see `activity`) the distortion of an utterance is the negative thresholded SDR
+    10 log10((|s - e|^2 + tau |s|^2) / |s|^2) of Wisdom et al. ("What's all the fuss about free universal sound separation data",
+    2021). Where it is inactive, 10 log10((|e|^2 + tau_inactive |x|^2) / |x|^2) with the mixture x is added, times
+    `inactive_weight` and the inactive part of the utterance's duration. The taus bound what there is to gain: 1e-3 is 30 dB.
+    Inactive time of less than 0.1 s, or in which the mixture is silent too, adds nothing. sample_rate: of the waves, in Hz.
+    """
+
+    fixes_level = True
+
+    def __init__(
+        self,
+        gamma: float = 0.5,
+        inactive_weight: float = 1.0,
+        tau: float = 1e-3,
+        tau_inactive: float = 1e-3,
+        sample_rate: int = 16000,
+        weights: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__(weights, gamma)
+        self.inactive_weight, self.tau, self.tau_inactive, self.sample_rate = inactive_weight, tau, tau_inactive, sample_rate
+
+    def distortion(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+        """See ExtractionLoss. Raises ValueError without a mixture."""
+        mixture = _given(mixture)
+        active, inactive = activity(target, lengths, self.sample_rate), self.inactive(target, lengths, mixture)
+        wrong = thresholded_ratio(energy_over(target - estimate, active), energy_over(target, active), self.tau)
+        heard = thresholded_ratio(energy_over(estimate, inactive), energy_over(mixture, inactive), self.tau_inactive)
+        return wrong + self.inactive_weight * inactive.sum(-1) / lengths * heard
+
+    def inactive_db(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+        """See Loss; not below -100 dB."""
+        mixture = _given(mixture)
+        inactive = self.inactive(target, lengths, mixture)
+        level = 10 * torch.log10(energy_over(estimate, inactive) / energy_over(mixture, inactive))
+        return torch.where(inactive.any(-1), level.clamp_min(LOWEST_DB), torch.nan)
+
+    def inactive(self, target: Tensor, lengths: Tensor, mixture: Tensor) -> Tensor:
+        """Where silence is asked for -> bool [B,S]; nowhere in an utterance in which that is too short or silent anyway."""
+        mask = within(target, lengths) & ~activity(target, lengths, self.sample_rate)
+        samples = mask.sum(-1)
+        power, of_all = energy_over(mixture, mask) / samples.clamp_min(1), energy_over(mixture, within(target, lengths)) / lengths
+        counts = (samples >= SHORTEST * self.sample_rate) & (power > SILENT * of_all)
+        return mask & counts[:, None]
+
+
+def _given(mixture: Tensor | None) -> Tensor:
+    if mixture is None:
+        raise ValueError("mixture: this loss needs the mixture [B,S], as silence is measured against it; got none")
+    return mixture

@@ -13,7 +13,7 @@ from ss import distributed
 from ss.datasets import Batch, EvaluationBatches, Triplets, loader
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
-from ss.metric import Metric, Row, Summary, columns, evaluate, summarize
+from ss.metric import Metric, Row, Summary, applies, columns, evaluate, summarize
 
 ACCURACY = "ACC"
 
@@ -65,10 +65,12 @@ def write(folder: Path, rows: dict[str, Row], summary: Summary, about: dict[str,
 
 
 def table(summary: Summary) -> str:
-    """The summary as text: a line per metric, and the reasons of what is missing."""
-    lines = [f"{'metric':<10}{'mean':>10}{'count':>8}{'missing':>9}"]
+    """The summary as text: a line per metric that is for any of the utterances, and the reasons of what is missing."""
+    lines = [f"{'metric':<10}{'mean':>10}{'median':>10}{'count':>8}{'missing':>9}"]
     for name, average in summary["metrics"].items():
-        mean = "-" if average["mean"] is None else f"{average['mean']:.3f}"
+        if not applies(average):
+            continue
+        mean, median = ("-" if value is None else f"{value:.3f}" for value in (average["mean"], average["median"]))
         why = ";".join(f"  {reason} ({count})" for reason, count in average["reasons"].items())
-        lines.append(f"{name:<10}{mean:>10}{average['count']:>8}{average['missing']:>9}{why}")
+        lines.append(f"{name:<10}{mean:>10}{median:>10}{average['count']:>8}{average['missing']:>9}{why}")
     return "\n".join(lines)

@@ -99,6 +99,98 @@ def test_training_cuts_avoid_pauses(tmp_path: Path) -> None:
     assert spoken >= 45  # a quarter of all places would do; eight are tried
 
 
+def silenced(folder: Path, name: str, start: float = 0.0, stop: float = 99.0) -> Path:
+    """Takes the target out of a triplet between two times in seconds."""
+    mixture, target = (audio.read(folder / f"{name}-{kind}.wav", RATE) for kind in ("mixed", "target"))
+    interferer, part = mixture - target, slice(round(start * RATE), round(stop * RATE))
+    target[part] = 0
+    audio.write(folder / f"{name}-target.wav", target, RATE)
+    audio.write(folder / f"{name}-mixed.wav", target + interferer, RATE)
+    return folder
+
+
+def power(wave: np.ndarray) -> float:
+    return float(np.square(wave, dtype=float).mean())
+
+
+def test_remixing_an_absent_target_brings_another_interferer_as_loud(folder: Path) -> None:
+    silenced(folder, "s0_a")
+    plain, examples = Triplets(folder)[0], Triplets(folder, remix=1, seed=1)
+    found = [examples[epoch, 0] for epoch in range(1, 6)]
+    for example in found:
+        assert not example.target.any()
+        assert power(example.mixture) == pytest.approx(power(plain.mixture), rel=0.1)
+        assert np.abs(np.corrcoef(example.mixture, plain.mixture)[0, 1]) < 0.9
+    assert len({example.mixture.tobytes() for example in found}) > 1
+
+
+def test_remixing_never_takes_a_silent_target_for_an_interferer(folder: Path) -> None:
+    for name in ("s1_b", "s1_e"):
+        silenced(folder, name)
+    examples = Triplets(folder, remix=1, seed=1)
+    for epoch in range(1, 9):
+        for index in range(len(examples)):
+            example = examples[epoch, index]
+            assert power(example.mixture - example.target) > 1e-5
+    silenced(folder, "s2_c")
+    with pytest.raises(AudioError, match="expected targets of other speakers that speak, to remix s0_a with"):
+        examples[1, 0]
+
+
+def test_a_clean_mixture_stays_clean(folder: Path) -> None:
+    audio.write(folder / "s0_a-mixed.wav", audio.read(folder / "s0_a-target.wav", RATE), RATE)
+    examples = Triplets(folder, max_length=0.3, remix=1, gain_db=(-9, 9), seed=1)
+    for epoch in range(1, 5):
+        np.testing.assert_array_equal(examples[epoch, 0].mixture, examples[epoch, 0].target)
+        assert not np.array_equal(examples[epoch, 1].mixture, examples[epoch, 1].target)
+
+
+def test_cuts_of_an_absent_target_are_not_in_pauses_of_the_mixture(tmp_path: Path) -> None:
+    folder = silenced(make_triplets(tmp_path / "data", ["s0_a"], seconds=2), "s0_a")
+    mixture = audio.read(folder / "s0_a-mixed.wav", RATE)
+    mixture[: 2 * RATE - 500] = 0
+    audio.write(folder / "s0_a-mixed.wav", mixture, RATE)
+    examples = Triplets(folder, max_length=0.1)
+    assert all(examples[epoch, 0].mixture.any() for epoch in range(50))
+
+
+def test_cuts_of_a_partly_absent_target_often_hold_its_silence(tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "data", ["s0_a", "s1_b"], seconds=3)
+    silenced(folder, "s0_a", 1.0, 2.5)
+    examples = Triplets(folder, max_length=0.8, remix=1, remix_snr=(3, 3), seed=2)
+    silent = []
+    for epoch in range(60):
+        example = examples[epoch, 0]
+        active = example.target != 0
+        silent.append(1 - active.mean())
+        interferer = example.mixture - example.target
+        assert power(interferer) > 1e-6
+        if active.any():
+            assert 10 * np.log10(power(example.target[active]) / power(interferer)) == pytest.approx(3, abs=0.01)
+    assert 0.5 < np.mean(np.array(silent) > 0.1) < 1
+    assert np.mean(np.array(silent) < 0.9) > 0.25
+
+
+def test_levels_are_drawn_after_everything_else(folder: Path) -> None:
+    options = {"max_length": 0.3, "ref_max_length": 0.2, "remix": 0.5, "seed": 1}
+    plain, loud = Triplets(folder, **options), Triplets(folder, **options, gain_db=(-12, 6))
+    gains = []
+    for epoch in range(1, 9):
+        before, after = plain[epoch, 1], loud[epoch, 1]
+        pairs = [(getattr(before, kind), getattr(after, kind)) for kind in ("mixture", "target", "ref")]
+        drawn = [10 * np.log10(power(b) / power(a)) for a, b in pairs]
+        for (a, b), gain in zip(pairs, drawn, strict=True):
+            np.testing.assert_allclose(b, a * 10 ** (gain / 20), rtol=1e-4, atol=1e-7)
+            assert b.dtype == np.float32
+        assert drawn[0] == pytest.approx(drawn[1], abs=1e-3)
+        gains += [drawn[0], drawn[2]]
+        np.testing.assert_array_equal(after.mixture, Triplets(folder, **options, gain_db=(-12, 6))[epoch, 1].mixture)
+    assert len({round(gain, 3) for gain in gains}) == 16
+    assert -12 <= min(gains) < -6
+    assert 0 < max(gains) <= 6
+    np.testing.assert_array_equal(loud[1].mixture, plain[1].mixture)
+
+
 def test_speaker_list_keeps_numbers(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "lists" / "speakers.txt"
     assert make_filenames(folder, path) == read_speakers(path) == ["s0", "s1", "s2"]

@@ -1,9 +1,11 @@
-"""The loss beyond the golden outputs (see test_model): silence, unknown speakers, parts of a batch."""
+"""The loss beyond the golden outputs (see test_model): silence, unknown speakers, parts of a batch, targets that pause."""
 
+import numpy as np
 import pytest
 import torch
 
-from ss.loss import SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
+from ss.loss import Loss, PresenceLoss, SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
+from ss.trainer.progress import Averages, Progress
 
 
 def batch(n: int = 4, samples: int = 1000) -> tuple[torch.Tensor, ...]:
@@ -60,3 +62,154 @@ def test_wrong_number_of_scales() -> None:
     wave, logits, target, lengths, speakers = batch()
     with pytest.raises(ValueError, match="model of 3 scales, but the model gave 1"):
         SpexPlusLoss()([wave], logits, target, lengths, speakers)
+
+
+RATE = 16000
+
+
+def scenes(seconds: float = 1.5) -> tuple[torch.Tensor, ...]:
+    """Estimates, targets and mixtures [4,S] of a target that is absent, speaks all the time, at first, and in two words."""
+    generator = torch.Generator().manual_seed(1)
+    samples = round(seconds * RATE)
+    wave, target, interferer = 0.1 * torch.randn(3, 4, samples, generator=generator)
+    target[0] = 0
+    target[2, 8000:] = 0
+    target[3, 8000:12000] *= 1e-3  # a pause of 0.25 s between words
+    return target + 0.2 * wave, target, target + interferer
+
+
+def arguments(n: int = 4, samples: int = 24000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, lengths and unknown speakers."""
+    return torch.zeros(n, 3), torch.full((n,), samples), torch.full((n,), -100)
+
+
+def by_hand(e: np.ndarray, s: np.ndarray, x: np.ndarray, active: slice, weight: float) -> float:
+    """The loss of one utterance [S] whose active part is known."""
+    inactive = np.ones(len(s), bool)
+    inactive[active] = False
+    loss = 0.0
+    if s[active].any():
+        loss += 10 * np.log10((((s - e)[active] ** 2).sum() + 1e-3 * (s[active] ** 2).sum()) / (s[active] ** 2).sum())
+    if inactive.any():
+        ratio = ((e[inactive] ** 2).sum() + 1e-3 * (x[inactive] ** 2).sum()) / (x[inactive] ** 2).sum()
+        loss += weight * inactive.mean() * 10 * np.log10(ratio)
+    return float(loss)
+
+
+def test_presence_loss_by_hand() -> None:
+    wave, target, mixture = scenes()
+    logits, lengths, speakers = arguments()
+    active = [slice(0, 0), slice(None), slice(0, 8000 + 3200), slice(None)]
+    waves = [x.double().numpy() for x in (wave, target, mixture)]
+    for weight in (1.0, 0.3):
+        expected = [by_hand(*(x[i] for x in waves), active[i], weight) for i in range(4)]
+        loss = PresenceLoss(inactive_weight=weight)
+        for i in range(4):
+            one = slice(i, i + 1)
+            found = loss([wave[one]], logits[one], target[one], lengths[one], speakers[one], mixture[one])
+            assert found.loss.item() == pytest.approx(expected[i], abs=1e-3)
+        found = loss([wave], logits, target, lengths, speakers, mixture)
+        assert found.loss.item() == pytest.approx(np.mean(expected), abs=1e-3)
+    assert found.si_sdr.isnan().tolist() == [True, False, False, False]
+    assert found.si_sdr[1:].tolist() == pytest.approx(masked_si_sdr(wave, target, lengths)[1:].tolist())
+    e, x = (np.square(wave_[2, 11200:]).sum() for wave_ in (waves[0], waves[2]))
+    assert found.inactive_db[2].item() == pytest.approx(10 * np.log10(e / x), abs=1e-3)
+    assert found.inactive_db.isnan().tolist() == [False, True, False, True]
+
+
+def test_presence_loss_rewards_silence_and_the_right_level() -> None:
+    _, target, mixture = scenes()
+    logits, lengths, speakers = arguments()
+
+    def value(estimate: torch.Tensor) -> float:
+        return PresenceLoss()([estimate], logits, target, lengths, speakers, mixture).loss.item()
+
+    assert value(target) == pytest.approx(-(30 + 30 + 30 + 30 * 12800 / 24000 + 30) / 4, abs=1e-3)
+    assert value(target) < value(0.5 * target) < value(mixture)
+    silent = PresenceLoss()([torch.zeros_like(target)], logits, target, lengths, speakers, mixture)
+    assert silent.inactive_db[[0, 2]].tolist() == [-100, -100]
+
+
+def test_presence_loss_looks_at_nothing_behind_the_end() -> None:
+    wave, target, mixture = scenes()
+    logits, lengths, speakers = arguments()
+    lengths[:] = torch.tensor([9000, 20000, 20000, 24000])
+    before = PresenceLoss()([wave], logits, target, lengths, speakers, mixture)
+    for x in (wave, target, mixture):
+        for i, n in enumerate(lengths):
+            x[i, n:] = 3
+    after = PresenceLoss()([wave], logits, target, lengths, speakers, mixture)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+def test_halves_of_scenes_average_to_the_whole() -> None:
+    wave, target, mixture = scenes()
+    logits, lengths, speakers = arguments()
+    speakers[1] = 2
+    loss = PresenceLoss()
+    whole = loss([wave], logits, target, lengths, speakers, mixture).loss
+    halves = [loss([wave[i]], logits[i], target[i], lengths[i], speakers[i], mixture[i]).loss for i in (slice(0, 2), slice(2, 4))]
+    assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_inactive_time_that_is_short_or_silent_anyway_adds_nothing() -> None:
+    wave, target, mixture = (x[2:3] for x in scenes())
+    logits, lengths, speakers = arguments(1)
+    silent = mixture.clone()
+    silent[:, 11200:] = 0
+    for samples, heard, counts in ((24000, mixture, True), (24000, silent, False), (11200 + 1500, mixture, False)):
+        found = PresenceLoss()([wave], logits, target, lengths.clamp_max(samples), speakers, heard)
+        assert found.inactive_db.isnan().item() != counts
+        active = masked_db(wave[0, :11200], target[0, :11200])
+        assert (abs(found.loss.item() - active) < 1e-3) != counts
+
+
+def masked_db(estimate: torch.Tensor, target: torch.Tensor) -> float:
+    """Thresholded negative SDR in dB of waves [S]."""
+    return (10 * torch.log10((target - estimate).square().sum() / target.square().sum() + 1e-3)).item()
+
+
+@pytest.mark.parametrize("estimate", ["zeros", "target", "mixture", "noise"])
+@pytest.mark.parametrize("silent", ["nothing", "targets", "all"])
+def test_presence_loss_has_finite_gradients(estimate: str, silent: str) -> None:
+    wave, target, mixture = scenes()
+    logits, lengths, speakers = arguments()
+    target, mixture = target * (silent == "nothing"), mixture * (silent != "all")
+    choices = {"zeros": torch.zeros_like(wave), "target": target, "mixture": mixture, "noise": wave}
+    wave = choices[estimate].clone().requires_grad_()
+    found = PresenceLoss()([wave], logits, target, lengths, speakers, mixture)
+    found.loss.backward()
+    assert found.loss.isfinite()
+    assert wave.grad is not None
+    assert wave.grad.isfinite().all()
+    assert found.si_sdr.isnan().all() == (silent != "nothing")
+
+
+def test_only_the_presence_loss_needs_the_mixture_and_fixes_the_level() -> None:
+    wave, target, mixture = scenes()
+    logits, lengths, speakers = arguments()
+    with pytest.raises(ValueError, match="mixture: this loss needs the mixture"):
+        PresenceLoss()([wave], logits, target, lengths, speakers)
+    with_mixture, without = (SpexPlusShortLoss()([wave], logits, target, lengths, speakers, *more) for more in ((mixture,), ()))
+    for a, b in zip(with_mixture, without, strict=True):
+        assert torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+    assert without.inactive_db.isnan().all()
+    assert [loss.fixes_level for loss in (PresenceLoss, SpexPlusLoss, SpexPlusShortLoss)] == [True, False, False]
+
+
+def test_averages_leave_out_what_has_no_value() -> None:
+    unknown = torch.full((2,), torch.nan)
+    averages = Averages()
+    averages.add(Loss(torch.tensor(4.0), torch.tensor([torch.nan, 6.0]), unknown, torch.tensor([-20.0, torch.nan])))
+    averages.add(Loss(torch.tensor(1.0), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-10.0])))
+    assert averages.means() == pytest.approx({"loss": 3, "si_sdr": 4, "accuracy": 1, "inactive_db": -15})
+    silent = Averages()
+    silent.add(Loss(torch.tensor(4.0), unknown, unknown, unknown))
+    assert silent.means() == {"loss": 4}
+    assert silent.means_here() == {"loss": "4.00"}
+
+
+def test_averages_of_an_older_checkpoint_go_on() -> None:
+    old = {"examples": 4.0, "loss": 8.0, "si_sdr": 12.0, "known": 0.0, "correct": 0.0}
+    assert Progress.restored({"averages": old}).averages.means() == {"loss": 2, "si_sdr": 3}

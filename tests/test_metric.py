@@ -29,6 +29,9 @@ from ss.metric import (
     Improvement,
     Row,
     SingleMetric,
+    STOIDrop,
+    Suppression,
+    applies,
     evaluate,
     summarize,
 )
@@ -38,6 +41,7 @@ GOLDEN = json.loads((ASSETS / "metrics.json").read_text())
 CONFIGS = Path(__file__).parents[1] / "configs/metrics"
 SINGLES = {"SISDR": SISDR(), "SNR": SNR(), "STOI": STOI(), "PESQ": PESQ()}
 HAS_PESQ = find_spec("pesq") is not None
+OTHER_SCENES = {"absent-dB": "the target speaks", "STOI-drop": "the mixture is not the clean target"}
 needs_pesq = pytest.mark.skipif(not HAS_PESQ, reason="the optional package pesq is not installed")
 
 
@@ -116,9 +120,11 @@ def test_a_perfect_estimate_is_infinitely_good_and_no_part_of_a_mean() -> None:
     for metric in (SISDR(), SNR(), SDR()):
         assert metric(target[None], target[None]).item() == math.inf
     row = evaluate(configured("all"), target, target, target)
-    assert row.values == pytest.approx({"STOI": 1, "PESQ": 4.644, "CSIG": 5, "CBAK": 5, "COVL": 5, "SSNR": 35}, rel=1e-4)
+    perfect = {"STOI": 1, "PESQ": 4.644, "CSIG": 5, "CBAK": 5, "COVL": 5, "SSNR": 35, "STOI-drop": 0}
+    assert row.values == pytest.approx(perfect, rel=1e-4)
     infinite, mixture = "the value is inf", "the mixture's own value is inf"
-    assert row.missing == {"SI-SDR": infinite, "SNR": infinite, "SI-SDRi": mixture, "SDRi": mixture}
+    missing = {"SI-SDR": infinite, "SNR": infinite, "SI-SDRi": mixture, "SDRi": mixture, "absent-dB": "the target speaks"}
+    assert row.missing == missing
 
 
 def waves_of(case: str) -> tuple[Tensor, Tensor]:
@@ -184,7 +190,8 @@ def test_without_pesq_the_rest_still_works(monkeypatch: pytest.MonkeyPatch) -> N
     estimate, target = pair(0)
     row = evaluate(configured("all"), estimate, target, target + 0.1 * noise(*target.shape))
     assert set(row.values) == {"SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "SSNR"}
-    assert row.missing == dict.fromkeys(("PESQ", "CSIG", "CBAK", "COVL"), "the package pesq is not installed")
+    pesq = dict.fromkeys(("PESQ", "CSIG", "CBAK", "COVL"), "the package pesq is not installed")
+    assert row.missing == pesq | OTHER_SCENES
 
 
 @needs_pesq
@@ -230,7 +237,9 @@ def test_digital_silence_in_part_of_the_target_leaves_the_composite_finite() -> 
 def test_configs_give_every_column() -> None:
     estimate, target = pair(3, 2.5)
     mixture = target + 0.1 * noise(*target.shape)
-    assert list(evaluate(configured("all"), estimate, target, mixture).values) == list(COLUMNS)
+    row = evaluate(configured("all"), estimate, target, mixture)
+    assert [*row.values, *row.missing] == list(COLUMNS)
+    assert row.missing == OTHER_SCENES
     assert list(evaluate(configured("fast"), estimate, target, mixture).values) == ["SI-SDR", "SI-SDRi"]
 
 
@@ -250,8 +259,10 @@ def test_a_summary_is_exact_and_independent_of_order() -> None:
     summary = summarize(rows)
     exact = sum(Fraction(row.values["SI-SDR"]) for row in rows[:51]) / 51
     assert summary["metrics"]["SI-SDR"]["mean"] == pytest.approx(float(exact), rel=1e-15)
-    assert {**summary["metrics"]["SI-SDR"], "mean": 0} == {"mean": 0, "count": 51, "missing": 2, "reasons": {"a": 1, "c": 1}}
-    assert summary["metrics"]["mine"] == {"mean": 1.5, "count": 50, "missing": 3, "reasons": {"a": 1, "b": 2}}
+    middle = sorted(row.values["SI-SDR"] for row in rows[:51])[25]
+    counts = {"median": middle, "count": 51, "missing": 2, "reasons": {"a": 1, "c": 1}}
+    assert {**summary["metrics"]["SI-SDR"], "mean": 0} == {"mean": 0, **counts}
+    assert summary["metrics"]["mine"] == {"mean": 1.5, "median": 1.5, "count": 50, "missing": 3, "reasons": {"a": 1, "b": 2}}
     assert summary["utterances"] == 53
     for _ in range(5):
         draw.shuffle(rows)
@@ -261,8 +272,46 @@ def test_a_summary_is_exact_and_independent_of_order() -> None:
 def test_a_metric_that_was_never_computed_has_no_mean() -> None:
     summary = summarize([Row({}, {"PESQ": "the package pesq is not installed"})] * 3)
     reasons = {"the package pesq is not installed": 3}
-    assert summary["metrics"]["PESQ"] == {"mean": None, "count": 0, "missing": 3, "reasons": reasons}
+    assert summary["metrics"]["PESQ"] == {"mean": None, "median": None, "count": 0, "missing": 3, "reasons": reasons}
     assert summarize([]) == {"metrics": {}, "utterances": 0}
+
+
+def test_suppression_is_the_output_over_the_mixture_where_the_target_is_silent() -> None:
+    mixture, silence, metrics = noise(16000), torch.zeros(16000), {"absent-dB": Suppression()}
+    for gain, expected in ((1.0, 0.0), (0.1, -20.0), (2.0, 20 * math.log10(2)), (0.0, -100.0), (1e-9, -100.0)):
+        assert evaluate(metrics, gain * mixture, silence, mixture).values["absent-dB"] == pytest.approx(expected, abs=1e-4)
+    assert evaluate({"it": Suppression(-60)}, silence, silence, mixture).values == {"it": -60}
+    nan = torch.full_like(mixture, torch.nan)
+    for waves, reason in (
+        ((mixture, mixture, mixture), "the target speaks"),
+        ((mixture, silence, silence), "the mixture is silent"),
+        ((nan, silence, mixture), "the estimate is not finite"),
+        ((silence[:0],) * 3, "there are no samples"),
+    ):
+        assert evaluate(metrics, *waves) == Row({}, {"absent-dB": reason})
+
+
+def test_stoi_drop_is_what_clean_speech_loses() -> None:
+    _, target = pair(0)
+    estimate, metrics = target + 0.05 * noise(*target.shape), {"STOI-drop": STOIDrop(), "STOI": STOI()}
+    row = evaluate(metrics, estimate, target, target)
+    assert row.values["STOI-drop"] == pytest.approx(1 - row.values["STOI"], abs=1e-9)
+    assert 0.005 < row.values["STOI-drop"] < 0.9
+    silence = torch.zeros_like(target)
+    for waves, reason in (
+        ((estimate, target, estimate), "the mixture is not the clean target"),
+        ((estimate, silence, target), "the mixture is not the clean target"),
+        ((silence, target, target), "the estimate is silent"),
+        ((estimate, silence, silence), "the target is silent"),
+    ):
+        assert evaluate(metrics, *waves).missing["STOI-drop"] == reason
+
+
+def test_what_is_for_other_scenes_only_does_not_apply() -> None:
+    metrics = summarize([Row({}, {**OTHER_SCENES, "PESQ": "the package pesq is not installed"})] * 2)["metrics"]
+    assert {name: applies(average) for name, average in metrics.items()} == {"PESQ": True, "absent-dB": False, "STOI-drop": False}
+    mixed = summarize([Row({}, OTHER_SCENES), Row({"absent-dB": -20.0}, {"STOI-drop": "the estimate is silent"})])["metrics"]
+    assert all(applies(average) for average in mixed.values())
 
 
 def test_accuracy_counts_known_speakers_only() -> None:

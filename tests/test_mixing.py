@@ -1,6 +1,8 @@
 """Mixing: what is planned, what is heard, and that neither workers, nor a kill, nor bad files change a byte of it."""
 
 import csv
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -138,6 +140,127 @@ def test_manifest_keeps_rows_exactly(settings: Settings, tmp_path: Path) -> None
     rows = plan(scan(settings), replace(settings, audio_len=1 / 3, snr_levels=[0.1 + 0.2], loudness=-25))
     manifest.write(tmp_path / "m.csv", rows)
     assert manifest.read(tmp_path / "m.csv") == rows
+
+
+def test_sets_without_scenes_are_what_they_were(settings: Settings) -> None:
+    rows = plan(scan(settings), settings)
+    cells = [{key: value for key, value in manifest.cells(row).items() if key != "scene"} for row in rows]
+    digest = hashlib.sha256("".join(map(json.dumps, cells)).encode()).hexdigest()
+    assert digest[:16] == "a8a6a6ec733e47ac"
+    assert {row.scene for row in rows} == {"full"}
+    known = {
+        "4_000000_1_-5": [(22016, 96866253), (22016, 44346770), (41984, 136514017)],
+        "2_000001_3_5": [(36352, 195394902), (36352, 167067340), (35328, 176540511)],
+    }
+    for row in rows[:2]:
+        found = [(len(wave), int(np.abs(wave.astype(np.int64)).sum())) for wave in render(row, settings.audios_dir)]
+        assert found == [(n, pytest.approx(total, rel=1e-6)) for n, total in known[row.name]]
+
+
+def test_a_manifest_without_scenes_is_of_full_mixtures_and_is_continued(settings: Settings) -> None:
+    mix(asdict(settings))
+    path = Path(settings.out_folder) / "manifest.csv"
+    before = path.read_text()
+    path.write_text("\n".join(line.rpartition(",")[0] for line in before.splitlines()) + "\n")
+    mix(asdict(settings))
+    assert path.read_text() == before
+    path.write_text(before.replace(",full", ",nonsense"))
+    with pytest.raises(ValueError, match=r"manifest.csv, line 2: .*scene: expected one of full, absent, .* found nonsense"):
+        mix(asdict(settings))
+
+
+SHARES = {"absent_share": 0.3, "partly_absent_share": 0.2, "clean_share": 0.1}
+
+
+def test_scenes_have_their_shares_and_change_nothing_else(settings: Settings) -> None:
+    found, many = scan(settings), replace(settings, nfiles=1000)
+    rows = plan(found, replace(many, **SHARES))
+    for scene, share in (("absent", 0.3), ("partly_absent", 0.2), ("clean", 0.1), ("full", 0.4)):
+        assert sum(row.scene == scene for row in rows) / 1000 == pytest.approx(share, abs=0.05)
+    assert [row._replace(scene="full") for row in rows] == plan(found, many)
+    assert {row.scene for row in plan(found, replace(many, clean_share=1.0))} == {"clean"}
+
+
+def rendered(row: manifest.Row, folder: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mixture, target and enrolment as numbers that do not overflow."""
+    mixture, target, ref = (wave.astype(np.float64) for wave in render(row, folder))
+    return mixture, target, ref
+
+
+@pytest.mark.parametrize("options", [{}, {"audio_len": 0.8, "ref_max_len": 0.5}, {"trim_db": None, "audio_len": 3}])
+@pytest.mark.parametrize("scene", manifest.SCENES)
+def test_every_scene_is_target_plus_the_same_interferer(settings: Settings, scene: str, options: dict[str, float]) -> None:
+    settings = replace(settings, snr_levels=[12], **options)  # so quiet an interferer that nothing is lowered
+    for row in plan(scan(settings), settings):
+        full_mixture, full_target, full_ref = rendered(row, settings.audios_dir)
+        mixture, target, ref = rendered(row._replace(scene=scene), settings.audios_dir)
+        interferer, full = mixture - target, full_mixture - full_target
+        assert np.array_equal(ref, full_ref)
+        assert max(np.abs(wave).max() for wave in (mixture, target, interferer)) <= 0.9 * 32768 + 1
+        assert target.any() == (scene != "absent")
+        assert interferer.any() == (scene != "clean")
+        if scene in ("full", "clean"):
+            assert np.array_equal(target, full_target)
+        if scene in ("full", "absent"):
+            assert np.array_equal(interferer, full)
+        if scene == "partly_absent":
+            assert np.abs(interferer * (interferer @ full) / (interferer @ interferer) - full).max() < 3  # goes on all the time
+
+
+def test_an_absent_target_lowers_a_loud_interferer_alone(settings: Settings, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for speaker in "ab":
+        for number in range(2):
+            put(tmp_path / f"loud/p/{speaker}/c/{number}.flac", rng.uniform(-0.99, 0.99, 2 * RATE))
+    loud = replace(settings, audios_dir=str(tmp_path / "loud"), absent_share=1, nfiles=4)
+    for row in plan(scan(loud), loud):
+        mixture, target, _ = rendered(row, loud.audios_dir)
+        assert not target.any()
+        assert np.abs(mixture).max() == pytest.approx(min(0.99 * 10 ** (-row.snr / 20), 0.9) * 32768, rel=0.02)
+
+
+def silence(target: NDArray[np.float64]) -> tuple[int, int]:
+    """First and last sample of the longest stretch of zeros."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], target == 0, [0]])))
+    lengths = edges[1::2] - edges[::2]
+    place = lengths.argmax()
+    return int(edges[2 * place]), int(edges[2 * place + 1] - 1)
+
+
+def test_a_partly_absent_target_pauses_without_a_click(settings: Settings) -> None:
+    settings = replace(settings, snr_levels=[10], nfiles=40)
+    places = set()
+    for row in plan(scan(settings), replace(settings, partly_absent_share=1)):
+        mixture, target, _ = rendered(row, settings.audios_dir)
+        _, whole, _ = rendered(row._replace(scene="full"), settings.audios_dir)
+        first, last = silence(target)
+        assert 0.29 <= (last - first + 1) / len(target) <= 0.71
+        assert snr(target[np.abs(target) > 0], mixture - target) == pytest.approx(10, abs=0.05)
+        places.add("start" if first == 0 else "end" if last == len(target) - 1 else "middle")
+        for outwards in (np.arange(last, len(target)), np.arange(first, -1, -1)):
+            ramp = np.minimum(np.arange(len(outwards)) / 160, 1)
+            late = 3 / 160 * np.abs(whole[outwards])  # small samples are rounded to zeros, so that the fade seems to begin later
+            assert (np.abs(target[outwards] - ramp * whole[outwards]) <= late + 1).all()
+    assert places == {"start", "middle", "end"}
+
+
+def test_a_partly_absent_target_speaks_in_the_rest(settings: Settings, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    for speaker in "ab":
+        for number in range(2):
+            put(tmp_path / f"gaps/p/{speaker}/c/{number}.flac", np.concatenate([bursts(rng, 1), np.zeros(3 * RATE)]))
+    gaps = replace(settings, audios_dir=str(tmp_path / "gaps"), trim_db=None, partly_absent_share=1, nfiles=20)
+    for row in plan(scan(gaps), gaps):
+        assert np.abs(rendered(row, gaps.audios_dir)[1]).max() > 1000
+
+
+def test_loudness_of_a_partly_absent_target_is_what_is_asked(settings: Settings) -> None:
+    meter = pyloudnorm.Meter(RATE)
+    settings = replace(settings, loudness=-30, snr_levels=[3], partly_absent_share=1, trim_db=None, nfiles=4)
+    for row in plan(scan(settings), settings):
+        mixture, target, _ = (wave / 32768 for wave in rendered(row, settings.audios_dir))
+        assert meter.integrated_loudness(target) == pytest.approx(-30, abs=0.1)
+        assert meter.integrated_loudness(mixture - target) == pytest.approx(-33, abs=0.1)
 
 
 def test_whole_targets_are_kept_and_interferers_fitted(settings: Settings) -> None:
@@ -405,6 +528,8 @@ def test_templates(settings: Settings, tmp_path: Path) -> None:
         ({"min_len": 60.0}, "readable files of 60.0 s or more, found 0 in 15 files"),
         ({"exclude_speakers": ["2", "nobody"]}, "exclude_speakers: .* not found there: nobody"),
         ({"snr_levels": []}, "snr_levels: expected at least one level"),
+        ({"absent_share": 0.6, "clean_share": 0.5}, "shares: .*at most 1 together, found absent_share 0.6"),
+        ({"clean_share": -0.1}, "shares: expected at least 0 each"),
         ({"nfiles": 0}, "nfiles: expected more than 0, found 0"),
         ({"extension": "mp3"}, "extension: expected one of wav, flac, found mp3"),
     ],

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 
 from ss import audio
 from ss.audio import AudioError, Wave
+from ss.datasets.scenes import remixed, scene_of, speaking, start_of_cut
 from ss.loss import UNKNOWN_SPEAKER
 
 KINDS = ("mixed", "target", "ref")
-PAUSE = 0.1  # a cut with less than this part of its wave's mean power is mostly a pause
-DRAWS = 8  # of a cut, until it is not in a pause
+SILENT_TARGETS = 1000  # drawn in a row for an interferer: there is no other
 
 
 class Triplet(NamedTuple):
@@ -107,8 +107,10 @@ class Triplets(Dataset[Example]):
 
     max_length, ref_max_length: seconds to cut the mixture with its target, and the enrolment, to. remix: the share of examples
     whose interferer is the target of another example instead, of another speaker, at an SNR drawn from `remix_snr` in dB: the
-    same files give new mixtures in every epoch.
-    An item is asked for by its index (then it is cut from its start, and never remixed) or by (epoch, index): what is drawn is a
+    same files give new mixtures in every epoch. An example whose target is silent gets another interferer at the level of its own;
+    one whose mixture is its target stays as it is. gain_db: the range of a level in dB that is drawn for mixture and target
+    together, and another for the enrolment.
+    An item is asked for by its index (then it is cut from its start, and never changed) or by (epoch, index): what is drawn is a
     function of those and the seed, so it is the same in any worker, process or resumed run.
     speakers: the training set's list; anybody else's number is -100.
     """
@@ -123,9 +125,11 @@ class Triplets(Dataset[Example]):
         remix_snr: tuple[float, float] = (-5.0, 5.0),
         speakers: Sequence[str] = (),
         seed: int = 0,
+        gain_db: tuple[float, float] | None = None,
     ) -> None:
         self.triplets = find_triplets(folder)
         self.sample_rate, self.seed, self.remix, self.remix_snr = sample_rate, seed, remix, remix_snr
+        self.gain_db = gain_db
         self.max_samples, self.ref_max_samples = (
             None if s is None else round(s * sample_rate) for s in (max_length, ref_max_length)
         )
@@ -150,23 +154,32 @@ class Triplets(Dataset[Example]):
             mixture, target = mixture[: self.max_samples], target[: self.max_samples]
             return Example(triplet.name, mixture, ref[: self.ref_max_samples], target, speaker)
         rng = np.random.default_rng((self.seed, epoch, index))
-        start = speaking(target, self.max_samples, rng)
+        scene = scene_of(mixture, target)
+        start = start_of_cut(scene, mixture, target, self.max_samples, rng)
         mixture, target = mixture[start:][: self.max_samples], target[start:][: self.max_samples]
         ref = ref[speaking(ref, self.ref_max_samples, rng) :][: self.ref_max_samples]
-        if rng.random() < self.remix:
-            mixture = add(target, self.interferer(triplet, len(target), rng), rng.uniform(*self.remix_snr))
+        if rng.random() < self.remix and scene != "clean":
+            other = self.interferer(triplet, len(target), rng)
+            mixture = remixed(scene, mixture, target, other, rng.uniform(*self.remix_snr))
+        if self.gain_db is not None:
+            gain, own = (np.float32(10 ** (rng.uniform(*self.gain_db) / 20)) for _ in range(2))
+            mixture, target, ref = gain * mixture, gain * target, own * ref
         return Example(triplet.name, mixture, ref, target, speaker)
 
     def interferer(self, triplet: Triplet, samples: int, rng: np.random.Generator) -> Wave:
-        """So many samples of the target of an example of another speaker."""
-        while True:
+        """So many samples of the target of an example of another speaker, not silent. Raises AudioError where all are."""
+        silent = 0
+        while silent < SILENT_TARGETS:
             other = self.triplets[rng.integers(len(self.triplets))]
-            if speaker_of(other.name) != speaker_of(triplet.name):
-                break
-        assert other.target is not None
-        wave = audio.read(other.target, self.sample_rate)
-        wave = wave[speaking(wave, samples, rng) :][:samples]
-        return np.pad(wave, (0, samples - len(wave)))
+            if speaker_of(other.name) == speaker_of(triplet.name):
+                continue
+            assert other.target is not None
+            wave = audio.read(other.target, self.sample_rate)
+            wave = wave[speaking(wave, samples, rng) :][:samples]
+            if wave.any():
+                return np.pad(wave, (0, samples - len(wave)))
+            silent += 1
+        raise AudioError(f"{triplet.mixture.parent}: expected targets of other speakers that speak, to remix {triplet.name} with")
 
 
 def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
@@ -176,19 +189,3 @@ def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
     if len(mixture) != len(target):
         raise AudioError(f"{triplet.target}: expected {len(mixture)} samples as in {triplet.mixture.name}, found {len(target)}")
     return mixture, ref, target
-
-
-def speaking(wave: Wave, samples: int | None, rng: np.random.Generator) -> int:
-    """Where a cut of so many samples may start, drawn, but not in a pause: silence teaches nothing."""
-    if samples is None or len(wave) <= samples:
-        return 0
-    starts = rng.integers(len(wave) - samples + 1, size=DRAWS)
-    floor = PAUSE * np.square(wave).mean()
-    return int(next((start for start in starts if np.square(wave[start:][:samples]).mean() >= floor), starts[0]))
-
-
-def add(target: Wave, interferer: Wave, snr: float) -> Wave:
-    """target + interferer, both [S], their mean powers `snr` dB apart."""
-    power, other = np.square(target).mean(), np.square(interferer).mean()
-    gain = np.sqrt(power / max(other, np.finfo(np.float32).tiny)) * 10 ** (-snr / 20)
-    return (target + gain * interferer).astype(np.float32)

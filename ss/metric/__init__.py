@@ -1,11 +1,12 @@
 """Metrics of extracted speech, one utterance at a time, and summaries that say what could not be computed and why."""
 
+from ss.metric.absence import STOIDrop, Suppression
 from ss.metric.accuracy import ACC
 from ss.metric.base import CannotCompute, Improvement, Metric, Row, SingleMetric
 from ss.metric.composite import CompositeMetric
 from ss.metric.perceptual import PESQ, STOI
 from ss.metric.ratios import SDR, SISDR, SNR
-from ss.metric.summary import COLUMNS, Average, Summary, columns, evaluate, summarize
+from ss.metric.summary import COLUMNS, Average, Summary, applies, columns, evaluate, summarize
 
 __all__ = [
     "ACC",
@@ -21,8 +22,11 @@ __all__ = [
     "Improvement",
     "Metric",
     "Row",
+    "STOIDrop",
     "SingleMetric",
     "Summary",
+    "Suppression",
+    "applies",
     "columns",
     "evaluate",
     "summarize",

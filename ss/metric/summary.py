@@ -6,19 +6,22 @@ Shapes: S samples.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import TypedDict
 
 from torch import Tensor
 
+from ss.metric.absence import OTHER_SCENES
 from ss.metric.base import Metric, Row, utterances
 
-COLUMNS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR")
+COLUMNS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR", "absent-dB", "STOI-drop")
 
 
 class Average(TypedDict):
-    """A mean over the `count` utterances that have a value (None where none has), and why the `missing` others have none."""
+    """Mean and median of the `count` utterances that have a value (None where none has), and why the `missing` others have none."""
 
     mean: float | None
+    median: float | None
     count: int
     missing: int
     reasons: dict[str, int]
@@ -56,5 +59,11 @@ def summarize(rows: Sequence[Row]) -> Summary:
 def _average(name: str, rows: Sequence[Row]) -> Average:
     values = [row.values[name] for row in rows if name in row.values]
     reasons = Counter(row.missing[name] for row in rows if name in row.missing)
-    mean = math.fsum(values) / len(values) if values else None
-    return {"mean": mean, "count": len(values), "missing": reasons.total(), "reasons": dict(sorted(reasons.items()))}
+    mean, middle = (math.fsum(values) / len(values), median(values)) if values else (None, None)
+    why = dict(sorted(reasons.items()))
+    return {"mean": mean, "median": middle, "count": len(values), "missing": reasons.total(), "reasons": why}
+
+
+def applies(average: Average) -> bool:
+    """False where no utterance is of the kind that the metric is for (a silent target, a clean mixture): nothing to show."""
+    return average["count"] > 0 or not average["reasons"].keys() <= OTHER_SCENES

@@ -8,12 +8,16 @@ from typing import NamedTuple, get_type_hints
 
 from ss.mixing.corpus import Span
 
+SCENES = ("full", "absent", "partly_absent", "clean")
+
 
 class Row(NamedTuple):
     """One mixture: its name, its sources and what happens to them, as `ss.mixing.render` says.
 
     Paths are relative to the corpus; lengths are in seconds, spans in samples, levels in dB; None switches a step off. The seed
     says where cuts are made.
+    Scenes: `full`, both speak; `absent`, the target is silent and the interferer alone is heard; `partly_absent`, the target is
+    silent for a part of the time; `clean`, the target alone is heard. Manifests without this column are of full mixtures.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Row(NamedTuple):
     loudness: float | None
     sample_rate: int
     extension: str
+    scene: str = "full"
 
 
 KINDS = get_type_hints(Row)
@@ -66,7 +71,10 @@ def read(path: Path) -> list[Row]:
     with path.open(newline="") as file:
         for line, columns in enumerate(csv.DictReader(file), start=2):
             try:
-                rows.append(Row._make(_value(columns, field, kind) for field, kind in KINDS.items()))
+                row = Row._make(_value(columns, field, kind) for field, kind in KINDS.items())
+                if row.scene not in SCENES:
+                    raise ValueError(f"scene: expected one of {', '.join(SCENES)}, found {row.scene}")
+                rows.append(row)
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {line}: expected a row of a manifest, but: {error!r}") from error
     return rows
@@ -74,7 +82,7 @@ def read(path: Path) -> list[Row]:
 
 def _value(columns: dict[str, str], field: str, kind: object) -> object:
     """A field of a row from its cells."""
-    cell = columns[field]
+    cell = columns[field] if field in columns else Row._field_defaults[field]
     if kind is Span:
         return Span(cell, int(columns[f"{field}_start"]), int(columns[f"{field}_stop"]))
     if kind in (str, int):

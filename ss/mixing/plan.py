@@ -31,7 +31,8 @@ def plan(corpus: Corpus, settings: Settings) -> list[Row]:
 def plan_row(corpus: Corpus, able: list[str], settings: Settings, index: int) -> Row:
     """Row number `index`. Target speaker, interfering speaker and their files are each drawn with equal chances.
 
-    able: what `targets` gives. The enrolment is another file of the target speaker, or the other half of the only one.
+    able: what `targets` gives. The enrolment is another file of the target speaker, or the other half of the only one. The scene
+    is drawn last: whatever the shares, a row has the same sources.
     """
     rng = np.random.default_rng(np.random.SeedSequence([settings.random_state, index]))
     speaker = able[rng.integers(len(able))]
@@ -41,13 +42,14 @@ def plan_row(corpus: Corpus, able: list[str], settings: Settings, index: int) ->
     other = names[place + (place >= names.index(speaker))]
     interferer = corpus.speakers[other][rng.integers(len(corpus.speakers[other]))]
     snr = float(settings.snr_levels[rng.integers(len(settings.snr_levels))])
+    seed = int(rng.integers(2**63))
     return Row(
         name=f"{speaker}_{index:06d}_{other}_{snr:g}",
         target=target,
         interferer=interferer,
         ref=ref,
         snr=snr,
-        seed=int(rng.integers(2**63)),
+        seed=seed,
         audio_len=settings.audio_len,
         ref_max_len=settings.ref_max_len,
         trim_db=settings.trim_db,
@@ -55,7 +57,17 @@ def plan_row(corpus: Corpus, able: list[str], settings: Settings, index: int) ->
         loudness=settings.loudness,
         sample_rate=settings.sample_rate,
         extension=settings.extension,
+        scene=_scene(rng.random(), settings),
     )
+
+
+def _scene(draw: float, settings: Settings) -> str:
+    """The scene that a draw from 0..1 falls on."""
+    for scene, share in settings.shares().items():
+        if draw < share:
+            return scene
+        draw -= share
+    return "full"
 
 
 def _splits(span: Span, settings: Settings) -> bool:

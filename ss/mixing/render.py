@@ -24,6 +24,8 @@ MARGIN = 2  # blocks kept around what is not silent: word onsets and ends are qu
 SILENT = 1e-6  # mean power of -60 dB of full scale: no usable speech is below it
 PAUSE = 0.01  # a cut with less than this part of its source's mean power is mostly a pause
 DRAWS = 20  # of a cut, until it is not in a pause
+SILENT_SHARE = (0.3, 0.7)  # of its time that a partly absent target is silent
+FADE = 0.01  # seconds in which it falls silent, and begins again
 
 
 class Triplet(NamedTuple):
@@ -43,6 +45,8 @@ def render(row: Row, audios_dir: str | Path) -> Triplet:
     their energies where both are as long as the mixture. With `loudness`, it is the difference of their integrated loudness
     instead, the target's being `loudness`. Where a peak would go beyond `PEAK`, all is lowered together. The enrolment is at
     most `ref_max_len` long, cut at a random place, on a scale of its own: as it was, or lower where its peak is beyond `PEAK`.
+    Where the target is absent, the interferer is as loud as if it were there; where it is partly absent, its power is taken from
+    where it speaks; a clean mixture is the target.
     Raises AudioError for a source that cannot be read, is shorter than the row says, or is silent.
     """
     rng = np.random.default_rng(row.seed)
@@ -51,7 +55,10 @@ def render(row: Row, audios_dir: str | Path) -> Triplet:
     length = _samples(row.audio_len, row) or len(target)
     interferer = _load(root, row.interferer, row, length, rng)
     ref = _load(root, row.ref, row, _samples(row.ref_max_len, row), rng)
+    if row.scene == "partly_absent":
+        target = _silence_a_part(target, row, rng)
     target_gain, gain = _gains(target, interferer, length, row)
+    target_gain, gain = target_gain * (row.scene != "absent"), gain * (row.scene != "clean")
     target, interferer = _pad(target * target_gain, length), _pad(interferer * gain, length)
     scale = _scale(target, interferer, target + interferer)
     clean, other = _quantise(target, scale), _quantise(interferer, scale)
@@ -124,6 +131,20 @@ def _cut(n: int, longest: int | None, rng: np.random.Generator) -> tuple[int, in
     return start, start + longest
 
 
+def _silence_a_part(wave: audio.Wave, row: Row, rng: np.random.Generator) -> audio.Wave:
+    """A target with zeros at its beginning, middle or end; what stays is not a pause, and fades at the borders."""
+    floor = max(SILENT, PAUSE * _power(wave))
+    for _ in range(DRAWS):
+        silent = round(len(wave) * rng.uniform(*SILENT_SHARE))
+        first = round((len(wave) - silent) * (0, rng.uniform(0.25, 0.75), 1)[rng.integers(3)])  # of the zeros
+        fade = round(FADE * row.sample_rate)
+        last = first + silent - 1
+        gain = np.interp(np.arange(len(wave)), (first - fade, first, last, last + fade), (1, 0, 0, 1))
+        if _power(wave[gain > 0]) >= floor:
+            return (wave * gain).astype(np.float32)
+    raise audio.AudioError(f"{row.target.path}: expected speech beside a silenced part, found {DRAWS} times none")
+
+
 def _pad(wave: audio.Wave, length: int) -> audio.Wave:
     return wave if len(wave) == length else np.pad(wave, (0, length - len(wave)))
 
@@ -135,7 +156,8 @@ def _power(wave: audio.Wave) -> float:
 def _gains(target: audio.Wave, interferer: audio.Wave, length: int, row: Row) -> tuple[float, float]:
     """The factors of target and interferer that give the SNR once both are padded to `length`."""
     if row.loudness is None:
-        return 1.0, math.sqrt(_power(target) / _power(interferer)) * _factor(-row.snr)
+        heard = target[target != 0] if row.scene == "partly_absent" else target
+        return 1.0, math.sqrt(_power(heard) / _power(interferer)) * _factor(-row.snr)
     level, other = _loudness(_pad(target, length), row.target, row), _loudness(_pad(interferer, length), row.interferer, row)
     return _factor(row.loudness - level), _factor(row.loudness - row.snr - other)
 

@@ -14,6 +14,8 @@ class Settings:
     audios_dir, parts, template: where the corpus is, see `ss.mixing.corpus.scan`.
     out_folder, extension: where the triplets go, as which files. nfiles: how many.
     snr_levels: dB, one is drawn for each. random_state: the seed of it all.
+    absent_share, partly_absent_share, clean_share: which parts of the mixtures are of these scenes (`ss.mixing.manifest.SCENES`),
+    drawn; the rest is `full`.
     audio_len: the length of mixture and target; None keeps whole targets. ref_max_len: the longest enrolment.
     min_len: shorter files are not used. trim_db: ends this far below the loudest part are cut off. vad_db: likewise inside.
     loudness: LUFS of the targets (ITU-R BS.1770); levels are then compared by loudness instead of energy.
@@ -31,6 +33,9 @@ class Settings:
     parts: str | list[str] | None = None
     template: str = "{part}/{speaker}/{chapter}/*"
     random_state: int = 0
+    absent_share: float = 0.0
+    partly_absent_share: float = 0.0
+    clean_share: float = 0.0
     audio_len: float | None = None
     ref_max_len: float | None = None
     min_len: float = 1.0
@@ -53,10 +58,18 @@ class Settings:
                 raise ValueError(f"{key}: expected more than 0, found {value}")
         if self.min_len < 0 or self.random_state < 0:
             raise ValueError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
+        shares = self.shares()
+        if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+            found = ", ".join(f"{scene}_share {share}" for scene, share in shares.items())
+            raise ValueError(f"shares: expected at least 0 each and at most 1 together, found {found}")
         if not self.snr_levels:
             raise ValueError("snr_levels: expected at least one level in dB, found none")
         if self.extension not in EXTENSIONS:
             raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
+
+    def shares(self) -> dict[str, float]:
+        """The part of the mixtures that each scene but `full` is given."""
+        return {"absent": self.absent_share, "partly_absent": self.partly_absent_share, "clean": self.clean_share}
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Settings":

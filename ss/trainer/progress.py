@@ -15,33 +15,50 @@ from ss.loss import Loss
 
 @dataclass
 class Averages:
-    """Sums over examples, of which means are made: they know their counts."""
+    """Sums over examples, of which means are made: they know their counts.
+
+    spoken: examples with an SI-SDR, the target not being silent; known: with a known speaker; inactive: with time in which the
+    target is inactive.
+    """
 
     examples: float = 0.0
     loss: float = 0.0
     si_sdr: float = 0.0
     known: float = 0.0
     correct: float = 0.0
+    spoken: float = 0.0
+    inactive: float = 0.0
+    inactive_db: float = 0.0
 
     def add(self, loss: Loss) -> None:
         """Adds a batch."""
-        examples, known = len(loss.si_sdr), ~loss.correct.isnan()
+        examples, spoken, known, inactive = len(loss.si_sdr), *(~x.isnan() for x in (loss.si_sdr, loss.correct, loss.inactive_db))
         self.examples += examples
         self.loss += loss.loss.item() * examples
-        self.si_sdr += loss.si_sdr.double().sum().item()
+        self.spoken += spoken.sum().item()
+        self.si_sdr += loss.si_sdr[spoken].double().sum().item()
         self.known += known.sum().item()
         self.correct += loss.correct[known].sum().item()
+        self.inactive += inactive.sum().item()
+        self.inactive_db += loss.inactive_db[inactive].double().sum().item()
 
     def means(self) -> dict[str, float]:
-        """Means over the examples of all processes; accuracy only where speakers were known."""
+        """Means over the examples of all processes that have such a value; those of which none has are left out."""
         values = torch.tensor(list(asdict(self).values()), dtype=torch.float64, device=distributed.device())
-        examples, loss, si_sdr, known, correct = distributed.total(values).tolist()
-        means = {"loss": loss / examples, "si_sdr": si_sdr / examples}
-        return means | ({"accuracy": correct / known} if known else {})
+        return Averages(*distributed.total(values).tolist())._means()
+
+    def _means(self) -> dict[str, float]:
+        sums = {
+            "loss": (self.loss, self.examples),
+            "si_sdr": (self.si_sdr, self.spoken),
+            "accuracy": (self.correct, self.known),
+            "inactive_db": (self.inactive_db, self.inactive),
+        }
+        return {name: total / count for name, (total, count) in sums.items() if count}
 
     def means_here(self) -> dict[str, str]:
         """For this process's progress bar."""
-        return {"loss": f"{self.loss / self.examples:.2f}", "si_sdr": f"{self.si_sdr / self.examples:.2f}"}
+        return {name: f"{mean:.2f}" for name, mean in self._means().items() if name != "accuracy"}
 
 
 @dataclass
@@ -66,7 +83,8 @@ class Progress:
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
         """The reverse of dataclasses.asdict."""
-        return cls(**{**state, "averages": Averages(**state["averages"])})
+        averages = {"spoken": state["averages"]["examples"], **state["averages"]}  # checkpoints from before it was counted
+        return cls(**{**state, "averages": Averages(**averages)})
 
     def next_epoch(self) -> None:
         """Begins another epoch."""

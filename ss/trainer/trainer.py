@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ss import checkpoint, distributed
 from ss.datasets import Batch, EvaluationBatches, TrainingBatches, Triplets, loader
-from ss.extraction import Chunking, match_level, separate
+from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import Loss
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
@@ -125,7 +125,7 @@ class Trainer:
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
             waves, logits = separate(self.model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths)
         waves = tuple(wave.float() for wave in waves)
-        return self.loss(waves, logits.float(), batch.target, batch.lengths, batch.speakers), waves[0]
+        return self.loss(waves, logits.float(), batch.target, batch.lengths, batch.speakers, batch.mixture), waves[0]
 
     def backward(self, batch: Batch, group_size: int) -> Loss:
         """Adds a batch's share of the gradient. Raises NonFiniteError for a loss that is not finite."""
@@ -225,7 +225,8 @@ class Trainer:
 
     def write_audio(self, batch: Batch, waves: torch.Tensor) -> None:
         """Hands the first validation examples to the writers."""
-        estimates = match_level(waves.cpu(), batch.mixture, batch.lengths)
+        waves = waves.to(batch.mixture.device)
+        estimates = cut(waves, batch.lengths) if self.loss.fixes_level else match_level(waves, batch.mixture, batch.lengths)
         for i in range(min(self.settings.n_audio, len(batch.names))):
             for kind, wave in (("mixed", batch.mixture), ("target", batch.target), ("pred", estimates)):
                 for writer in self.writers:
