@@ -171,19 +171,20 @@ class Sum(torch.autograd.Function):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch norm of x [B,C,T] over the frames of all processes, on GPU and CPU (torch's SyncBatchNorm knows GPUs only)."""
+    """Batch norm of x [B,C,T] or [B,C] over the frames of all processes, on GPU and CPU (torch's SyncBatchNorm knows GPUs only)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
             return super().forward(x)
         wide = x.float()  # under autocast, sums of bf16 would be far too coarse
-        count = total(wide.new_tensor(x.shape[0] * x.shape[2]))
-        mean = Sum.apply(wide.sum((0, 2))) / count
-        centred = wide - mean[:, None]
-        variance = Sum.apply(centred.square().sum((0, 2))) / count
+        others, shape = [d for d in range(x.ndim) if d != 1], (-1, *[1] * (x.ndim - 2))
+        count = total(wide.new_tensor(x.numel() // x.shape[1]))
+        mean = Sum.apply(wide.sum(others)) / count
+        centred = wide - mean.view(shape)
+        variance = Sum.apply(centred.square().sum(others)) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None] + self.bias[:, None]).to(x.dtype)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None

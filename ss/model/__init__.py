@@ -11,11 +11,13 @@ from ss.model.family import (
     SpexPlusShortSpeakerHandler,
     SpexPlusShortSpecialChannelsModel,
 )
+from ss.model.online import SpexPlusOnline
 
 __all__ = [
     "Extraction",
     "Extractor",
     "SpexPlus",
+    "SpexPlusOnline",
     "SpexPlusShort",
     "SpexPlusShortCacheModel",
     "SpexPlusShortGRUMainModel",

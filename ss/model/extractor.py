@@ -3,6 +3,7 @@
 Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, N filters, E speaker embedding, T frames of a chunk.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,31 @@ class Extraction(NamedTuple):
 
     waves: tuple[Tensor, ...]
     logits: Tensor
+
+
+class Extractor(nn.Module, ABC):
+    """What every extractor can do.
+
+    checkpointing: recompute each chunk in the backward pass instead of keeping its activations (memory for time).
+    """
+
+    checkpointing = False
+
+    @abstractmethod
+    def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """ref [B,S] (with the samples of each, where padded) -> speaker [B,E]."""
+
+    @abstractmethod
+    def init_state(self, speaker: Tensor, samples: int) -> State:
+        """The state of a new stream of this speaker [B,E], for chunks of so many samples: nested tuples, batch first."""
+
+    @abstractmethod
+    def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
+        """One chunk [B,W] -> (waves [B,W] per scale, the state after it). Changes nothing on the model."""
+
+    @abstractmethod
+    def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
+        """chunks [K,B,W] and ref [B,S] -> Extraction."""
 
 
 class Separator(nn.Module):
@@ -80,15 +106,12 @@ class Stepping(nn.Module):
         return self.decoder(masked, chunk.shape[-1]), (speaker, body)
 
 
-class Extractor(Enrolling, Stepping):
-    """Extracts the enrolled speaker from a mixture, chunk by chunk; subclasses differ in the body they compose.
+class SegmentExtractor(Enrolling, Stepping, Extractor):
+    """Extracts the enrolled speaker from segments, one by one; subclasses differ in the body they compose.
 
     n_channels: N filters per kernel; out_channels: E of the embedding; kernels: samples of each scale's window, the shortest
     first (the hop is half of it); n_speakers: classes of the speaker classifier.
-    checkpointing: recompute each chunk in the backward pass instead of keeping its activations (memory for time).
     """
-
-    checkpointing = False
 
     def __init__(
         self, n_channels: int, out_channels: int, kernels: Sequence[int], n_resnetblocks: int, n_speakers: int, body: Carried

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ss.model.carried import Cached, Carried, Chain, Gated, Scaled, SpecialChannels, State
 from ss.model.codec import SpeechDecoder, SpeechEncoder
-from ss.model.extractor import Enrolling, Extractor, Separator, Stepping
+from ss.model.extractor import Enrolling, SegmentExtractor, Separator, Stepping
 from ss.model.speaker import SpeakerEncoder
 from ss.model.tcn import RecurrentStack, Stack, TCNBlock
 
@@ -90,7 +90,7 @@ def only_channels(name: str, value: str) -> None:
         raise ValueError(f"{name}: expected 'channels', got {value!r}")
 
 
-class SpexPlusShort(Extractor):
+class SpexPlusShort(SegmentExtractor):
     """The shortest scale only; the base of the memory variants, which give another body."""
 
     def __init__(

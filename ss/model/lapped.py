@@ -1,0 +1,100 @@
+"""The filter bank of the online models: analysis windows of several lengths that all end at the same newest sample, and a
+synthesis window that reaches back over the last `synthesis` samples only.
+
+A long window resolves the harmonics of a voice; the delay of a stream is that of the short synthesis window alone (asymmetric
+windows: Mauler & Martin, 2007; dual window sizes: Wang et al., "STFT-domain neural speech enhancement with very low algorithmic
+latency", 2022). Every filter pair starts as one bin of a Fourier transform, so that a mask of ones gives the input back.
+
+Shapes: B batch, T frames, K samples of the longest window, F bins of a scale, S synthesis samples.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Spectrum(NamedTuple):
+    """Real and imaginary parts [B,T,F], the bins of all scales side by side, the last scale's at the end."""
+
+    real: Tensor
+    imag: Tensor
+
+
+def windows(kernel: int, synthesis: int, hop: int) -> tuple[Tensor, Tensor]:
+    """Analysis window [kernel] and synthesis window [synthesis] whose products, one every `hop` samples, add up to one.
+
+    The analysis window rises slowly and falls over the samples that two synthesis windows share.
+    """
+    overlap, long = synthesis - hop, kernel - synthesis + hop
+    fall = torch.cos(math.pi / 2 * (torch.arange(overlap) + 0.5) / overlap)
+    rise = torch.sin(math.pi / 2 * (torch.arange(long) + 0.5) / long)
+    analysis = torch.cat([rise, fall])
+    shared = torch.sin(math.pi / 2 * (torch.arange(overlap) + 0.5) / overlap).square()
+    wanted = torch.cat([shared, torch.ones(synthesis - 2 * overlap)]) / rise[-hop:]
+    return analysis, torch.cat([wanted, fall])
+
+
+def analysis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [kernel,F] of a windowed Fourier transform with kernel/2+1 bins, orthonormal but for the window."""
+    phase = 2 * math.pi / kernel * torch.arange(kernel)[:, None] * torch.arange(kernel // 2 + 1)
+    scale = window[:, None] / math.sqrt(kernel)
+    return phase.cos() * scale, -phase.sin() * scale
+
+
+def synthesis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
+    """The last samples of the inverse transform, windowed: [F,S] for the real and for the imaginary parts."""
+    bins, samples = torch.arange(kernel // 2 + 1)[:, None], torch.arange(kernel - len(window), kernel)
+    phase = 2 * math.pi / kernel * bins * samples
+    both_sides = torch.full((len(bins), 1), 2.0)
+    both_sides[0] = both_sides[-1] = 1.0
+    scale = both_sides * window / math.sqrt(kernel)
+    return phase.cos() * scale, -phase.sin() * scale
+
+
+class LappedEncoder(nn.Module):
+    """Frames to spectra at every scale in one matrix product; shorter windows are zero where they do not reach.
+
+    kernels: samples of the windows, the last one the longest; hop: samples between frames.
+    learnt: whether training may change the filters (inside their windows).
+    """
+
+    def __init__(self, kernels: Sequence[int], synthesis: int, hop: int, learnt: bool) -> None:
+        super().__init__()
+        self.kernels, self.hop, self.kernel = tuple(kernels), hop, kernels[-1]
+        self.bins = tuple(kernel // 2 + 1 for kernel in kernels)
+        real, imag = zip(*(analysis_basis(k, windows(k, synthesis, hop)[0]) for k in kernels), strict=True)
+        filters = torch.cat([self._aligned(scale) for scale in (*real, *imag)], 1)
+        reach = torch.cat([self._aligned(torch.ones_like(scale)) for scale in (*real, *imag)], 1)
+        self.filters = nn.Parameter(filters, requires_grad=learnt)
+        self.reach: Tensor
+        self.register_buffer("reach", reach, persistent=False)
+
+    def _aligned(self, scale: Tensor) -> Tensor:
+        """[k,F] -> [K,F], ending at the newest sample."""
+        return torch.cat([scale.new_zeros(self.kernel - len(scale), scale.shape[1]), scale])
+
+    def forward(self, samples: Tensor, hop: int | None = None) -> Spectrum:
+        """samples [B, K - hop + T*hop] -> Spectrum of T frames; `hop`: another one than the stream's."""
+        frames = samples.unfold(-1, self.kernel, hop or self.hop)
+        filters = self.filters * self.reach if self.filters.requires_grad else self.filters
+        return Spectrum(*(frames @ filters).chunk(2, -1))
+
+
+class LappedDecoder(nn.Module):
+    """Spectra of the longest scale back to samples, with carried overlap."""
+
+    def __init__(self, kernel: int, synthesis: int, hop: int) -> None:
+        super().__init__()
+        self.hop, self.overlap = hop, synthesis - hop
+        self.filters = nn.Parameter(torch.cat(synthesis_basis(kernel, windows(kernel, synthesis, hop)[1])))
+
+    def forward(self, spectrum: Spectrum, overlap: Tensor) -> tuple[Tensor, Tensor]:
+        """Spectrum [B,T,F] and the overlap [B,S-hop] of the frame before -> wave [B,T*hop], the overlap of the last frame."""
+        waves = torch.cat(spectrum, -1) @ self.filters
+        done, open_ = waves[..., : self.hop], waves[..., self.hop :]
+        earlier = torch.cat([overlap[:, None], open_[:, :-1]], 1)
+        shared = done[..., : self.overlap] + earlier
+        return torch.cat([shared, done[..., self.overlap :]], -1).flatten(1), open_[:, -1]

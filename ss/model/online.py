@@ -1,0 +1,212 @@
+"""A causal SpEx+ with memory that runs sample-exactly as a stream: the graph that is trained is the graph that goes live.
+
+Multi-scale windows that all end at the newest sample, a dilated causal TCN whose convolution tails are carried, an optional
+frame-recurrent memory in front of each stack, one mask, and a decoder with carried overlap. A whole utterance is one parallel
+pass through the very same layers from the zero state.
+
+Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, T frames, C channels, E speaker embedding,
+D conditions (a gain and an offset per channel and stack).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ss.distributed import BatchNorm
+from ss.model.carried import Carried, Chain, State
+from ss.model.extractor import Extraction, Extractor
+from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
+from ss.model.recurrence import GRU, LinearRecurrence
+from ss.model.speaker import SpeakerEncoder
+
+MEMORIES = {"gru": GRU, "linear": LinearRecurrence}
+FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
+
+
+class Norm(BatchNorm):
+    """Batch norm of x [B,T,C]: in a stream a constant scale and offset, which the export folds into the product beside it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).view(x.shape)
+
+
+class Conditioning(Carried):
+    """Tells the frames who the target speaker is: a gain and an offset per channel (FiLM, Perez et al., 2018).
+
+    place: which of the stacks this is; the speaker [B,D] holds the conditions of all of them.
+    """
+
+    def __init__(self, channels: int, place: int) -> None:
+        super().__init__()
+        self.begin, self.middle, self.end = (channels * (2 * place + i) for i in range(3))
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return ()
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        gain, offset = speaker[:, None, self.begin : self.middle], speaker[:, None, self.middle : self.end]
+        return torch.addcmul(offset, x, gain), state
+
+
+class DilatedBlock(Carried):
+    """x + two products with a ReLU between; the first sees `taps` frames, `dilation` apart, that end at the newest.
+
+    Carries: the tail of its input [B,(taps-1)*dilation,C]. Dense instead of depthwise: two matrix products are what a CPU does
+    fastest, for a whole utterance as for two frames.
+    """
+
+    def __init__(self, channels: int, hidden: int, taps: int, dilation: int) -> None:
+        super().__init__()
+        self.taps, self.dilation, self.channels = taps, dilation, channels
+        self.conv, self.norm = nn.Linear(taps * channels, hidden, bias=False), Norm(hidden)
+        self.output = nn.Linear(hidden, channels)
+        with torch.no_grad():
+            self.output.weight.mul_(0.5)  # a residual path that starts as the main one
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return self.zeros(batch, (self.taps - 1) * self.dilation, self.channels)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        frames, longer = x.shape[1], torch.cat([state, x], 1)
+        past = [longer[:, tap * self.dilation :][:, :frames] for tap in range(self.taps - 1)]
+        y = self.norm(self.conv(torch.cat([*past, x], -1))).relu()
+        return x + self.output(y), longer[:, frames:]
+
+
+def stack(channels: int, hidden: int, taps: int, n_blocks: int, memory: str, place: int) -> Chain:
+    """Conditioning, memory, and blocks of dilation 1, 2, 4, ..."""
+    memories = [] if memory == "none" else [MEMORIES[memory](channels)]
+    blocks = (DilatedBlock(channels, hidden, taps, 2**i) for i in range(n_blocks))
+    return Chain([Conditioning(channels, place), *memories, *blocks])
+
+
+class SpexPlusOnline(Extractor):
+    """A causal SpEx+ (Ge et al., 2020) for live streams: `step` takes any number of hops, `forward` is the same in one pass.
+
+    kernels: samples of the analysis windows, the longest last (that one is masked); synthesis_kernel: samples that a frame gives
+    back, between one and two hops; hop: samples between frames; n_channels, hidden_channels: of the TCN; out_channels: E;
+    taps: frames that a block's convolution sees; memory: none, gru or linear; lookahead: frames that a mask may wait for;
+    learnt_encoder: whether training changes the analysis filters.
+
+    delay: samples by which what `step` gives lags what it takes. latency: an output sample depends on input samples that are at
+    most latency - 1 later than itself.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        kernels: Sequence[int],
+        synthesis_kernel: int,
+        hop: int,
+        n_resnetblocks: int,
+        n_speakers: int,
+        n_stacked_tcnblocks: int,
+        n_tcnblocks: int,
+        taps: int = 2,
+        memory: str = "linear",
+        lookahead: int = 0,
+        learnt_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        check(kernels, synthesis_kernel, hop, memory)
+        self.hop, self.lookahead = hop, lookahead
+        self.delay = synthesis_kernel - hop + lookahead * hop
+        self.latency = synthesis_kernel + lookahead * hop
+        self.encoder = LappedEncoder(kernels, synthesis_kernel, hop, learnt_encoder)
+        self.decoder = LappedDecoder(kernels[-1], synthesis_kernel, hop)
+        features, self.masked = sum(self.encoder.bins), self.encoder.bins[-1]
+        self.norm, self.conv1 = Norm(features), nn.Linear(features, n_channels)
+        self.speaker_encoder = SpeakerEncoder(features, n_channels, out_channels, n_resnetblocks)
+        self.classifier = nn.Linear(out_channels, n_speakers)
+        self.conditions = nn.Linear(out_channels, 2 * n_channels * n_stacked_tcnblocks)
+        self.body = Chain(
+            stack(n_channels, hidden_channels, taps, n_tcnblocks, memory, place) for place in range(n_stacked_tcnblocks)
+        )
+        self.mask = nn.Linear(n_channels, self.masked)
+        start(self.conditions, self.mask, n_channels)
+
+    def features(self, spectrum: Spectrum) -> Tensor:
+        """Log power of every bin: [B,T,F] of all scales."""
+        return (spectrum.real.square() + spectrum.imag.square() + FLOOR).log()
+
+    def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """ref [B,S] -> speaker [B,E]; lengths [B]: the samples of each where shorter ones are padded.
+
+        Raises ValueError for an enrolment that does not fill one frame of the speaker encoder.
+        """
+        kernel, hop = self.encoder.kernel, 2 * self.hop  # a voice does not need every frame
+        shortest = ref.shape[-1] if lengths is None else int(lengths.min())
+        needed = (self.speaker_encoder.stride - 1) * hop + kernel
+        if shortest < needed:
+            raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
+        n_frames = None if lengths is None else (lengths - kernel) // hop + 1
+        return self.speaker_encoder(self.features(self.encoder(ref, hop)).transpose(1, 2), n_frames)
+
+    def init_state(self, speaker: Tensor, samples: int = 0) -> State:
+        """The state of a new stream of this speaker [B,E]; `samples` is for models over chunks of one length and not used here.
+
+        (conditions [B,D], input history [B,K-hop], spectra ahead (two of [B,lookahead,F]), TCN and memories, overlap [B,S-hop]).
+        """
+        batch = len(speaker)
+        history = speaker.new_zeros(batch, self.encoder.kernel - self.hop)
+        ahead = Spectrum(*(speaker.new_zeros(batch, self.lookahead, self.masked) for _ in range(2)))
+        overlap = speaker.new_zeros(batch, self.decoder.overlap)
+        return self.conditions(speaker), history, ahead, self.body.init_state(batch, 0), overlap
+
+    def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
+        """chunk [B,n*hop], any n >= 1 -> (the estimate [B,n*hop] of the input `delay` samples earlier,), the state after it.
+
+        Changes nothing on the model. Raises ValueError for a chunk that is no number of whole hops.
+        """
+        if chunk.shape[-1] % self.hop or not chunk.shape[-1]:
+            raise ValueError(f"expected a chunk of whole hops of {self.hop} samples, got {chunk.shape[-1]} samples")
+        conditions, history, ahead, body, overlap = state
+        heard = torch.cat([history, chunk], -1)
+        spectrum = self.encoder(heard)
+        y, body = self.body(self.conv1(self.norm(self.features(spectrum))), conditions, body)
+        now, ahead = self.queued(spectrum, ahead)
+        mask = self.mask(y).sigmoid()
+        wave, overlap = self.decoder(Spectrum(now.real * mask, now.imag * mask), overlap)
+        return (wave,), (conditions, heard[:, chunk.shape[-1] :], ahead, body, overlap)
+
+    def queued(self, spectrum: Spectrum, ahead: Spectrum) -> tuple[Spectrum, Spectrum]:
+        """The masked scale `lookahead` frames late, and what waits."""
+        newest = [part[..., -self.masked :] for part in spectrum]
+        if not self.lookahead:
+            return Spectrum(*newest), ahead
+        queue = [torch.cat(pair, 1) for pair in zip(ahead, newest, strict=True)]
+        return Spectrum(*(q[:, : -self.lookahead] for q in queue)), Spectrum(*(q[:, -self.lookahead :] for q in queue))
+
+    def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
+        """chunks [K,B,W] of one signal, in order, and ref [B,S] -> Extraction aligned with the input; one parallel pass."""
+        n_chunks, batch, samples = chunks.shape
+        speaker = self.enroll(ref, ref_lengths)
+        whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
+        waiting = self.delay + -(whole.shape[-1] + self.delay) % self.hop
+        (wave,), _ = self.step(F.pad(whole, (0, waiting)), self.init_state(speaker))
+        aligned = wave[:, self.delay :][:, : whole.shape[-1]]
+        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), self.classifier(speaker))
+
+
+def check(kernels: Sequence[int], synthesis: int, hop: int, memory: str) -> None:
+    """Raises ValueError for sizes that fit no stream."""
+    if memory != "none" and memory not in MEMORIES:
+        raise ValueError(f"memory: expected none, {' or '.join(MEMORIES)}, got {memory!r}")
+    if not hop <= synthesis <= 2 * hop:
+        raise ValueError(f"synthesis_kernel: expected between one and two hops ({hop} to {2 * hop}), got {synthesis}")
+    if list(kernels) != sorted(kernels) or kernels[0] < synthesis or any(kernel % 2 for kernel in kernels):
+        raise ValueError(f"kernels: expected even numbers of at least synthesis_kernel, the longest last, got {list(kernels)}")
+
+
+@torch.no_grad()
+def start(conditions: nn.Linear, mask: nn.Linear, channels: int) -> None:
+    """Gains near one, masks alike for all bins: training starts from the mixture, nearly as it is."""
+    conditions.weight.mul_(0.3)
+    conditions.bias.zero_()
+    conditions.bias.view(-1, 2, channels)[:, 0] = 1
+    mask.weight.mul_(0.1)
+    mask.bias.fill_(1)

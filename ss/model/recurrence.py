@@ -1,0 +1,88 @@
+"""Frame-recurrent memories for the online models: what a stream remembers beyond the reach of its convolutions.
+
+Shapes: B batch, T frames, C channels. Frames come before channels here: x [B,T,C].
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ss.model.carried import Carried, State
+
+
+class GRU(Carried):
+    """x + a gated recurrent unit over frames (Cho et al., 2014). Carries: its hidden vector [B,C]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gru, self.channels = nn.GRU(channels, channels, batch_first=True), channels
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return self.zeros(batch, self.channels)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        y, last = self.gru(x, state[None])
+        return x + y, last[0]
+
+
+class LinearRecurrence(Carried):
+    """x + a gated linear recurrence over frames: h = a * h + (1 - a) * v, with a and v from the frame alone.
+
+    As nothing but products and sums connects the frames, a whole utterance takes one matrix product and one light pass
+    (minimal GRU: Feng et al., "Were RNNs all we needed?", 2024). Carries: h [B,C].
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.inputs, self.output = nn.Linear(channels, 2 * channels), nn.Linear(channels, channels)
+        nn.init.uniform_(self.inputs.bias[:channels], 1, 4)  # memories of 4 to 55 frames to start with
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return self.zeros(batch, self.channels)
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        gate, value = self.inputs(x).chunk(2, -1)
+        h = unrolled(gate, value, state) if torch.onnx.is_in_onnx_export() else recurrence(gate, value, state)
+        return x + self.output(h), h[:, -1]
+
+
+def recurrence(gate: Tensor, value: Tensor, first: Tensor) -> Tensor:
+    """gate before its sigmoid and value [B,T,C], the state before [B,C] -> h [B,T,C]."""
+    keep = gate.sigmoid().transpose(0, 1).contiguous()
+    return _Recurrence.apply(keep, (1 - keep) * value.transpose(0, 1), first.to(keep.dtype)).transpose(0, 1)
+
+
+def unrolled(gate: Tensor, value: Tensor, first: Tensor) -> Tensor:
+    """The same without a loop, for a graph that takes any number of frames; meant for a few, as its cost grows with T squared.
+
+    h[t] is the sum over s <= t of (1 - a[s]) v[s] times the product of a after s; products are sums of logarithms.
+    """
+    decay = nn.functional.logsigmoid(gate).cumsum(1)
+    between = decay[:, :, None] - decay[:, None]  # [B,T,T,C]: from s (third) to t (second)
+    past = torch.tril(torch.ones_like(between[..., 0]))[..., None]
+    weights = torch.where(past > 0, between, torch.full_like(between, -torch.inf)).exp()
+    new = (1 - gate.sigmoid()) * value
+    return (weights * new[:, None]).sum(2) + decay.exp() * first[:, None]
+
+
+class _Recurrence(torch.autograd.Function):
+    """h[t] = a[t] h[t-1] + b[t], frames first [T,B,C]: one light operation a frame, its gradient the same backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, first: Tensor) -> Tensor:
+        h, last = torch.empty_like(b), first
+        for t in range(len(a)):
+            last = torch.addcmul(b[t], a[t], last, out=h[t])
+        ctx.save_for_backward(a, h, first)
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, h, first = ctx.saved_tensors
+        total = grads[0].clone()
+        for t in range(len(a) - 1, 0, -1):
+            total[t - 1].addcmul_(a[t], total[t])
+        before = torch.cat([first[None], h[:-1]])
+        return total * before, total, a[0] * total[0]
