@@ -3,7 +3,8 @@ synthesis window that reaches back over the last `synthesis` samples only.
 
 A long window resolves the harmonics of a voice; the delay of a stream is that of the short synthesis window alone (asymmetric
 windows: Mauler & Martin, 2007; dual window sizes: Wang et al., "STFT-domain neural speech enhancement with very low algorithmic
-latency", 2022). Every filter pair starts as one bin of a Fourier transform, so that a mask of ones gives the input back.
+latency", 2022). Analysis is a Fourier transform of each window; synthesis is learnt and starts as its inverse, so that a mask of
+ones gives the input back.
 
 Shapes: B batch, T frames, K samples of the longest window, F bins of a scale, S synthesis samples.
 """
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Spectrum(NamedTuple):
@@ -38,16 +40,15 @@ def windows(kernel: int, synthesis: int, hop: int) -> tuple[Tensor, Tensor]:
 
 
 def analysis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [kernel,F] of a windowed Fourier transform with kernel/2+1 bins, orthonormal but for the window."""
-    phase = 2 * math.pi / kernel * torch.arange(kernel)[:, None] * torch.arange(kernel // 2 + 1)
-    scale = window[:, None] / math.sqrt(kernel)
-    return phase.cos() * scale, -phase.sin() * scale
+    """Cosines and sines [kernel,F] of a windowed Fourier transform with kernel/2+1 bins."""
+    phase = 2 * math.pi / kernel * (torch.arange(kernel)[:, None] * torch.arange(kernel // 2 + 1) % kernel)
+    return phase.cos() * window[:, None], -phase.sin() * window[:, None]
 
 
 def synthesis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
     """The last samples of the inverse transform, windowed: [F,S] for the real and for the imaginary parts."""
     bins, samples = torch.arange(kernel // 2 + 1)[:, None], torch.arange(kernel - len(window), kernel)
-    phase = 2 * math.pi / kernel * bins * samples
+    phase = 2 * math.pi / kernel * (bins * samples % kernel)  # small angles keep their precision
     both_sides = torch.full((len(bins), 1), 2.0)
     both_sides[0] = both_sides[-1] = 1.0
     scale = both_sides * window / math.sqrt(kernel)
@@ -55,32 +56,31 @@ def synthesis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LappedEncoder(nn.Module):
-    """Frames to spectra at every scale in one matrix product; shorter windows are zero where they do not reach.
+    """Frames to spectra at every scale; a shorter window hears the newest part of a frame.
 
-    kernels: samples of the windows, the last one the longest; hop: samples between frames.
-    learnt: whether training may change the filters (inside their windows).
+    kernels: samples of the windows, the longest last; hop: samples between frames. The filters are fixed: as a fast Fourier
+    transform they take a small part of a training step, as one matrix product (`filters`) they are one operator in a stream.
     """
 
-    def __init__(self, kernels: Sequence[int], synthesis: int, hop: int, learnt: bool) -> None:
+    def __init__(self, kernels: Sequence[int], synthesis: int, hop: int) -> None:
         super().__init__()
         self.kernels, self.hop, self.kernel = tuple(kernels), hop, kernels[-1]
         self.bins = tuple(kernel // 2 + 1 for kernel in kernels)
-        real, imag = zip(*(analysis_basis(k, windows(k, synthesis, hop)[0]) for k in kernels), strict=True)
-        filters = torch.cat([self._aligned(scale) for scale in (*real, *imag)], 1)
-        reach = torch.cat([self._aligned(torch.ones_like(scale)) for scale in (*real, *imag)], 1)
-        self.filters = nn.Parameter(filters, requires_grad=learnt)
-        self.reach: Tensor
-        self.register_buffer("reach", reach, persistent=False)
+        for number, kernel in enumerate(kernels):
+            self.register_buffer(f"window{number}", windows(kernel, synthesis, hop)[0] / math.sqrt(kernel), persistent=False)
 
-    def _aligned(self, scale: Tensor) -> Tensor:
-        """[k,F] -> [K,F], ending at the newest sample."""
-        return torch.cat([scale.new_zeros(self.kernel - len(scale), scale.shape[1]), scale])
+    def filters(self) -> Tensor:
+        """The same as a matrix [K,2F] that gives the real, then the imaginary parts of all scales of a frame [K]."""
+        scales = [Spectrum(*analysis_basis(k, self.get_buffer(f"window{i}").cpu())) for i, k in enumerate(self.kernels)]
+        parts = [*(scale.real for scale in scales), *(scale.imag for scale in scales)]
+        return torch.cat([F.pad(part, (0, 0, self.kernel - len(part), 0)) for part in parts], 1)
 
     def forward(self, samples: Tensor, hop: int | None = None) -> Spectrum:
         """samples [B, K - hop + T*hop] -> Spectrum of T frames; `hop`: another one than the stream's."""
         frames = samples.unfold(-1, self.kernel, hop or self.hop)
-        filters = self.filters * self.reach if self.filters.requires_grad else self.filters
-        return Spectrum(*(frames @ filters).chunk(2, -1))
+        windowed = (frames[..., -k:] * self.get_buffer(f"window{i}") for i, k in enumerate(self.kernels))
+        spectra = torch.cat([torch.fft.rfft(x.float()) for x in windowed], -1)
+        return Spectrum(spectra.real, spectra.imag)
 
 
 class LappedDecoder(nn.Module):

@@ -87,8 +87,7 @@ class SpexPlusOnline(Extractor):
 
     kernels: samples of the analysis windows, the longest last (that one is masked); synthesis_kernel: samples that a frame gives
     back, between one and two hops; hop: samples between frames; n_channels, hidden_channels: of the TCN; out_channels: E;
-    taps: frames that a block's convolution sees; memory: none, gru or linear; lookahead: frames that a mask may wait for;
-    learnt_encoder: whether training changes the analysis filters.
+    taps: frames that a block's convolution sees; memory: none, gru or linear; lookahead: frames that a mask may wait for.
 
     delay: samples by which what `step` gives lags what it takes. latency: an output sample depends on input samples that are at
     most latency - 1 later than itself.
@@ -109,14 +108,13 @@ class SpexPlusOnline(Extractor):
         taps: int = 2,
         memory: str = "linear",
         lookahead: int = 0,
-        learnt_encoder: bool = False,
     ) -> None:
         super().__init__()
         check(kernels, synthesis_kernel, hop, memory)
         self.hop, self.lookahead = hop, lookahead
         self.delay = synthesis_kernel - hop + lookahead * hop
         self.latency = synthesis_kernel + lookahead * hop
-        self.encoder = LappedEncoder(kernels, synthesis_kernel, hop, learnt_encoder)
+        self.encoder = LappedEncoder(kernels, synthesis_kernel, hop)
         self.decoder = LappedDecoder(kernels[-1], synthesis_kernel, hop)
         features, self.masked = sum(self.encoder.bins), self.encoder.bins[-1]
         self.norm, self.conv1 = Norm(features), nn.Linear(features, n_channels)
