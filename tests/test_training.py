@@ -48,7 +48,14 @@ def assert_same_run(a: Path, b: Path) -> None:
 def long_training(triplets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """Overrides of a run of 3 epochs of 8 steps that saves at every step, and the folder of such a run done in one go."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    more = ["trainer.epochs=3", "trainer.batch_size=1", "trainer.accumulate=1", "trainer.save_minutes=0", "writer=none"]
+    more = [
+        "trainer.epochs=3",
+        "trainer.average=0.9",
+        "trainer.batch_size=1",
+        "trainer.accumulate=1",
+        "trainer.save_minutes=0",
+        "writer=none",
+    ]
     run(*SCRIPT, *training(triplets, run_dir), *more)
     return more, run_dir
 
@@ -187,6 +194,33 @@ def test_begins_from_another_checkpoint(trained: Path, triplets: Path, tmp_path:
     before, after = load_extractor(trained / "best.pth"), load_extractor(tmp_path / "run" / "best.pth")
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert torch.equal(old, new), name
+
+
+def test_the_mean_of_the_weights_is_what_is_kept(triplets: Path, tmp_path: Path) -> None:
+    more = [
+        "optimizer._target_=torch.optim.SGD",
+        "optimizer.lr=0.01",
+        "trainer.accumulate=1",
+        "trainer.batch_size=8",
+        "writer=none",
+    ]
+    for name, epochs in (("one", 1), ("two", 2), ("mean", 2)):  # an epoch is one step here
+        average = ["trainer.average=0.75"] if name == "mean" else []
+        run(
+            *SCRIPT,
+            *training(triplets, tmp_path / name),
+            *more,
+            *average,
+            f"trainer.epochs={epochs}",
+            "trainer.save_period=1",
+            "writer=none",
+        )
+    key = "decoder.scales.0.weight"
+    one, two = (read_checkpoint(tmp_path / name / "last.pth")["model"][key] for name in ("one", "two"))
+    mean = read_checkpoint(tmp_path / "mean" / "epoch-2.pth")["model"][key]
+    assert not torch.equal(one, two)
+    torch.testing.assert_close(mean, 0.75 * one + 0.25 * two)
+    assert torch.equal(read_checkpoint(tmp_path / "mean" / "last.pth")["model"][key], two)
 
 
 def test_wandb_offline_without_a_log_in(triplets: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ss import checkpoint, distributed
@@ -64,6 +65,9 @@ class Trainer:
         self.valid_loader = loader(
             valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.num_workers
         )
+        self.average = None
+        if settings.average is not None:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
         self.optimizer = optimizer(self.model.parameters())
         self.steps_per_epoch = -(-len(self.batches) // settings.accumulate)
         self.scheduler = scheduler(self.optimizer, settings.epochs * self.steps_per_epoch)
@@ -74,13 +78,15 @@ class Trainer:
         self.stop = Stop(settings.max_minutes)
 
     def fit(self) -> bool:
-        """Trains to the end, or until asked to stop. Returns whether it got to the end."""
+        """Trains to the end, or until asked to stop (one step at least). Returns whether it got to the end."""
         with self.stop.listening():
-            while not self.finished() and not self.stop.asked():
-                if self.train_epoch():
-                    self.commit(self.evaluate())
-                else:
+            while not self.finished():
+                if not self.train_epoch():
                     self.halt()
+                    break
+                self.commit(self.evaluate())
+                if self.stop.asked():
+                    break
         for writer in self.writers:
             writer.close()
         return self.finished()
@@ -119,17 +125,21 @@ class Trainer:
         """A progress bar, shown by the main process."""
         return tqdm(batches, name, total, initial=initial, disable=not distributed.is_main(), mininterval=0.5)
 
-    def forward(self, batch: Batch) -> tuple[Loss, torch.Tensor]:
+    def trained(self) -> nn.Module:
+        """The model whose weights are the result: the averaged one where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Loss, torch.Tensor]:
         """The loss of a batch, and the first scale's waves [B,S]."""
         precision = PRECISIONS[self.settings.precision]
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
-            waves, logits = separate(self.model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths)
+            waves, logits = separate(model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths)
         waves = tuple(wave.float() for wave in waves)
         return self.loss(waves, logits.float(), batch.target, batch.lengths, batch.speakers, batch.mixture), waves[0]
 
     def backward(self, batch: Batch, group_size: int) -> Loss:
         """Adds a batch's share of the gradient. Raises NonFiniteError for a loss that is not finite."""
-        loss, _ = self.forward(batch)
+        loss, _ = self.forward(self.model, batch)
         if not torch.isfinite(loss.loss):
             raise NonFiniteError(self.non_finite("loss", loss.loss.item(), batch.names))
         self.scaler.scale(loss.loss / group_size).backward()
@@ -148,6 +158,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.progress.step += 1
         if self.settings.step_scheduler and self.scheduler is not None:
             self.scheduler.step()
@@ -162,10 +174,9 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Means over the validation examples, each exactly once."""
-        self.model.eval()
-        averages = Averages()
+        model, averages = self.trained().eval(), Averages()
         for number, batch in enumerate(self.bar(self.valid_loader, "valid", len(self.valid_loader))):
-            loss, waves = self.forward(batch.to(self.device))
+            loss, waves = self.forward(model, batch.to(self.device))
             averages.add(loss)
             if number == 0:
                 self.write_audio(batch, waves)
@@ -236,7 +247,8 @@ class Trainer:
         """Writes a checkpoint: of a finished row with the weights only, else with all that a resumed run needs."""
         if distributed.is_main():
             more = {"trainer": self.state_dict()} if row is None else {"row": row}
-            content = {"model": self.model.state_dict(), "config": self.config, "speakers": self.speakers}
+            model = self.model if row is None else self.trained()
+            content = {"model": model.state_dict(), "config": self.config, "speakers": self.speakers}
             checkpoint.save(self.run_dir / name, {**content, **more})
         distributed.barrier()
 
@@ -247,6 +259,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "random": torch.get_rng_state(),
         }
 
@@ -257,6 +270,8 @@ class Trainer:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and state.get("average") is not None:
+            self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
         self.progress = Progress.restored(state["progress"])
         if not distributed.is_main():
