@@ -42,6 +42,8 @@ BRIEF: dict[str, Any] = {
     "n_chunks": 4,
     "n_enrolments": 3,
     "n_warmup": 1,
+    "live_seconds": 0.5,
+    "session_minutes": 0.05,
 }
 
 
@@ -111,6 +113,9 @@ def test_peak_memory_is_what_was_held_at_most() -> None:
         ({"model": None}, "expected a model or a checkpoint"),
         ({"threads": 0}, "threads: expected more than 0, got 0"),
         ({"chunks": 3}, "got chunks"),
+        ({"session_minutes": 0}, "session_minutes: expected more than 0, got 0"),
+        ({"chunk_ms": []}, "chunk_ms: expected chunks of at least a sample, got \\[\\]"),
+        ({"chunk_ms": [10, 0.1]}, "chunk_ms: expected chunks of at least a sample, got \\[10, 0.1\\]"),
         ({"devices": ["tpu"]}, "devices: expected some of .*'cpu'.*, got 'tpu'"),
         ({"model": {"_target_": "os.system"}}, "expected a _target_ in ss.model"),
     ],
@@ -152,7 +157,16 @@ def test_a_checkpoint_offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_the_real_command_with_overrides(tmp_path: Path) -> None:
     sizes = [f"model.{key}={value}" for key, value in TINY.items()]
     script = "./measure_weight_and_time/measure_weight_and_time.py"
-    brief = ["model.memory_size=2", "n_chunks=6", "n_enrolments=2", "threads=2", "devices=[cpu]", f"out_folder={tmp_path}"]
+    brief = [
+        "model.memory_size=2",
+        "n_chunks=6",
+        "n_enrolments=2",
+        "live_seconds=1.5",
+        "session_minutes=0.1",
+        "threads=2",
+        "devices=[cpu]",
+        f"out_folder={tmp_path}",
+    ]
     command = [sys.executable, script, "-cp", "./configs/", "-cn", "spexplusshort_gru", *sizes, *brief]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -170,13 +184,14 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("settings", "training_step"))
+    "name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("settings", "training_step", "family"))
 )
 def test_configs(name: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base=None):
         settings = Settings.of(plain(compose(name)))
     stream, _ = parts(settings)
-    others = {"spexplus": ("utterance", 80000, 80000), "mini": ("chunk", 8000, 8000)}
+    whole = ("utterance", 80000, 80000)
+    others = {"spexplus": whole, "spexplus_online": whole, "mini": ("chunk", 8000, 8000)}
     assert stream[:3] == others.get(name, ("chunk", 4800, 2400))
     assert settings.out_folder == f"runs/{name}/measure"
     assert settings.model is not None

@@ -1,11 +1,12 @@
 """The most memory that a process needed, measured by the operating system (CPU) or torch's allocator (GPU)."""
 
-import sys
 from pathlib import Path
 
 import torch
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from ss.measure.alone import resident
+
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
@@ -17,7 +18,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.before = 0 if device.type == "cuda" else _resident("VmRSS")
+        self.before = 0 if device.type == "cuda" else resident("VmRSS")
 
     def restart(self) -> None:
         """Forgets the peak so far."""
@@ -30,14 +31,4 @@ class PeakMemory:
         """Bytes."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return _resident("VmHWM") - self.before
-
-
-def _resident(field: str) -> int:
-    """Bytes of resident memory now (VmRSS) or at most so far (VmHWM); without Linux's /proc, at most so far for both."""
-    if _STATUS.exists():
-        kibibytes = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:")).split()[1]
-        return int(kibibytes) * 1024
-    import resource  # not on every system
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resident("VmHWM") - self.before

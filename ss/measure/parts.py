@@ -6,21 +6,26 @@ Shapes: S samples of what one call takes in, W samples of a chunk, E speaker emb
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ss.checkpoint import build, load_extractor
 from ss.measure.memory import PeakMemory
-from ss.model import Extractor
+from ss.model import Extractor, SpexPlusOnline
 from ss.streamer import Streamer
 
 Call = Callable[[Tensor], Tensor]
+POSITIVE = (
+    *("threads", "sample_rate", "utterance_seconds", "enrolment_seconds", "n_chunks", "n_enrolments"),
+    *("live_seconds", "session_minutes"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Settings:
     model: what to build, with random weights. checkpoint: a file whose model is taken instead. streamer: a Streamer, or Whole.
     devices: such as [cpu, cuda:0]; None is the CPU, and the GPU where there is one. threads: on a CPU.
     utterance_seconds, enrolment_seconds: how much audio goes in at once. n_chunks (or utterances), n_enrolments: calls that are
-    timed, after n_warmup that are not. out_folder: where `measurement.json` goes.
+    timed, after n_warmup that are not. chunk_ms, live_seconds: sizes of the chunks that a live stream is given, and how much audio
+    of each; session_minutes: of audio in the long session. out_folder: where `measurement.json` goes.
     Raises ValueError for a key that is none of these and for a value out of range.
     """
 
@@ -46,11 +52,16 @@ class Settings:
     n_chunks: int = 100
     n_enrolments: int = 20
     n_warmup: int = 5
+    chunk_ms: list[float] = field(default_factory=lambda: [5, 10, 20, 40, 150])
+    live_seconds: float = 20
+    session_minutes: float = 1
 
     def __post_init__(self) -> None:
-        for key in ("threads", "sample_rate", "utterance_seconds", "enrolment_seconds", "n_chunks", "n_enrolments"):
+        for key in POSITIVE:
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key}: expected more than 0, got {getattr(self, key)}")
+        if not self.chunk_ms or min(map(self.samples, (ms / 1000 for ms in self.chunk_ms))) < 1:
+            raise ValueError(f"chunk_ms: expected chunks of at least a sample, got {list(self.chunk_ms)}")
         if self.model is None and self.checkpoint is None:
             raise ValueError("expected a model or a checkpoint, got neither")
 
@@ -58,10 +69,14 @@ class Settings:
     def of(cls, config: dict[str, Any]) -> "Settings":
         """The settings of a config, of which `n_gpu` and `n_processes` are the launcher's business."""
         own = {key: value for key, value in config.items() if key not in ("n_gpu", "n_processes")}
-        unknown = set(own) - {field.name for field in fields(cls)}
+        unknown = set(own) - {known.name for known in fields(cls)}
         if unknown:
             raise ValueError(f"expected no other keys than those of settings.yaml, got {', '.join(sorted(unknown))}")
         return cls(**own)
+
+    def samples(self, seconds: float) -> int:
+        """So many seconds, in samples."""
+        return round(seconds * self.sample_rate)
 
     def load(self, device: torch.device | str = "cpu") -> Extractor:
         """The extractor in eval mode: the checkpoint's, or the model with the same random weights every time."""
@@ -87,7 +102,7 @@ class Part(NamedTuple):
 def parts(settings: Settings) -> tuple[Part, Part]:
     """The stream, in chunks or as whole utterances, and the enrolment."""
     streamer = instantiate(settings.streamer)
-    whole, enrolment = (round(s * settings.sample_rate) for s in (settings.utterance_seconds, settings.enrolment_seconds))
+    whole, enrolment = settings.samples(settings.utterance_seconds), settings.samples(settings.enrolment_seconds)
     if isinstance(streamer, Streamer):
         stream = Part("chunk", streamer.window, streamer.step, settings.n_chunks)
     else:
@@ -101,7 +116,8 @@ def call_of(part: Part, model: Extractor, speaker: Tensor) -> Call:
         return model.enroll
     state = model.init_state(speaker, part.samples)
     if part.name == "utterance":
-        return lambda utterance: model.step(utterance, state)[0][0]
+        missing = -part.samples % model.hop if isinstance(model, SpexPlusOnline) else 0
+        return lambda utterance: model.step(F.pad(utterance, (0, missing)), state)[0][0]
 
     def step(chunk: Tensor) -> Tensor:
         nonlocal state
