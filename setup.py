@@ -17,12 +17,14 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
     packages=find_packages(include=["ss", "ss.*"]),
-    install_requires=["numpy>=1.26", "soundfile>=0.13", "soxr>=0.5"],
+    install_requires=["numpy>=1.26", "onnxruntime>=1.17", "soundfile>=0.13", "soxr>=0.5"],
     extras_require={
         "train": train,
+        "live": ["sounddevice>=0.4.6"],
         "pesq": ["pesq>=0.0.4"],
         "wandb": ["wandb>=0.17"],
         "demo": ["espeakng-loader>=0.2.4"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
     },
+    entry_points={"console_scripts": ["ss-live = ss.runtime.live:main"]},
 )

@@ -103,11 +103,17 @@ def test_training(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["testing", "inferencing"])
 def test_testing_and_inferencing(folder: str) -> None:
-    for name in primaries(folder):
+    for name in set(primaries(folder)) - {"export"}:
         config = composed(ROOT / folder / "configs", name)
         assert issubclass(get_class(config["inferencer"]), Inferencer)
         assert config["checkpoint"] == f"runs/{name}/best.pth"
         assert name in primaries("training")
+
+
+def test_export() -> None:
+    config = composed(ROOT / "inferencing" / "configs", "export")
+    assert config["checkpoint"] == "runs/spexplus_online/best.pth"
+    assert config["folder"] == "runs/spexplus_online/exported"
 
 
 @pytest.mark.parametrize("name", ["train", "dev", "test"])

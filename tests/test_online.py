@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ss.distributed import BatchNorm
 from ss.model import SpexPlusOnline
 from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
-from ss.model.recurrence import recurrence, unrolled
+from ss.model.recurrence import recurrence
 
 SIZES: dict[str, Any] = {
     "n_channels": 16,
@@ -169,7 +169,6 @@ def test_the_recurrence_is_its_formula_with_the_right_gradient() -> None:
         h = keep * h + (1 - keep) * value[:, t]
         expected.append(h)
     torch.testing.assert_close(recurrence(gate, value, first), torch.stack(expected, 1))
-    torch.testing.assert_close(unrolled(gate, value, first), torch.stack(expected, 1))
     assert torch.autograd.gradcheck(recurrence, (gate, value, first))
 
 

@@ -1,9 +1,12 @@
 """The package as it is installed: public names, what is imported with what, and one version."""
 
 import importlib
+import re
+import shutil
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PathDistribution, version
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -12,7 +15,7 @@ import ss
 
 PUBLIC = {
     "ss.model": "SpexPlus SpexPlusShort SpexPlusShortRNN SpexPlusShortGRUModel SpexPlusShortCacheModel "
-    "SpexPlusShortSpecialChannelsModel SpexPlusShortSpeakerHandler SpexPlusShortGRUMainModel",
+    "SpexPlusShortSpecialChannelsModel SpexPlusShortSpeakerHandler SpexPlusShortGRUMainModel SpexPlusOnline",
     "ss.loss": "SpexPlusLoss SpexPlusShortLoss",
     "ss.metric": "ACC SNR SISDR STOI PESQ CompositeMetric",
     "ss.streamer": "Streamer",
@@ -21,6 +24,8 @@ PUBLIC = {
     "ss.datasets": "Triplets make_filenames loader",
     "ss.utils": "load_predecessor_checkpoint",
     "ss.wandb": "Wandb",
+    "ss.export": "export",
+    "ss.runtime": "Extractor Stream BatchStream Conditions",
 }
 
 
@@ -34,6 +39,31 @@ def test_public_names(module: str) -> None:
 def test_what_needs_no_torch_imports_none(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("module", ["ss.runtime", "ss.runtime.live"])
+def test_the_runtime_imports_little(module: str) -> None:
+    heavy = ["torch", "hydra", "omegaconf", "wandb", "scipy", "matplotlib", "onnx", "tqdm", "sounddevice"]
+    code = f"import sys, {module}; sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_pip_installs(tmp_path: Path) -> None:
+    """`pip install .` takes four packages and gives the live command; all that training needs is an extra."""
+    shutil.copytree(ROOT / "ss", tmp_path / "ss", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    code = "from setuptools import build_meta; print(build_meta.prepare_metadata_for_build_wheel('.'))"
+    made = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[-1]
+    metadata = PathDistribution(tmp_path / made)
+    plain = {re.split(r"\W", line)[0] for line in metadata.requires or [] if "extra ==" not in line}
+    assert plain == {"numpy", "onnxruntime", "soundfile", "soxr"}
+    extras = {line.split(";")[0].strip() for line in metadata.requires or [] if "extra ==" in line}
+    wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] not in "#-"]
+    assert set(wanted) <= extras
+    assert {"torch", "onnx", "sounddevice"} <= {re.split(r"\W", line)[0] for line in extras}
+    assert {(entry.name, entry.value) for entry in metadata.entry_points} == {("ss-live", "ss.runtime.live:main")}
 
 
 def test_one_version() -> None:

@@ -44,7 +44,7 @@ class LinearRecurrence(Carried):
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         gate, value = self.inputs(x).chunk(2, -1)
-        h = unrolled(gate, value, state) if torch.onnx.is_in_onnx_export() else recurrence(gate, value, state)
+        h = recurrence(gate, value, state)
         return x + self.output(h), h[:, -1]
 
 
@@ -52,19 +52,6 @@ def recurrence(gate: Tensor, value: Tensor, first: Tensor) -> Tensor:
     """gate before its sigmoid and value [B,T,C], the state before [B,C] -> h [B,T,C]."""
     keep = gate.sigmoid().transpose(0, 1).contiguous()
     return _Recurrence.apply(keep, (1 - keep) * value.transpose(0, 1), first.to(keep.dtype)).transpose(0, 1)
-
-
-def unrolled(gate: Tensor, value: Tensor, first: Tensor) -> Tensor:
-    """The same without a loop, for a graph that takes any number of frames; meant for a few, as its cost grows with T squared.
-
-    h[t] is the sum over s <= t of (1 - a[s]) v[s] times the product of a after s; products are sums of logarithms.
-    """
-    decay = nn.functional.logsigmoid(gate).cumsum(1)
-    between = decay[:, :, None] - decay[:, None]  # [B,T,T,C]: from s (third) to t (second)
-    past = torch.tril(torch.ones_like(between[..., 0]))[..., None]
-    weights = torch.where(past > 0, between, torch.full_like(between, -torch.inf)).exp()
-    new = (1 - gate.sigmoid()) * value
-    return (weights * new[:, None]).sum(2) + decay.exp() * first[:, None]
 
 
 class _Recurrence(torch.autograd.Function):

@@ -1,0 +1,99 @@
+"""A small builder of ONNX graphs: one call a node, constants stored once.
+
+Values are strings, the names of tensors in the graph. Weights are numpy arrays. Rows are frames, the streams of a batch side by
+side within each (frame-major: row t*B + b), so that every product is a plain one of two matrices, whatever the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+from ss.export.products import Product
+
+Value: TypeAlias = str
+OPSET, IR_VERSION = 17, 8  # ONNX Runtime reads them since 1.13
+END = 2**62
+
+
+class Graph:
+    """Nodes, weights, inputs and outputs, in the order in which they were added."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.weights: list[TensorProto] = []
+        self.known: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+
+    def input(self, name: str, *shape: int | str) -> Value:
+        """Adds an input of float32; a dimension with a name may have any size."""
+        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        return name
+
+    def output(self, name: str, value: Value, *shape: int | str) -> None:
+        """Gives a value out under this name."""
+        self.nodes.append(helper.make_node("Identity", [value], [name]))
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def op(self, kind: str, *inputs: Value, **attributes: Any) -> Value:
+        """Adds a node with one output."""
+        return self.ops(kind, *inputs, outputs=1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: Value, outputs: int, **attributes: Any) -> list[Value]:
+        """Adds a node with so many outputs."""
+        names = [f"{kind}{len(self.nodes)}.{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
+        return names
+
+    def weight(self, array: NDArray[Any]) -> Value:
+        """A constant: float32, or int64 where it is of whole numbers."""
+        array = np.asarray(array, np.int64 if array.dtype.kind == "i" else np.float32, order="C")
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self.known:
+            self.known[key] = f"weight{len(self.weights)}"
+            self.weights.append(numpy_helper.from_array(array, self.known[key]))
+        return self.known[key]
+
+    def ints(self, *numbers: int) -> Value:
+        """A constant list of whole numbers."""
+        return self.weight(np.array(numbers, np.int64))
+
+    def number(self, value: int) -> Value:
+        """A constant whole number, of no dimension."""
+        return self.weight(np.array(value, np.int64))
+
+    def product(self, x: Value, product: Product) -> Value:
+        """x [n,a] -> [n,b]."""
+        return self.op("Gemm", x, self.weight(product.weight), self.weight(product.bias))
+
+    def concat(self, *parts: Value, axis: int) -> Value:
+        """The parts one after the other."""
+        return self.op("Concat", *parts, axis=axis)
+
+    def split(self, x: Value, sizes: Value | Sequence[int], n: int, axis: int) -> list[Value]:
+        """x in n parts of these sizes."""
+        return self.ops("Split", x, sizes if isinstance(sizes, str) else self.ints(*sizes), outputs=n, axis=axis)
+
+    def cut(self, x: Value, begin: Value, end: Value, axis: int) -> Value:
+        """x[begin:end] along an axis."""
+        return self.op("Slice", x, begin, end, self.ints(axis))
+
+    def reshape(self, x: Value, *shape: int | Value) -> Value:
+        """x in another shape: -1 once for what is left, 0 for what it was; values [1] where a size is known to the graph only."""
+        if all(isinstance(size, int) for size in shape):
+            return self.op("Reshape", x, self.ints(*shape))  # type: ignore[arg-type]
+        sizes = [self.ints(size) if isinstance(size, int) else size for size in shape]
+        return self.op("Reshape", x, self.concat(*sizes, axis=0))
+
+    def model(self, metadata: dict[str, str]) -> ModelProto:
+        """The checked model."""
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.weights)
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, producer_name="ss", ir_version=IR_VERSION, opset_imports=[opset])
+        helper.set_model_props(model, metadata)
+        checker.check_model(model, full_check=True)
+        return model

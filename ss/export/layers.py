@@ -1,0 +1,136 @@
+"""The layers of the online model's body in a graph: each takes and gives rows [T*B,C], frame-major.
+
+Kernels are what a step of a few frames costs, so each layer is written in as few as it can be: two for conditioning, five for
+a block.
+"""
+
+from collections.abc import Iterator
+from functools import singledispatch
+from typing import NamedTuple
+
+import numpy as np
+from onnx import GraphProto, TensorProto, helper
+from torch import nn
+
+from ss.export.graph import Graph, Value
+from ss.export.products import Array, array, bias_as_row, normed_after, product, with_one
+from ss.model.carried import Chain
+from ss.model.online import Conditioning, DilatedBlock
+from ss.model.recurrence import GRU, LinearRecurrence
+
+
+class Queued(NamedTuple):
+    """Rows behind those of a state: all, the oldest (as many as came), and the newest, which are the next state."""
+
+    longer: Value
+    oldest: Value
+    newest: Value
+
+
+class Stream:
+    """What the layers of one step share.
+
+    batch, n_frames: values [1]; conditions: columns [T*B,C] each; states: what each layer carried [n*B,C], in order;
+    after: what it carries on, filled by the layers; carried: names, values and shapes of the next states.
+    """
+
+    def __init__(self, g: Graph, batch: Value, n_frames: Value) -> None:
+        self.g, self.batch = g, batch
+        self.n_rows = g.op("Mul", n_frames, batch)
+        self.conditions: list[Value] = []
+        self.states: Iterator[Value] = iter(())
+        self.after: list[Value] = []
+        self.carried: list[tuple[str, Value, tuple[int | str, ...]]] = []
+        self.ends: dict[int, Value] = {}
+
+    def state(self, name: str, n_frames: int, width: int) -> Value:
+        """Adds the input state.<name> [n,B,width], and gives it as rows."""
+        return self.g.reshape(self.g.input(f"state.{name}", n_frames, "batch", width), -1, width)
+
+    def carry(self, name: str, rows: Value, n_frames: int, width: int) -> None:
+        """These rows are what comes in as state.<name> next time."""
+        self.carried.append((name, self.g.reshape(rows, n_frames, -1, width), (n_frames, "batch", width)))
+
+    def rows(self, n_frames: int) -> Value:
+        """How many rows so many frames are: a value [1]."""
+        return self.g.op("Mul", self.g.ints(n_frames), self.batch)
+
+    def queue(self, state: Value, x: Value, length: int) -> Queued:
+        """Rows x behind a state of `length` frames, in the fewest kernels: past and tail together are all there is."""
+        if length not in self.ends:
+            self.ends[length] = self.g.concat(self.n_rows, self.rows(length), axis=0)
+        longer = self.g.concat(state, x, axis=0)
+        return Queued(longer, *self.g.split(longer, self.ends[length], 2, axis=0))
+
+
+@singledispatch
+def emit(layer: nn.Module, x: Value, stream: Stream) -> Value:
+    """The layer's rows for rows x. Raises ValueError for a layer that no graph is known for."""
+    raise ValueError(f"{type(layer).__name__}: expected a layer of the online model; the export knows none of this kind")
+
+
+@emit.register
+def _(layer: Chain, x: Value, stream: Stream) -> Value:
+    for inner in layer:
+        x = emit(inner, x, stream)
+    return x
+
+
+@emit.register
+def _(layer: Conditioning, x: Value, stream: Stream) -> Value:
+    place = layer.begin // (layer.middle - layer.begin)
+    gain, offset = stream.conditions[place : place + 2]
+    return stream.g.op("Add", stream.g.op("Mul", x, gain), offset)
+
+
+@emit.register
+def _(layer: DilatedBlock, x: Value, stream: Stream) -> Value:
+    g, reach = stream.g, (layer.taps - 1) * layer.dilation
+    longer, oldest, newest = stream.queue(next(stream.states), x, reach)
+    stream.after.append(newest)
+    begins = [stream.rows(tap * layer.dilation) for tap in range(1, layer.taps - 1)]
+    between = [g.cut(longer, begin, g.op("Add", begin, stream.n_rows), 0) for begin in begins]
+    first = with_one(normed_after(product(layer.conv), layer.norm))
+    y = g.op("Relu", g.product(g.concat(oldest, *between, x, axis=1), first))
+    return g.op("Gemm", y, g.weight(bias_as_row(product(layer.output))), x)  # bias and residual path included
+
+
+@emit.register
+def _(layer: GRU, x: Value, stream: Stream) -> Value:
+    g, gru = stream.g, layer.gru
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    inputs, recurrent, *biases = (_gates_as_onnx(array(gru.get_parameter(name))) for name in names)
+    parts = [g.weight(w[None]) for w in (inputs, recurrent, np.concatenate(biases))]
+    before = g.op("Unsqueeze", next(stream.states), g.ints(0))
+    rows = g.reshape(x, -1, stream.batch, layer.channels)
+    y, last = g.ops("GRU", rows, *parts, "", before, outputs=2, hidden_size=layer.channels, linear_before_reset=1)
+    stream.after.append(g.op("Squeeze", last, g.ints(0)))
+    return g.op("Add", x, g.reshape(y, -1, layer.channels))
+
+
+def _gates_as_onnx(stacked: Array) -> Array:
+    reset, update, new = np.split(stacked, 3)
+    return np.concatenate([update, reset, new])
+
+
+@emit.register
+def _(layer: LinearRecurrence, x: Value, stream: Stream) -> Value:
+    g, channels = stream.g, layer.channels
+    both = g.reshape(g.product(x, product(layer.inputs)), -1, stream.batch, 2 * channels)
+    gate, value = g.split(both, [channels, channels], 2, axis=2)
+    steps = [g.op("Sigmoid", gate), value]
+    last, h = g.ops("Scan", next(stream.states), *steps, outputs=2, body=_recurrence(), num_scan_inputs=2)
+    stream.after.append(last)
+    return g.op("Add", x, g.product(g.reshape(h, -1, channels), product(layer.output)))
+
+
+def _recurrence() -> GraphProto:
+    """h = value + keep * (h - value), frame by frame [B,C]."""
+    nodes = [("Sub", ["h", "value"], "over"), ("Mul", ["keep", "over"], "kept"), ("Add", ["value", "kept"], "after")]
+    nodes.append(("Identity", ["after"], "out"))
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        for names in (["h", "keep", "value"], ["after", "out"])
+    )
+    body = [helper.make_node(kind, inner, [result]) for kind, inner, result in nodes]
+    return helper.make_graph(body, "recurrence", inputs, outputs)

@@ -1,0 +1,97 @@
+"""The step of the online model as a graph: any number of hops in, as many out, every state an input and an output.
+
+Shapes: B batch, T frames, K samples of the longest window, S synthesis samples, C channels, D conditions, M masked bins,
+L lookahead in frames, R frames that the layers of the body carry together.
+"""
+
+from collections.abc import Iterator
+
+from onnx import ModelProto
+from torch import Tensor
+
+from ss.export import frames
+from ss.export.graph import END, Graph, Value
+from ss.export.layers import Stream, emit
+from ss.export.products import array, normed_before, product
+from ss.model import SpexPlusOnline
+from ss.model.carried import State
+
+
+def step_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
+    """Inputs: chunk [B,T*hop], conditions [B,D], state.*; outputs: wave [B,T*hop], next.*, in the same order.
+
+    state.history [B,K-hop], state.body [R,B,C] (all tails and memories), state.ahead [L,B,2M] and state.overlap [1,B,S-hop]
+    where the model has them; zeros at first.
+    """
+    g, hop, kernel = Graph("step"), model.hop, model.encoder.kernel
+    chunk, conditions = g.input("chunk", "batch", "samples"), g.input("conditions", "batch", model.conditions.out_features)
+    batch, samples = frames.sizes(g, chunk)
+    n_frames = g.op("Div", samples, g.ints(hop))
+    stream = Stream(g, batch, n_frames)
+
+    heard = g.concat(g.input("state.history", "batch", kernel - hop), chunk, axis=1)
+    stream.carried.append(("history", g.cut(heard, g.ints(hop - kernel), g.ints(END), 1), ("batch", kernel - hop)))
+    spectra = frames.spectrum(g, model.encoder, frames.frames(g, heard, n_frames, kernel, hop))
+    x = g.product(frames.log_power(g, model.encoder, spectra), normed_before(model.norm, product(model.conv1)))
+    x = through_body(model, x, g.op("Tile", conditions, g.concat(n_frames, g.ints(1), axis=0)), stream)
+    mask = g.op("Sigmoid", g.product(x, product(model.mask)))
+    masked = g.op("Mul", late_enough(model, spectra, stream), g.concat(mask, mask, axis=1))
+    wave = g.reshape(decoded(model, masked, stream), -1, batch, hop)
+
+    g.output("wave", g.reshape(g.op("Transpose", wave, perm=[1, 0, 2]), 0, -1), "batch", "samples")
+    for name, value, shape in stream.carried:
+        g.output(f"next.{name}", value, *shape)
+    return g.model(metadata)
+
+
+def through_body(model: SpexPlusOnline, x: Value, conditions: Value, stream: Stream) -> Value:
+    """Rows x [T*B,C] and conditions [T*B,D] -> rows; all layers' states are one input and one output."""
+    channels = model.conv1.out_features
+    lengths = [state.numel() // channels for state in tensors(model.body.init_state(1, 0))]
+    n_conditions = model.conditions.out_features // channels
+    stream.conditions = stream.g.split(conditions, [channels] * n_conditions, n_conditions, axis=1)
+    if lengths:
+        ends = stream.g.op("Mul", stream.g.ints(*lengths), stream.batch)
+        states = stream.state("body", sum(lengths), channels)
+        stream.states = iter(stream.g.split(states, ends, len(lengths), axis=0))
+    x = emit(model.body, x, stream)
+    assert len(stream.after) == len(lengths), "a layer of the body did not say what it carries"
+    if lengths:
+        stream.carry("body", stream.g.concat(*stream.after, axis=0), sum(lengths), channels)
+    return x
+
+
+def tensors(state: State) -> Iterator[Tensor]:
+    """The tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from tensors(part)
+
+
+def late_enough(model: SpexPlusOnline, spectra: Value, stream: Stream) -> Value:
+    """Spectra of all scales -> the masked scale's real and imaginary bins [T*B,2M], `lookahead` frames late."""
+    g, masked, others = stream.g, model.masked, sum(model.encoder.bins[:-1])
+    columns = [width for width in (others, masked) if width] * 2
+    parts = g.split(spectra, columns, len(columns), axis=1)
+    now = g.concat(parts[len(parts) // 2 - 1], parts[-1], axis=1)
+    if model.lookahead:
+        queued = stream.queue(stream.state("ahead", model.lookahead, 2 * masked), now, model.lookahead)
+        stream.carry("ahead", queued.newest, model.lookahead, 2 * masked)
+        now = queued.oldest
+    return now
+
+
+def decoded(model: SpexPlusOnline, spectra: Value, stream: Stream) -> Value:
+    """Masked spectra [T*B,2M] -> samples [T*B,hop], the frame before overlapping."""
+    g, hop, overlap = stream.g, model.hop, model.decoder.overlap
+    waves = g.op("Gemm", spectra, g.weight(array(model.decoder.filters)))
+    if not overlap:
+        return waves
+    columns = [width for width in (overlap, hop - overlap, overlap) if width]
+    shared, *alone, later = g.split(waves, columns, len(columns), axis=1)
+    queued = stream.queue(stream.state("overlap", 1, overlap), later, 1)
+    stream.carry("overlap", queued.newest, 1, overlap)
+    summed = g.op("Add", shared, queued.oldest)
+    return g.concat(summed, *alone, axis=1) if alone else summed

@@ -1,0 +1,117 @@
+"""An exported model in ONNX Runtime: enrols speakers and starts streams.
+
+Shapes: B streams, R samples of an enrolment, n samples of a chunk, D conditions.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ss.audio import Wave
+from ss.runtime.samples import mono_float, read
+from ss.runtime.stream import BatchStream, Stream
+
+FORMAT = 1  # of the files; a runtime reads its own and older ones
+ENROLL, STEP = "enroll.onnx", "step.onnx"
+States: TypeAlias = dict[str, Wave]
+
+
+class Conditions(NamedTuple):
+    """What a stream must know of its speaker: values [1,D] float32. Plain numbers, which may be kept instead of the recording."""
+
+    values: Wave
+
+
+Enrolment: TypeAlias = str | Path | NDArray[Any] | Conditions
+
+
+class Extractor:
+    """An exported model. One of it serves any number of streams, also from several threads.
+
+    sample_rate in Hz; hop, delay and latency in samples of it: a stream works in steps of `hop`, an output sample depends on
+    input samples up to `latency` - 1 later than itself; `delay` is what a stream holds back until `flush`, beside unfinished hops.
+    metadata: what the export says of the model and its training.
+    """
+
+    def __init__(self, enrolling: onnxruntime.InferenceSession, stepping: onnxruntime.InferenceSession) -> None:
+        self.enrolling, self.stepping = enrolling, stepping
+        self.metadata: dict[str, str] = stepping.get_modelmeta().custom_metadata_map
+        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment = (
+            int(self.metadata[key]) for key in ("sample_rate", "hop", "delay", "latency", "shortest_enrolment")
+        )
+        self.shapes = {value.name: value.shape for value in stepping.get_inputs()[2:]}
+        self.outputs = [value.name for value in stepping.get_outputs()]
+
+    @classmethod
+    def load(cls, folder: str | Path, threads: int = 1) -> "Extractor":
+        """The model in a folder that the export wrote. Raises ValueError where a file is missing, foreign, or of a newer format."""
+        return cls(*(session(Path(folder, name), threads) for name in (ENROLL, STEP)))
+
+    def enroll(self, enrolment: Enrolment, sample_rate: int | None = None) -> Conditions:
+        """A recording of the speaker alone -> conditions for streams of this speaker.
+
+        enrolment: a file, or samples [R] or [R,channels] of int16 or float32 at sample_rate (None: the model's). Raises ValueError
+        for one that is too short, empty or not finite, and AudioError for a file that cannot be read.
+        """
+        if isinstance(enrolment, Conditions):
+            return enrolment
+        if isinstance(enrolment, str | Path):
+            wave, name = read(enrolment, self.sample_rate), f"{enrolment}: "
+        else:
+            wave, name = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate), ""
+        if len(wave) < self.shortest_enrolment:
+            raise ValueError(
+                f"{name}an enrolment of {len(wave) / self.sample_rate:.2f} seconds is too short: "
+                f"this model needs at least {self.shortest_enrolment / self.sample_rate:.2f}"
+            )
+        return Conditions(self.conditions_of(wave[None]))
+
+    def stream(self, enrolment: Enrolment, sample_rate: int | None = None) -> Stream:
+        """A new stream of one speaker, of audio at `sample_rate` (None: the model's)."""
+        return Stream(BatchStream(self, self.enroll(enrolment, sample_rate).values, sample_rate))
+
+    def streams(self, enrolments: Sequence[Enrolment], sample_rate: int | None = None) -> BatchStream:
+        """One stream per enrolment, which advance together: one run of the model a call."""
+        if not enrolments:
+            raise ValueError("expected at least one enrolment, got none")
+        conditions = [self.enroll(enrolment, sample_rate).values for enrolment in enrolments]
+        return BatchStream(self, np.concatenate(conditions), sample_rate)
+
+    def conditions_of(self, enrolments: Wave) -> Wave:
+        """Enrolments [B,R] at the model's rate -> conditions [B,D]."""
+        (conditions,) = self.enrolling.run(["conditions"], {"enrolment": enrolments})
+        return conditions
+
+    def zeros(self, batch: int) -> States:
+        """The states of so many new streams."""
+        sizes = {name: [n if isinstance(n, int) else batch for n in shape] for name, shape in self.shapes.items()}
+        return {name: np.zeros(size, np.float32) for name, size in sizes.items()}
+
+    def step(self, chunk: Wave, conditions: Wave, states: States) -> tuple[Wave, States]:
+        """chunk [B,n] of whole hops, conditions [B,D], states -> the wave [B,n] `delay` samples earlier, the states after it."""
+        wave, *after = self.stepping.run(self.outputs, {"chunk": chunk, "conditions": conditions, **states})
+        return wave, dict(zip(states, after, strict=True))
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An exported file in ONNX Runtime. Raises ValueError for one that cannot be used."""
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file of an exported model, but there is none")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common class of their own
+        raise ValueError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
+    found = opened.get_modelmeta().custom_metadata_map.get("format", "")
+    if not found.isdigit():
+        raise ValueError(f"{path}: expected a model that ss exported, found another ONNX file")
+    if int(found) > FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT} or older, found {found}: this model needs a newer version of ss")
+    return opened

@@ -1,0 +1,173 @@
+"""Where live audio comes from: a file as a microphone or raw PCM through a pipe; devices are in `live_device.py`.
+
+Shapes: n samples of a block, C channels.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import numpy as np
+import soundfile
+
+from ss.audio import Wave
+from ss.runtime.pcm import decode, frame_bytes
+
+SLICE = 0.05  # seconds after which a waiting source sees that it should stop
+INSIST = 1.0  # seconds between two signals after which the second one ends the process at once
+
+
+class Stop:
+    """Whether the user asked to end: SIGINT and SIGTERM set `requested` within the `with`, sources then end with what they hold.
+
+    A second signal, a second later, ends the process at once, should an output be stuck.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.since = 0.0
+
+    def __enter__(self) -> "Stop":
+        self.before = {number: signal.signal(number, self.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """The signal handler: only notes it, as whatever runs must be finished first."""
+        if self.requested and time.monotonic() - self.since > INSIST:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if not self.requested:
+            self.requested, self.since = True, time.monotonic()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleeps so long, or until a stop is requested; says whether it is."""
+        end = time.monotonic() + seconds
+        while not self.requested and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, SLICE))
+        return self.requested
+
+
+class Source(Protocol):
+    """rate: samples per second; dropped: blocks that were lost; latency: seconds that the device says it adds."""
+
+    rate: int
+    dropped: int
+    latency: float
+
+    def read(self) -> Wave | None:
+        """The next block [n] or [n,C]; None at the end, or when a stop is requested and all that was taken in has been given."""
+
+    def pause(self) -> None:
+        """Nothing is read for a while: a microphone is not listened to until the next `read`."""
+
+    def close(self) -> None:
+        """Lets go of the file or device."""
+
+
+class FileSource:
+    """An audio file as a microphone: each block comes when its last sample would have been recorded, or at once with `fast`.
+
+    Raises ValueError for a file that cannot be read.
+    """
+
+    dropped = 0
+    latency = 0.0
+
+    def __init__(self, path: str | Path, block_ms: float, stop: Stop, fast: bool = False) -> None:
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: expected an audio file, but there is none")
+        try:
+            self.file = soundfile.SoundFile(str(path))
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise ValueError(f"{path}: expected a readable audio file, but: {error}") from error
+        self.path, self.stop, self.fast = path, stop, fast
+        self.rate: int = self.file.samplerate
+        self.block = samples_of(block_ms, self.rate)
+        self.due: float | None = None
+
+    def read(self) -> Wave | None:
+        if self.stop.requested or not (self.fast or self.wait()):
+            return None
+        try:
+            block: Wave = self.file.read(self.block, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{self.path}: the file cannot be read any further: {error}") from error
+        return block if len(block) else None
+
+    def wait(self) -> bool:
+        """Waits until the next block is due; False where a stop is requested meanwhile."""
+        now = time.monotonic()
+        self.due = (now if self.due is None else self.due) + self.block / self.rate
+        return not self.stop.wait(self.due - now)
+
+    def pause(self) -> None:
+        self.due = None
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class PipeSource:
+    """Raw PCM from a file descriptor, block by block; the last block is what is left, a part of a frame at the end is reported.
+
+    Raises ValueError where a terminal is all there is to read.
+    """
+
+    dropped = 0
+    latency = 0.0
+
+    def __init__(self, descriptor: int, rate: int, form: str, channels: int, block_ms: float, stop: Stop) -> None:
+        if os.isatty(descriptor):
+            raise ValueError("--input -: expected raw PCM in a pipe or a file, but the standard input is a terminal")
+        self.descriptor, self.rate, self.form, self.channels, self.stop = descriptor, rate, form, channels, stop
+        self.block = samples_of(block_ms, rate) * frame_bytes(form, channels)
+
+    def read(self) -> Wave | None:
+        data = bytearray()
+        while len(data) < self.block and self.ready():
+            if not (more := os.read(self.descriptor, self.block - len(data))):
+                break
+            data += more
+        whole = len(data) - len(data) % frame_bytes(self.form, self.channels)
+        if whole < len(data) and not self.stop.requested:
+            print(f"warning: the input ended within a frame: {len(data) - whole} bytes are left out", file=sys.stderr)
+        return decode(bytes(data[:whole]), self.form, self.channels) if whole else None
+
+    def ready(self) -> bool:
+        """Waits until there is something to read, the end included; False where a stop is requested meanwhile."""
+        while not self.stop.requested:
+            if select.select([self.descriptor], [], [], SLICE)[0]:
+                return True
+        return False
+
+    def pause(self) -> None:
+        """What comes through a pipe waits in it."""
+
+    def close(self) -> None:
+        """The descriptor belongs to whoever opened it."""
+
+
+def samples_of(milliseconds: float, rate: int) -> int:
+    """The samples of a block, at least one."""
+    return max(1, round(rate * milliseconds / 1000))
+
+
+def first_seconds(source: Source, seconds: float) -> Wave:
+    """The first blocks of a source, up to so many seconds [n] or [n,C]: less where it ends or is stopped before.
+
+    The last block is used whole, so that nothing falls between the enrolment and what is extracted.
+    """
+    blocks: list[Wave] = []
+    while sum(map(len, blocks)) < round(seconds * source.rate) and (block := source.read()) is not None:
+        blocks.append(block)
+    source.pause()
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

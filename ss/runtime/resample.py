@@ -1,0 +1,57 @@
+"""Other sample rates in a stream, about a millisecond late: a windowed sinc (Smith, "Digital audio resampling", 2002).
+
+soxr, which whole recordings are resampled with, gives its output in blocks: 35 to 115 ms late at its usual quality, each way.
+
+Shapes: B streams, n samples that come, m samples that go, P phases, N taps.
+"""
+
+import math
+
+import numpy as np
+
+from ss.audio import Wave
+
+REACH = 20  # samples of the lower rate to either side
+CUTOFF, BETA = 0.92, 9.0  # of the lower rate's half; of the Kaiser window: 90 dB
+
+
+class Resampler:
+    """Streams [B,n] from one rate in Hz to another as they come. Output sample i is the input at i/after seconds."""
+
+    def __init__(self, batch: int, before: int, after: int) -> None:
+        common = math.gcd(before, after)
+        self.up, self.down = after // common, before // common
+        self.reach = 0 if before == after else math.ceil(REACH * max(1.0, before / after))
+        self.taps = taps(self.up, self.reach, min(1.0, after / before)) if self.reach else None
+        self.heard = np.zeros((batch, max(0, self.reach - 1)), np.float32)
+        self.start = 1 - self.reach  # the input sample that `heard` begins with
+        self.given = 0
+
+    def __call__(self, wave: Wave, last: bool = False) -> Wave:
+        """[B,n] -> what is ready [B,m]; with `last`, all that is left: ceil(samples that came * after / before) in sum."""
+        if self.taps is None:
+            return wave
+        after = np.zeros((len(wave), self.reach if last else 0), np.float32)
+        self.heard = np.concatenate([self.heard, wave, after], 1)
+        known = self.start + self.heard.shape[1] - self.reach  # what lies before this input sample has all its taps
+        ready = -(-known * self.up // self.down)
+        if ready <= self.given:
+            return self.heard[:, :0]
+        places = np.arange(self.given, ready) * self.down
+        windows = np.lib.stride_tricks.sliding_window_view(self.heard, 2 * self.reach, 1)
+        out = np.einsum("bmn,mn->bm", windows[:, places // self.up - self._behind()], self.taps[places % self.up])
+        self.given = ready
+        done = min(ready * self.down // self.up - self._behind(), self.heard.shape[1])
+        self.heard, self.start = self.heard[:, done:], self.start + done
+        return out
+
+    def _behind(self) -> int:
+        return self.start + self.reach - 1  # from an input sample to where its window begins in `heard`
+
+
+def taps(up: int, reach: int, band: float) -> Wave:
+    """What an output sample at phase p/P after an input sample takes of the `reach` samples to either side: [P,N]."""
+    offsets = np.arange(1 - reach, reach + 1) - np.arange(up)[:, None] / up
+    window = np.i0(BETA * np.sqrt(np.maximum(0, 1 - (offsets / reach) ** 2)))
+    filters = np.sinc(CUTOFF * band * offsets) * window
+    return (filters / filters.sum(1, keepdims=True)).astype(np.float32)

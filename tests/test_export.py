@@ -1,0 +1,179 @@
+"""The exported graphs against the model they came from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import RATE, SIZES, run, training
+from torch import nn
+
+import ss
+from ss import audio
+from ss.distributed import BatchNorm
+from ss.export import export
+from ss.export.products import Product, bias_as_row, normed_after, normed_before, product, with_one
+from ss.model import SpexPlusOnline, SpexPlusShort
+from ss.model.carried import Carried, State
+from ss.runtime import Extractor
+
+WINDOWS = {"kernels": [32, 96], "synthesis_kernel": 32, "hop": 24}
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """The model with batch norms as after a training: not the identity."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            nn.init.normal_(norm.weight, 1, 0.1)
+            nn.init.normal_(norm.bias, 0, 0.1)
+            norm.running_mean.normal_(0, 0.5)
+            norm.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def online(**changes: Any) -> SpexPlusOnline:
+    torch.manual_seed(0)
+    return lively(SpexPlusOnline(**{**SIZES, **WINDOWS, **changes}))
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "gru": {"memory": "gru"},
+    "none": {"memory": "none"},
+    "three taps": {"taps": 3},
+    "lookahead": {"lookahead": 2},
+    "half-overlapping, one scale": {"kernels": [48], "synthesis_kernel": 48},
+    "windows and hop share few samples": {"kernels": [34, 98], "synthesis_kernel": 30},
+    "no overlap": {"synthesis_kernel": 24},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_variant_equals_torch(changes: dict[str, Any], tmp_path: Path) -> None:
+    assert export(online(**changes), tmp_path) < 1e-5
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("memory", ["linear", "gru"])
+def test_a_thousand_steps_equal_torch(memory: str, tmp_path: Path) -> None:
+    model = online(memory=memory)
+    export(model, tmp_path)
+    extractor = Extractor.load(tmp_path)
+    rng = np.random.default_rng(1)
+    conditions = extractor.conditions_of(0.1 * rng.standard_normal((2, 9000), np.float32))
+    states, state = extractor.zeros(2), model.init_state(torch.zeros(2, SIZES["out_channels"]))
+    state = (torch.from_numpy(conditions), *state[1:])
+    for step in range(1000):
+        chunk = 0.1 * rng.standard_normal((2, model.hop * (1 + step % 2)), np.float32)
+        (expected,), state = model.step(torch.from_numpy(chunk), state)
+        wave, states = extractor.step(chunk, conditions, states)
+        np.testing.assert_allclose(wave, expected.numpy(), atol=1e-4)
+
+
+def test_a_trained_checkpoint_by_the_real_commands(triplets: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    sizes = ["model.kernels=[32,96]", "model.synthesis_kernel=32", "model.hop=24"]
+    run("training/train.py", "-cn", "spexplus_online", *training(triplets, run_dir), *sizes, "writer=none")
+    said = run("inferencing/export.py", "-cn", "export", f"run_dir={run_dir}").stdout
+    assert "from torch" in said
+    run("inferencing/inference.py", "-cn", "spexplus_online", f"run_dir={run_dir}", f"folder={triplets}/test")
+
+    extractor = Extractor.load(run_dir / "exported")
+    told = json.loads(extractor.metadata["training"])
+    assert told["run_dir"] == str(run_dir)
+    assert told["speakers"] == 4
+    assert told["epoch"] == 1
+    mixture, expected = (read(path) for path in (triplets / "test/s0_a-mixed.wav", run_dir / "predictions/s0_a-pred.wav"))
+    stream = extractor.stream(triplets / "test/s0_a-ref.wav")
+    np.testing.assert_allclose(np.concatenate([stream.process(mixture), stream.flush()]), expected, atol=1e-4)
+
+
+def read(path: Path) -> np.ndarray:
+    return audio.read(path, RATE)
+
+
+def test_what_the_files_say(tmp_path: Path) -> None:
+    model = online()
+    export(model, tmp_path, sample_rate=8000)
+    for name in ("enroll.onnx", "step.onnx"):
+        graph = onnx.load(tmp_path / name)
+        said = {entry.key: entry.value for entry in graph.metadata_props}
+        expected = {"format": "1", "ss": ss.__version__, "model": "SpexPlusOnline", "sample_rate": "8000", "hop": "24"}
+        assert expected.items() <= said.items()
+        assert (said["delay"], said["latency"]) == ("8", "32")
+    inputs = {value.name: shape(value) for value in graph.graph.input}
+    outputs = {value.name: shape(value) for value in graph.graph.output}
+    assert inputs["chunk"] == outputs["wave"] == ["batch", "samples"]
+    assert inputs["state.history"] == ["batch", 72]
+    assert inputs["state.body"] == [2 * (1 + 1 + 2 + 4), "batch", SIZES["n_channels"]]
+    assert inputs["state.overlap"] == [1, "batch", 8]
+    states = [name for name in inputs if name.startswith("state.")]
+    assert [name.replace("state", "next") for name in states] == [name for name in outputs if name != "wave"]
+    assert all(inputs[name] == outputs[name.replace("state", "next")] for name in states)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["enroll.onnx", "step.onnx"]
+
+
+def shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    model = SpexPlusShort(**SIZES, short_kernel=40)
+    with pytest.raises(ValueError, match=r"expected a SpexPlusOnline.*got a SpexPlusShort"):
+        export(model, tmp_path)
+
+
+def test_a_layer_that_no_graph_is_known_for_is_refused(tmp_path: Path) -> None:
+    model = online()
+    model.body.layers[0].layers.append(Doubled())
+    with pytest.raises(ValueError, match="Doubled: expected a layer of the online model"):
+        export(model, tmp_path)
+
+
+class Doubled(Carried):
+    def init_state(self, batch: int, frames: int) -> State:
+        return ()
+
+    def forward(self, x: torch.Tensor, speaker: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        return 2 * x, state
+
+
+def test_graphs_that_differ_from_the_model_are_not_written(tmp_path: Path) -> None:
+    class Another(SpexPlusOnline):
+        def features(self, spectrum: Any) -> torch.Tensor:
+            return 1.1 * super().features(spectrum)
+
+    with pytest.raises(ArithmeticError, match="differ from the model"):
+        export(lively(Another(**SIZES, **WINDOWS)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_model_stays_as_it_is(tmp_path: Path) -> None:
+    model = online().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    export(model, tmp_path)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@torch.inference_mode()
+def test_norms_fold_into_the_products_beside_them() -> None:
+    torch.manual_seed(0)
+    before, linear, after = lively(BatchNorm(5)), nn.Linear(5, 4), lively(BatchNorm(4))
+    x = torch.randn(7, 5)
+    folded = normed_after(normed_before(before, product(linear)), after)
+    np.testing.assert_allclose(applied(folded, x), after(linear(before(x))).numpy(), atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_channel_of_ones_carries_the_next_bias() -> None:
+    first, second, x = nn.Linear(3, 4), nn.Linear(4, 2), torch.randn(5, 3)
+    hidden = applied(with_one(product(first)), x).clip(0)
+    np.testing.assert_allclose(hidden @ bias_as_row(product(second)), second(first(x).relu()).numpy(), atol=1e-6)
+
+
+def applied(folded: Product, x: torch.Tensor) -> np.ndarray:
+    return x.double().numpy() @ folded.weight + folded.bias
