@@ -29,13 +29,17 @@ fi
 mix train nfiles=2000 audio_len=3 ref_max_len=3 max_n_speakers=500
 mix dev nfiles=60 audio_len=3 ref_max_len=3
 mix test nfiles=100
-step "Training: at most $MINUTES minutes" "$PYTHON" ./training/short_causal_train.py -cp ./configs/ -cn mini "run_dir=$run" \
-  "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "n_processes=$processes" \
-  "trainer.batch_size=$((8 / processes))" "trainer.precision=$precision" "trainer.max_minutes=$MINUTES"
-step "Testing on voices that were not trained on" "$PYTHON" ./testing/short_causal_test.py -cp ./configs/ -cn mini "run_dir=$run" \
+step "Training: at most $MINUTES minutes" "$PYTHON" ./training/train.py -cp ./configs/ -cn spexplus_online "run_dir=$run" \
+  "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "n_processes=$processes" "trainer.epochs=9" \
+  "trainer.batch_size=$((16 / processes))" "trainer.precision=$precision" "trainer.max_minutes=$MINUTES"
+step "Testing on voices that were not trained on" "$PYTHON" ./testing/test.py -cp ./configs/ -cn spexplus_online "run_dir=$run" \
   "folder=$OUT/data/test" "n_processes=$cores"
-step "Extracting" "$PYTHON" ./inferencing/short_causal_inference.py -cp ./configs/ -cn mini "run_dir=$run" "folder=$OUT/data/test"
-step "Measuring" "$PYTHON" ./measure_weight_and_time/measure_weight_and_time.py -cp ./configs/ -cn mini "checkpoint=$run/best.pth" \
-  "out_folder=$run/measure"
+step "Extracting" "$PYTHON" ./inferencing/inference.py -cp ./configs/ -cn spexplus_online "run_dir=$run" "folder=$OUT/data/test"
+step "Exporting" "$PYTHON" ./inferencing/export.py -cp ./configs/ -cn export "run_dir=$run"
+first=$(find "$OUT/data/test" -name '*-mixed.*' | sort | head -n 1)
+step "Live: a file as microphone" "$PYTHON" -m ss.runtime.live --model "$run/exported" --enrol "${first/-mixed./-ref.}" \
+  --input "$first" --output "$run/live.wav" --fast
+step "Measuring" "$PYTHON" ./measure_weight_and_time/measure_weight_and_time.py -cp ./configs/ -cn spexplus_online \
+  "checkpoint=$run/best.pth" "out_folder=$run/measure" live_seconds=5 session_minutes=0.5
 step "The page" "$PYTHON" demo/page.py --run "$run" --test "$run/test" --data "$OUT/data/test" --pred "$run/predictions" \
   --measurement "$run/measure/measurement.json" --out "$OUT/index.html"

@@ -156,9 +156,9 @@ class PresenceLoss(ExtractionLoss):
     def __init__(
         self,
         gamma: float = 0.5,
-        inactive_weight: float = 1.0,
+        inactive_weight: float = 0.2,
         tau: float = 1e-3,
-        tau_inactive: float = 1e-3,
+        tau_inactive: float = 1e-2,
         sample_rate: int = 16000,
         weights: Sequence[float] = (1.0,),
     ) -> None:

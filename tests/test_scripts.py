@@ -23,13 +23,17 @@ CAUSAL = (
 )
 SHORT = ("spexplusshort_gru", "short_causal_train", "short_causal_test", "short_causal_inference", ["model.memory_size=8"])
 
+ONLINE = ("spexplus_online", "train", "test", "inference", ["model.kernels=[160,240]", "trainer.precision=bf16"])
+
 
 def scores(folder: Path, column: str = "SI-SDR") -> dict[str, float]:
     with (folder / "utterances.csv").open() as file:
         return {row["name"]: float(row[column]) for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize(("name", "train", "test", "infer", "more"), [OFFLINE, CAUSAL, SHORT], ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(
+    ("name", "train", "test", "infer", "more"), [OFFLINE, CAUSAL, SHORT, ONLINE], ids=lambda value: str(value)[:12]
+)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_train_test_infer(
     triplets: Path, tmp_path: Path, name: str, train: str, test: str, infer: str, more: list[str], processes: int

@@ -50,8 +50,9 @@ class LinearRecurrence(Carried):
 
 def recurrence(gate: Tensor, value: Tensor, first: Tensor) -> Tensor:
     """gate before its sigmoid and value [B,T,C], the state before [B,C] -> h [B,T,C]."""
-    keep = gate.sigmoid().transpose(0, 1).contiguous()
-    return _Recurrence.apply(keep, (1 - keep) * value.transpose(0, 1), first.to(keep.dtype)).transpose(0, 1)
+    wide = torch.promote_types(gate.dtype, torch.float32)  # under autocast, sums of bf16 would forget too soon
+    keep = gate.to(wide).sigmoid().transpose(0, 1).contiguous()
+    return _Recurrence.apply(keep, (1 - keep) * value.transpose(0, 1), first.to(wide)).transpose(0, 1)
 
 
 class _Recurrence(torch.autograd.Function):

@@ -6,6 +6,7 @@ Shapes: n samples of a block, C channels.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from ss.runtime.live_options import check, parser
 from ss.runtime.live_sinks import FileSink, PipeSink, Sink
 from ss.runtime.live_sources import FileSource, PipeSource, Source, Stop, first_seconds, samples_of
 
+SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
 QUIET = -50.0  # dBFS, a recorded enrolment whose peak is lower is worth a warning
 
 
@@ -89,6 +91,7 @@ def recorded_enrolment(args: argparse.Namespace, source: Source, stop: Stop) -> 
 def run(args: argparse.Namespace, stop: Stop) -> None:
     """All of a session. Raises ValueError and OSError for what the user can mend."""
     extractor = Extractor.load(args.model, threads=args.threads)
+    args.block_ms = args.block_ms or 1000 * whole_hops(extractor)
     with ExitStack() as open_now:
         source = open_now.enter_context(closing(open_source(args, extractor.sample_rate, stop)))
         sinks: list[Sink] = []
@@ -104,6 +107,12 @@ def run(args: argparse.Namespace, stop: Stop) -> None:
         meter = Meter(source, sinks[-1], latency_of(extractor, stream, source, sinks[-1], block), block, args.quiet)
         pump(source, stream, sinks, meter)
     finish(args, meter, "stopped" if stop.requested else "output closed" if sinks[-1].done else "input ended")
+
+
+def whole_hops(extractor: Extractor) -> float:
+    """Seconds of the shortest block of whole hops that is worth a call: nothing waits in the stream for a hop to fill."""
+    hop = extractor.hop / extractor.sample_rate
+    return hop * math.ceil(SHORTEST / hop)
 
 
 def finish(args: argparse.Namespace, meter: Meter, ended: str) -> None:

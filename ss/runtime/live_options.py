@@ -72,7 +72,7 @@ def how(top: Parser) -> None:
     add("--format", choices=FORMATS, default="s16le", help="of raw PCM and of the samples in files written; default: s16le")
     add = top.add_argument_group("how").add_argument
     add("--fast", action="store_true", help="read an input file as fast as possible instead of at its own pace")
-    add("--block-ms", metavar="MS", type=positive, default=10.0, help="audio taken at once; default: 10")
+    add("--block-ms", metavar="MS", type=positive, help="audio taken at once; default: hops of 5 ms or more")
     add("--buffer-ms", metavar="MS", type=positive, default=20.0, help="audio that speakers hold against stalls; default: 20")
     add("--threads", metavar="N", type=count, default=1, help="of the model; default: 1")
     add("--report", metavar="FILE", help="write the figures of the summary as JSON")
