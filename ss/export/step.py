@@ -34,7 +34,7 @@ def step_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
     spectra = frames.spectrum(g, model.encoder, frames.frames(g, heard, n_frames, kernel, hop))
     x = g.product(frames.log_power(g, model.encoder, spectra), normed_before(model.norm, product(model.conv1)))
     x = through_body(model, x, g.op("Tile", conditions, g.concat(n_frames, g.ints(1), axis=0)), stream)
-    mask = g.op("Sigmoid", g.product(x, product(model.mask)))
+    mask = g.op("Sigmoid", g.product(x, normed_before(model.mask_norm, product(model.mask))))
     masked = g.op("Mul", late_enough(model, spectra, stream), g.concat(mask, mask, axis=1))
     wave = g.reshape(decoded(model, masked, stream), -1, batch, hop)
 

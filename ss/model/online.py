@@ -124,7 +124,7 @@ class SpexPlusOnline(Extractor):
         self.body = Chain(
             stack(n_channels, hidden_channels, taps, n_tcnblocks, memory, place) for place in range(n_stacked_tcnblocks)
         )
-        self.mask = nn.Linear(n_channels, self.masked)
+        self.mask_norm, self.mask = Norm(n_channels), nn.Linear(n_channels, self.masked)
         start(self.conditions, self.mask, n_channels)
 
     def features(self, spectrum: Spectrum) -> Tensor:
@@ -167,7 +167,7 @@ class SpexPlusOnline(Extractor):
         spectrum = self.encoder(heard)
         y, body = self.body(self.conv1(self.norm(self.features(spectrum))), conditions, body)
         now, ahead = self.queued(spectrum, ahead)
-        mask = self.mask(y).sigmoid()
+        mask = self.mask(self.mask_norm(y)).sigmoid()
         wave, overlap = self.decoder(Spectrum(now.real * mask, now.imag * mask), overlap)
         return (wave,), (conditions, heard[:, chunk.shape[-1] :], ahead, body, overlap)
 
