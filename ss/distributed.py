@@ -141,6 +141,13 @@ def share_weights(model: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process the main one's buffers: running statistics that each took from its own examples."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replaces the gradients by their mean over the processes, once per optimizer step.
 
@@ -178,13 +185,16 @@ class BatchNorm(nn.BatchNorm1d):
             return super().forward(x)
         wide = x.float()  # under autocast, sums of bf16 would be far too coarse
         others, shape = [d for d in range(x.ndim) if d != 1], (-1, *[1] * (x.ndim - 2))
-        count = total(wide.new_tensor(x.numel() // x.shape[1]))
-        mean = Sum.apply(wide.sum(others)) / count
-        centred = wide - mean.view(shape)
-        variance = Sum.apply(centred.square().sum(others)) / count
-        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        assert self.running_mean is not None
+        shift = self.running_mean.detach().clone()  # the same everywhere: sums about it keep their precision
+        shifted = wide - shift.view(shape)
+        count = wide.new_full((1,), wide.numel() // wide.shape[1])
+        sums = Sum.apply(torch.cat([shifted.sum(others), shifted.square().sum(others), count]))  # one exchange, and one back
+        mean, square = (sums[:-1] / sums[-1]).chunk(2)
+        variance = square - mean.square()
+        self._track((mean + shift).detach(), variance.detach() * sums[-1].detach() / (sums[-1].detach() - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        return ((shifted - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ss.distributed import BatchNorm
 from ss.model import SpexPlusOnline
 from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
 from ss.model.recurrence import recurrence
@@ -40,7 +39,7 @@ def model(**changes: Any) -> SpexPlusOnline:
     torch.manual_seed(0)
     made = SpexPlusOnline(**{**SIZES, **changes})
     for module in made.modules():
-        if isinstance(module, BatchNorm):
+        if isinstance(module, torch.nn.BatchNorm1d):
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     return made.eval()

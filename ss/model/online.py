@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ss.distributed import BatchNorm
 from ss.model.carried import Carried, Chain, State
 from ss.model.extractor import Extraction, Extractor
 from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
@@ -25,8 +24,11 @@ MEMORIES = {"gru": GRU, "linear": LinearRecurrence}
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
 
 
-class Norm(BatchNorm):
-    """Batch norm of x [B,T,C]: in a stream a constant scale and offset, which the export folds into the product beside it."""
+class Norm(nn.BatchNorm1d):
+    """Batch norm of x [B,T,C]: in a stream a constant scale and offset, which the export folds into the product beside it.
+
+    Each process takes its own batch's statistics: thousands of frames are enough, and there are too many norms to wait at.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, 1)).view(x.shape)

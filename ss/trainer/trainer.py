@@ -175,6 +175,7 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Means over the validation examples, each exactly once."""
         model, averages = self.trained().eval(), Averages()
+        distributed.share_buffers(model)
         for number, batch in enumerate(self.bar(self.valid_loader, "valid", len(self.valid_loader))):
             loss, waves = self.forward(model, batch.to(self.device))
             averages.add(loss)
