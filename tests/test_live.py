@@ -363,7 +363,18 @@ def test_a_terminal_shows_the_state(files: Path, tmp_path: Path) -> None:
 
 def test_microphone_to_speakers(files: Path, tmp_path: Path) -> None:
     mixture, played, report = read(files / "mixture.wav"), tmp_path / "played.npy", tmp_path / "report.json"
-    options = ["--buffer-ms", "500", "--output-channels", "2", "--report", str(report), "--record", f"{tmp_path}/record.wav"]
+    options = [
+        "--block-ms",
+        "10",
+        "--buffer-ms",
+        "500",
+        "--output-channels",
+        "2",
+        "--report",
+        str(report),
+        "--record",
+        f"{tmp_path}/record.wav",
+    ]
     _, said = live(files, *options, FAKE_INPUT=f"{files}/mixture.wav", FAKE_OUTPUT=str(played))
     figures, delay = json.loads(report.read_text()), Extractor.load(files / "model").delay
     assert figures["dropped_blocks"] == {"input": 0, "output": 0, "late": 0}, said
@@ -388,6 +399,8 @@ def test_a_microphone_that_enrols_first_and_takes_no_16_khz(files: Path, tmp_pat
         str(out),
         "--channels",
         "2",
+        "--block-ms",
+        "10",
         "--report",
         str(report),
     ]
@@ -403,7 +416,7 @@ def test_a_microphone_that_enrols_first_and_takes_no_16_khz(files: Path, tmp_pat
 
 def test_a_file_to_speakers_waits_instead_of_skipping(files: Path, tmp_path: Path) -> None:
     played, report = tmp_path / "played.npy", tmp_path / "report.json"
-    options = ["--fast", "--buffer-ms", "400", "--report", str(report)]
+    options = ["--fast", "--block-ms", "10", "--buffer-ms", "400", "--report", str(report)]
     live(files, "--input", f"{files}/mixture.wav", *options, FAKE_OUTPUT=str(played))
     expected, heard = estimate(files, read(files / "mixture.wav")), np.load(played)[:, 0]
     assert json.loads(report.read_text())["dropped_blocks"] == {"input": 0, "output": 0, "late": 0}

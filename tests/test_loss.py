@@ -103,7 +103,7 @@ def test_presence_loss_by_hand() -> None:
     waves = [x.double().numpy() for x in (wave, target, mixture)]
     for weight in (1.0, 0.3):
         expected = [by_hand(*(x[i] for x in waves), active[i], weight) for i in range(4)]
-        loss = PresenceLoss(inactive_weight=weight)
+        loss = PresenceLoss(inactive_weight=weight, tau_inactive=1e-3)
         for i in range(4):
             one = slice(i, i + 1)
             found = loss([wave[one]], logits[one], target[one], lengths[one], speakers[one], mixture[one])
@@ -122,7 +122,8 @@ def test_presence_loss_rewards_silence_and_the_right_level() -> None:
     logits, lengths, speakers = arguments()
 
     def value(estimate: torch.Tensor) -> float:
-        return PresenceLoss()([estimate], logits, target, lengths, speakers, mixture).loss.item()
+        loss = PresenceLoss(inactive_weight=1, tau_inactive=1e-3)
+        return loss([estimate], logits, target, lengths, speakers, mixture).loss.item()
 
     assert value(target) == pytest.approx(-(30 + 30 + 30 + 30 * 12800 / 24000 + 30) / 4, abs=1e-3)
     assert value(target) < value(0.5 * target) < value(mixture)
