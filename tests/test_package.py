@@ -16,8 +16,9 @@ import ss
 PUBLIC = {
     "ss.model": "SpexPlus SpexPlusShort SpexPlusShortRNN SpexPlusShortGRUModel SpexPlusShortCacheModel "
     "SpexPlusShortSpecialChannelsModel SpexPlusShortSpeakerHandler SpexPlusShortGRUMainModel SpexPlusOnline",
-    "ss.loss": "SpexPlusLoss SpexPlusShortLoss",
-    "ss.metric": "ACC SNR SISDR STOI PESQ CompositeMetric",
+    "ss.loss": "SpexPlusLoss SpexPlusShortLoss PresenceLoss",
+    "ss.metric": "ACC SNR SISDR STOI PESQ CompositeMetric Suppression STOIDrop",
+    "ss.runtime": "Extractor Stream BatchStream",
     "ss.streamer": "Streamer",
     "ss.trainer": "Trainer CausalTrainer ShortCausalTrainer SimpleShortCausalTrainer",
     "ss.inferencer": "Inferencer CausalInferencer ShortCausalInferencer",
