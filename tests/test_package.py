@@ -18,7 +18,6 @@ PUBLIC = {
     "SpexPlusShortSpecialChannelsModel SpexPlusShortSpeakerHandler SpexPlusShortGRUMainModel SpexPlusOnline",
     "ss.loss": "SpexPlusLoss SpexPlusShortLoss PresenceLoss",
     "ss.metric": "ACC SNR SISDR STOI PESQ CompositeMetric Suppression STOIDrop",
-    "ss.runtime": "Extractor Stream BatchStream",
     "ss.streamer": "Streamer",
     "ss.trainer": "Trainer CausalTrainer ShortCausalTrainer SimpleShortCausalTrainer",
     "ss.inferencer": "Inferencer CausalInferencer ShortCausalInferencer",
