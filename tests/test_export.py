@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import RATE, SIZES, run, training
+from conftest import RATE, ROOT, SIZES, run, training
 from torch import nn
 
 import ss
 from ss import audio
+from ss.checkpoint import load_extractor
 from ss.distributed import BatchNorm
 from ss.export import export
 from ss.export.products import Product, bias_as_row, normed_after, normed_before, product, with_one
@@ -57,20 +58,29 @@ def test_every_variant_equals_torch(changes: dict[str, Any], tmp_path: Path) -> 
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("memory", ["linear", "gru"])
-def test_a_thousand_steps_equal_torch(memory: str, tmp_path: Path) -> None:
-    model = online(memory=memory)
-    export(model, tmp_path)
-    extractor = Extractor.load(tmp_path)
-    rng = np.random.default_rng(1)
-    conditions = extractor.conditions_of(0.1 * rng.standard_normal((2, 9000), np.float32))
-    states, state = extractor.zeros(2), model.init_state(torch.zeros(2, SIZES["out_channels"]))
-    state = (torch.from_numpy(conditions), *state[1:])
+def assert_a_thousand_steps_equal(model: SpexPlusOnline, folder: Path) -> None:
+    """Exports the model and follows it for 1,000 steps of one and two hops."""
+    export(model, folder)
+    extractor, rng = Extractor.load(folder), np.random.default_rng(1)
+    enrolment = 0.1 * rng.standard_normal((2, 3 * extractor.shortest_enrolment), np.float32)
+    conditions, states = extractor.conditions_of(enrolment), extractor.zeros(2)
+    state = model.init_state(model.enroll(torch.from_numpy(enrolment)))
     for step in range(1000):
         chunk = 0.1 * rng.standard_normal((2, model.hop * (1 + step % 2)), np.float32)
         (expected,), state = model.step(torch.from_numpy(chunk), state)
         wave, states = extractor.step(chunk, conditions, states)
         np.testing.assert_allclose(wave, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("memory", ["linear", "gru"])
+def test_a_thousand_steps_equal_torch(memory: str, tmp_path: Path) -> None:
+    assert_a_thousand_steps_equal(online(memory=memory), tmp_path)
+
+
+def test_a_thousand_steps_of_the_trained_model_equal_torch(tmp_path: Path) -> None:
+    model = load_extractor(ROOT / "models" / "spexplus_online" / "best.pth")
+    assert isinstance(model, SpexPlusOnline)
+    assert_a_thousand_steps_equal(model, tmp_path)
 
 
 def test_a_trained_checkpoint_by_the_real_commands(triplets: Path, tmp_path: Path) -> None:
