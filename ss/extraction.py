@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ss.loss import within
 from ss.model.extractor import Extraction
 
 
@@ -32,7 +33,7 @@ def separate(model: nn.Module, streamer: Chunking, mixture: Tensor, ref: Tensor,
 
 def cut(wave: Tensor, lengths: Tensor) -> Tensor:
     """wave [B,S] with zeros behind its `lengths` [B] samples."""
-    return wave * (torch.arange(wave.shape[-1], device=wave.device) < lengths[:, None])
+    return wave * within(wave, lengths)
 
 
 def match_level(estimate: Tensor, mixture: Tensor, lengths: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Shapes: B batch, S samples, F frames, n speakers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
@@ -79,7 +80,7 @@ def thresholded_ratio(error: Tensor, reference: Tensor, tau: float) -> Tensor:
     return 10 * torch.log10((error + tau * reference + TINY) / (reference + TINY))
 
 
-class ExtractionLoss(nn.Module):
+class ExtractionLoss(nn.Module, ABC):
     """Sum of weights[i] * distortion of scale i, + gamma * cross-entropy; a speaker id of -100 adds nothing to the latter.
 
     Every term is a mean over the batch, unknown speakers included, so that losses of parts of a batch average to the whole's.
@@ -114,9 +115,9 @@ class ExtractionLoss(nn.Module):
             inactive_db = self.inactive_db(waves[0], target, lengths, mixture)
         return Loss(distortion + self.gamma * entropy, si_sdr, correct, inactive_db)
 
+    @abstractmethod
     def distortion(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
         """How far an estimate [B,S] is from its target, in dB -> [B]."""
-        raise NotImplementedError
 
     def inactive_db(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
         """See Loss -> [B]."""

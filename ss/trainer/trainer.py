@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from ss import checkpoint, distributed
@@ -24,6 +23,7 @@ from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import Loss
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
+from ss.trainer.average import averaged
 from ss.trainer.progress import Averages, Interval, Monitor, Progress, Stop
 from ss.trainer.settings import PRECISIONS, Settings
 from ss.trainer.writers import Writer
@@ -65,9 +65,7 @@ class Trainer:
         self.valid_loader = loader(
             valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.num_workers
         )
-        self.average = None
-        if settings.average is not None:
-            self.average = AveragedModel(self.model, avg_fn=running_mean(settings.average), use_buffers=True)
+        self.average = None if settings.average is None else averaged(self.model, settings.average)
         self.optimizer = optimizer(self.model.parameters())
         self.steps_per_epoch = -(-len(self.batches) // settings.accumulate)
         self.scheduler = scheduler(self.optimizer, settings.epochs * self.steps_per_epoch)
@@ -277,16 +275,6 @@ class Trainer:
         self.progress = Progress.restored(state["progress"])
         if not distributed.is_main():
             self.progress.averages = Averages()  # the main process holds the sums of all
-
-
-def running_mean(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
-    """How a mean of weights takes in the next ones: exponentially, but over the last tenth of the steps while these are few."""
-
-    def update(mean: torch.Tensor, new: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
-        share = max(1 - decay, 10 / (10 + int(count)))
-        return torch.lerp(mean, new, share) if mean.is_floating_point() else new
-
-    return update
 
 
 class CausalTrainer(Trainer):
