@@ -171,6 +171,51 @@ def test_cuts_of_a_partly_absent_target_often_hold_its_silence(tmp_path: Path) -
     assert np.mean(np.array(silent) < 0.9) > 0.25
 
 
+def pitch(wave: np.ndarray) -> float:
+    """The loudest frequency in Hz."""
+    return float(np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 8 * RATE)).argmax()) / 8
+
+
+def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE).astype(np.float32)
+
+
+def test_a_change_of_speed_makes_another_speaker_of_target_and_enrolment_alike(tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "data", ["s0_a", "s1_b"], seconds=1)
+    for kind, wave in (("target", tone(500)), ("mixed", tone(500) + tone(900)), ("ref", tone(300))):
+        audio.write(folder / f"s0_a-{kind}.wav", wave, RATE)
+    examples = Triplets(folder, speed=(0.8, 1.25), speed_share=0.5, speakers=["s0", "s1"])
+    changed = 0
+    for epoch in range(20):
+        example = examples[epoch, 0]
+        own = pitch(example.target) / 500
+        other = pitch(example.mixture - example.target) / 900
+        assert pitch(example.ref) / 300 == pytest.approx(own, abs=0.01)
+        assert len(example.mixture) == len(example.target) == pytest.approx(RATE / max(own, other), rel=0.01)
+        if example.speaker == 0:
+            assert (own, other) == (1, 1)
+        else:
+            assert example.speaker == -100
+            assert 0.79 < own < 1.26
+            assert 0.79 < other < 1.26
+            assert abs(own - other) > 1e-4
+            changed += 1
+    assert 5 <= changed <= 15
+
+
+def test_a_change_of_speed_keeps_the_scene(folder: Path) -> None:
+    silenced(folder, "s0_a")
+    audio.write(folder / "s1_b-mixed.wav", audio.read(folder / "s1_b-target.wav", RATE), RATE)
+    examples = Triplets(folder, remix=0.5, speed_share=1, seed=1)
+    for epoch in range(1, 5):
+        found = {example.name: example for example in (examples[epoch, index] for index in range(len(examples)))}
+        absent, clean = found["s0_a"], found["s1_b"]
+        assert not absent.target.any()
+        assert absent.mixture.any()
+        np.testing.assert_array_equal(clean.mixture, clean.target)
+        assert absent.mixture.dtype == clean.ref.dtype == np.float32
+
+
 def test_levels_are_drawn_after_everything_else(folder: Path) -> None:
     options = {"max_length": 0.3, "ref_max_length": 0.2, "remix": 0.5, "seed": 1}
     plain, loud = Triplets(folder, **options), Triplets(folder, **options, gain_db=(-12, 6))

@@ -5,6 +5,7 @@ partly absent; a mixture that is its target is clean; all others are full (`ss.m
 """
 
 import numpy as np
+import soxr
 
 from ss.audio import Wave
 
@@ -42,6 +43,20 @@ def speaking(wave: Wave, samples: int | None, rng: np.random.Generator) -> int:
     starts = rng.integers(len(wave) - samples + 1, size=DRAWS)
     floor = PAUSE * np.square(wave).mean()
     return int(next((start for start in starts if np.square(wave[start:][:samples]).mean() >= floor), starts[0]))
+
+
+def resounded(mixture: Wave, target: Wave, own: float, other: float) -> tuple[Wave, Wave]:
+    """(mixture, target) [S'] with the target played `own` and the interferer `other` times as fast, cut to the shorter of them."""
+    if np.array_equal(mixture, target):
+        return (faster(target, own),) * 2
+    target, interferer = faster(target, own), faster(mixture - target, other)
+    samples = min(len(target), len(interferer))
+    return target[:samples] + interferer[:samples], target[:samples]
+
+
+def faster(wave: Wave, speed: float) -> Wave:
+    """A wave [S] played `speed` times as fast -> [S/speed]: another tempo and pitch, another size of speaker (Ko et al., 2015)."""
+    return wave if speed == 1 else soxr.resample(wave, speed, 1.0, "MQ").astype(np.float32)
 
 
 def remixed(scene: str, mixture: Wave, target: Wave, interferer: Wave, snr: float) -> Wave:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ss import audio
 from ss.audio import AudioError, Wave
-from ss.datasets.scenes import remixed, scene_of, speaking, start_of_cut
+from ss.datasets.scenes import faster, remixed, resounded, scene_of, speaking, start_of_cut
 from ss.loss import UNKNOWN_SPEAKER
 
 KINDS = ("mixed", "target", "ref")
@@ -109,7 +109,9 @@ class Triplets(Dataset[Example]):
     whose interferer is the target of another example instead, of another speaker, at an SNR drawn from `remix_snr` in dB: the
     same files give new mixtures in every epoch. An example whose target is silent gets another interferer at the level of its own;
     one whose mixture is its target stays as it is. gain_db: the range of a level in dB that is drawn for mixture and target
-    together, and another for the enrolment.
+    together, and another for the enrolment. speed: the range of factors for the share `speed_share` of the examples, in which the
+    target with its enrolment is played so much faster, and the interferer by another factor: that makes new speakers of few, whose
+    number is -100.
     An item is asked for by its index (then it is cut from its start, and never changed) or by (epoch, index): what is drawn is a
     function of those and the seed, so it is the same in any worker, process or resumed run.
     speakers: the training set's list; anybody else's number is -100.
@@ -126,10 +128,12 @@ class Triplets(Dataset[Example]):
         speakers: Sequence[str] = (),
         seed: int = 0,
         gain_db: tuple[float, float] | None = None,
+        speed: tuple[float, float] = (0.85, 1.18),
+        speed_share: float = 0.0,
     ) -> None:
         self.triplets = find_triplets(folder)
         self.sample_rate, self.seed, self.remix, self.remix_snr = sample_rate, seed, remix, remix_snr
-        self.gain_db = gain_db
+        self.gain_db, self.speed, self.speed_share = gain_db, speed, speed_share
         self.max_samples, self.ref_max_samples = (
             None if s is None else round(s * sample_rate) for s in (max_length, ref_max_length)
         )
@@ -155,26 +159,34 @@ class Triplets(Dataset[Example]):
             return Example(triplet.name, mixture, ref[: self.ref_max_samples], target, speaker)
         rng = np.random.default_rng((self.seed, epoch, index))
         scene = scene_of(mixture, target)
+        own = other = 1.0
+        if self.speed_share and rng.random() < self.speed_share:
+            own, other = rng.uniform(*self.speed, size=2)
+            mixture, target = resounded(mixture, target, own, other)
+            ref, speaker = faster(ref, own), UNKNOWN_SPEAKER
         start = start_of_cut(scene, mixture, target, self.max_samples, rng)
         mixture, target = mixture[start:][: self.max_samples], target[start:][: self.max_samples]
         ref = ref[speaking(ref, self.ref_max_samples, rng) :][: self.ref_max_samples]
         if rng.random() < self.remix and scene != "clean":
-            other = self.interferer(triplet, len(target), rng)
-            mixture = remixed(scene, mixture, target, other, rng.uniform(*self.remix_snr))
+            interferer = self.interferer(triplet, len(target), other, rng)
+            mixture = remixed(scene, mixture, target, interferer, rng.uniform(*self.remix_snr))
         if self.gain_db is not None:
             gain, own = (np.float32(10 ** (rng.uniform(*self.gain_db) / 20)) for _ in range(2))
             mixture, target, ref = gain * mixture, gain * target, own * ref
         return Example(triplet.name, mixture, ref, target, speaker)
 
-    def interferer(self, triplet: Triplet, samples: int, rng: np.random.Generator) -> Wave:
-        """So many samples of the target of an example of another speaker, not silent. Raises AudioError where all are."""
+    def interferer(self, triplet: Triplet, samples: int, speed: float, rng: np.random.Generator) -> Wave:
+        """So many samples of the target of an example of another speaker, not silent. Raises AudioError where all are.
+
+        speed: it is played so many times as fast.
+        """
         silent = 0
         while silent < SILENT_TARGETS:
             other = self.triplets[rng.integers(len(self.triplets))]
             if speaker_of(other.name) == speaker_of(triplet.name):
                 continue
             assert other.target is not None
-            wave = audio.read(other.target, self.sample_rate)
+            wave = faster(audio.read(other.target, self.sample_rate), speed)
             wave = wave[speaking(wave, samples, rng) :][:samples]
             if wave.any():
                 return np.pad(wave, (0, samples - len(wave)))
