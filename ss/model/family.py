@@ -2,12 +2,12 @@
 
 SpEx+ (Ge et al., 2020) hears three time scales; the Short models the shortest only, and their memory variants carry something
 from chunk to chunk. All arguments are sizes, the same for every class:
-n_channels filters and TCN channels, hidden_channels inside a block, out_channels of the speaker embedding, *_kernel in samples,
-n_resnetblocks of the speaker encoder, n_speakers of the training set, n_stacked_tcnblocks stacks of n_tcnblocks blocks;
-causal: no block looks ahead inside its chunk.
+n_channels filters and TCN channels, hidden_channels inside a block (a list: inside each, as pruning leaves them), out_channels
+of the speaker embedding, *_kernel in samples, n_resnetblocks of the speaker encoder, n_speakers of the training set,
+n_stacked_tcnblocks stacks of n_tcnblocks blocks; causal: no block looks ahead inside its chunk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,14 +17,14 @@ from ss.model.carried import Cached, Carried, Chain, Gated, Scaled, SpecialChann
 from ss.model.codec import SpeechDecoder, SpeechEncoder
 from ss.model.extractor import Enrolling, SegmentExtractor, Separator, Stepping
 from ss.model.speaker import SpeakerEncoder
-from ss.model.tcn import RecurrentStack, Stack, TCNBlock
+from ss.model.tcn import Hidden, RecurrentStack, Stack, TCNBlock, widths
 
 
 class Parts(NamedTuple):
     """Makes the layers of a body, all of the same sizes."""
 
     channels: int
-    hidden: int
+    hidden: Iterator[int]
     embedding: int
     n_blocks: int
     causal: bool
@@ -39,8 +39,9 @@ class Parts(NamedTuple):
 
     def gated(self, memory: int, extra: int = 0) -> Gated:
         """A stack with a gated memory of so many channels."""
-        write = TCNBlock(self.channels, self.hidden, memory, 1, self.causal)
-        return Gated(self.stack(memory + extra), write, self.channels, memory)
+        stack = self.stack(memory + extra)
+        write = TCNBlock(self.channels, next(self.hidden), memory, 1, self.causal)
+        return Gated(stack, write, self.channels, memory)
 
     def wider(self, extra: int) -> "Parts":
         """The same with so many channels more."""
@@ -96,7 +97,7 @@ class SpexPlusShort(SegmentExtractor):
     def __init__(
         self,
         n_channels: int,
-        hidden_channels: int,
+        hidden_channels: Hidden,
         out_channels: int,
         short_kernel: int,
         n_resnetblocks: int,
@@ -108,7 +109,7 @@ class SpexPlusShort(SegmentExtractor):
         longer_kernels: tuple[int, ...] = (),
         body: Body = plain_body,
     ) -> None:
-        parts = Parts(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
+        parts = Parts(n_channels, widths(hidden_channels), out_channels, n_tcnblocks, causal)
         kernels = (short_kernel, *longer_kernels)
         super().__init__(n_channels, out_channels, kernels, n_resnetblocks, n_speakers, body(parts, n_stacked_tcnblocks))
 
@@ -173,7 +174,7 @@ class SpexPlusShortGRUMainModel(Stepping):
     def __init__(
         self,
         n_channels: int,
-        hidden_channels: int,
+        hidden_channels: Hidden,
         out_channels: int,
         short_kernel: int,
         n_stacked_tcnblocks: int,
@@ -182,7 +183,7 @@ class SpexPlusShortGRUMainModel(Stepping):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        parts = Parts(n_channels, hidden_channels, out_channels, n_tcnblocks, causal)
+        parts = Parts(n_channels, widths(hidden_channels), out_channels, n_tcnblocks, causal)
         self.encoder = SpeechEncoder(n_channels, (short_kernel,))
         self.separator = Separator(n_channels, 1, gru_body(parts, n_stacked_tcnblocks, memory_size, 0, None))
         self.decoder = SpeechDecoder(n_channels, (short_kernel,))

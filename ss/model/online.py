@@ -8,7 +8,8 @@ Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, T fr
 D conditions (a gain and an offset per channel and stack).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from ss.model.extractor import Extraction, Extractor
 from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
 from ss.model.recurrence import GRU, LinearRecurrence
 from ss.model.speaker import SpeakerEncoder
+from ss.model.tcn import Hidden, widths
 
 MEMORIES = {"gru": GRU, "linear": LinearRecurrence}
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
@@ -77,10 +79,10 @@ class DilatedBlock(Carried):
         return x + self.output(y), longer[:, frames:]
 
 
-def stack(channels: int, hidden: int, taps: int, n_blocks: int, memory: str, place: int) -> Chain:
-    """Conditioning, memory, and blocks of dilation 1, 2, 4, ..."""
+def stack(channels: int, hidden: Iterator[int], taps: int, n_blocks: int, memory: str, place: int) -> Chain:
+    """Conditioning, memory, and blocks of dilation 1, 2, 4, ...; one without hidden channels is left out."""
     memories = [] if memory == "none" else [MEMORIES[memory](channels)]
-    blocks = (DilatedBlock(channels, hidden, taps, 2**i) for i in range(n_blocks))
+    blocks = (DilatedBlock(channels, width, taps, 2**i) for i, width in enumerate(islice(hidden, n_blocks)) if width)
     return Chain([Conditioning(channels, place), *memories, *blocks])
 
 
@@ -88,8 +90,9 @@ class SpexPlusOnline(Extractor):
     """A causal SpEx+ (Ge et al., 2020) for live streams: `step` takes any number of hops, `forward` is the same in one pass.
 
     kernels: samples of the analysis windows, the longest last (that one is masked); synthesis_kernel: samples that a frame gives
-    back, between one and two hops; hop: samples between frames; n_channels, hidden_channels: of the TCN; out_channels: E;
-    taps: frames that a block's convolution sees; memory: none, gru or linear; lookahead: frames that a mask may wait for.
+    back, between one and two hops; hop: samples between frames; n_channels, hidden_channels: of the TCN (a list: of each block, 0
+    leaves it out); out_channels: E; taps: frames that a block's convolution sees; memory: none, gru or linear; lookahead: frames
+    that a mask may wait for.
 
     delay: samples by which what `step` gives lags what it takes. latency: an output sample depends on input samples that are at
     most latency - 1 later than itself.
@@ -98,7 +101,7 @@ class SpexPlusOnline(Extractor):
     def __init__(
         self,
         n_channels: int,
-        hidden_channels: int,
+        hidden_channels: Hidden,
         out_channels: int,
         kernels: Sequence[int],
         synthesis_kernel: int,
@@ -123,9 +126,8 @@ class SpexPlusOnline(Extractor):
         self.speaker_encoder = SpeakerEncoder(features, n_channels, out_channels, n_resnetblocks)
         self.classifier = nn.Linear(out_channels, n_speakers)
         self.conditions = nn.Linear(out_channels, 2 * n_channels * n_stacked_tcnblocks)
-        self.body = Chain(
-            stack(n_channels, hidden_channels, taps, n_tcnblocks, memory, place) for place in range(n_stacked_tcnblocks)
-        )
+        hidden = widths(hidden_channels)
+        self.body = Chain(stack(n_channels, hidden, taps, n_tcnblocks, memory, place) for place in range(n_stacked_tcnblocks))
         self.mask_norm, self.mask = Norm(n_channels), nn.Linear(n_channels, self.masked)
         start(self.conditions, self.mask, n_channels)
 

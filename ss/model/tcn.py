@@ -3,11 +3,26 @@
 Shapes: B batch, C channels, H hidden channels, T frames, E speaker embedding.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ss.model.carried import Carried, State
+
+Hidden: TypeAlias = int | Sequence[int]  # channels inside the blocks of a model: all alike, or a number for each, in order
+
+
+def widths(hidden: Hidden) -> Iterator[int]:
+    """The hidden channels of one block after the other. Raises ValueError where a list ends before the blocks do."""
+    if isinstance(hidden, int):
+        yield from repeat(hidden)
+    else:
+        yield from hidden
+        raise ValueError(f"hidden_channels: expected a number for each block, got only {len(hidden)}")
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -73,17 +88,21 @@ class TCNBlock(nn.Module):
         return self.conv2(y) + self.residual(x)
 
 
-def tcn_blocks(in_channels: int, hidden: int, out_channels: int, speaker: int, n_blocks: int, causal: bool) -> nn.ModuleList:
+def tcn_blocks(
+    in_channels: int, hidden: Iterator[int], out_channels: int, speaker: int, n_blocks: int, causal: bool
+) -> nn.ModuleList:
     """Blocks of dilation 1, 2, 4, ...; the first takes `in_channels` and the speaker."""
-    first = TCNBlock(in_channels, hidden, out_channels, 1, causal, speaker)
-    others = (TCNBlock(out_channels, hidden, out_channels, 2**i, causal) for i in range(1, n_blocks))
+    first = TCNBlock(in_channels, next(hidden), out_channels, 1, causal, speaker)
+    others = (TCNBlock(out_channels, next(hidden), out_channels, 2**i, causal) for i in range(1, n_blocks))
     return nn.ModuleList([first, *others])
 
 
 class Stack(Carried):
     """Blocks in a row; carries nothing from chunk to chunk."""
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, speaker: int, n_blocks: int, causal: bool) -> None:
+    def __init__(
+        self, in_channels: int, hidden: Iterator[int], out_channels: int, speaker: int, n_blocks: int, causal: bool
+    ) -> None:
         super().__init__()
         self.blocks = tcn_blocks(in_channels, hidden, out_channels, speaker, n_blocks, causal)
 
@@ -104,7 +123,7 @@ class RecurrentStack(Carried):
     the chain, and the mean of its output over time is what the vector is renewed by.
     """
 
-    def __init__(self, channels: int, hidden: int, speaker: int, n_blocks: int, causal: bool) -> None:
+    def __init__(self, channels: int, hidden: Iterator[int], speaker: int, n_blocks: int, causal: bool) -> None:
         super().__init__()
         if n_blocks < 3:
             raise ValueError(f"a recurrent stack needs at least 3 blocks, got {n_blocks}")
