@@ -5,8 +5,8 @@ weights they read, so batch norms are folded, biases and residual paths ride in 
 Every export is compared with torch before it is given out.
 """
 
-import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,35 @@ from ss import __version__
 from ss.checkpoint import load_extractor
 from ss.export.check import check
 from ss.export.enroll import enroll_graph, shortest
+from ss.export.origin import of_checkpoint
+from ss.export.segments import export_segments
 from ss.export.step import step_graph
-from ss.model import SpexPlusOnline
+from ss.model import SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import ENROLL, FORMAT, STEP
 from ss.utils.predecessor import read_checkpoint
 
 SAMPLE_RATE = 16000  # of a model that comes without a checkpoint
-TRAINING = ("epoch", "step", "valid")  # what metadata tells of a checkpoint's row
 
 
-def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int | None = None) -> float:
+def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int | None = None, plain: bool = False) -> float:
     """Writes enroll.onnx and step.onnx of a SpexPlusOnline, or of a checkpoint of one, into a folder.
 
-    Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. Raises
-    ValueError for another kind of model, ArithmeticError for graphs that do not compute what the model does; then the folder
-    stays as it was.
+    Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
+    a quantization (see Graph). Raises ValueError for another kind of model, ArithmeticError for graphs that do not compute what
+    the model does; then the folder stays as it was. A checkpoint of a SpexPlusShortGRUModel becomes two other files, for segments.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = model if isinstance(model, nn.Module) else load_extractor(content)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if content and isinstance(extractor, SpexPlusShortGRUModel):
+        return export_segments(content, folder)
     if not isinstance(extractor, SpexPlusOnline):
         raise ValueError(f"expected a SpexPlusOnline, whose step is the graph that goes live; got a {type(extractor).__name__}")
     rate = sample_rate or content.get("config", {}).get("data", {}).get("sample_rate", SAMPLE_RATE)
-    metadata = {**describe(extractor, rate), "training": json.dumps(training(content))}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {**describe(extractor, rate), **of_checkpoint(content, rate)}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as aside:
-        for name, graph in ((ENROLL, enroll_graph), (STEP, step_graph)):
+        for name, graph in ((ENROLL, enroll_graph), (STEP, partial(step_graph, plain=plain))):
             Path(aside, name).write_bytes(graph(extractor, metadata).SerializeToString())
         difference = check(extractor, Path(aside))
         for name in (ENROLL, STEP):
@@ -62,13 +65,6 @@ def describe(model: SpexPlusOnline, sample_rate: int) -> dict[str, str]:
         "shortest_enrolment": shortest(model),
     }
     return {key: str(value) for key, value in facts.items()}
-
-
-def training(content: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its training, in short: the run, and the row of its epoch."""
-    row = content.get("row", {})
-    run = {"run_dir": content["config"].get("run_dir"), "speakers": len(content.get("speakers", []))} if content else {}
-    return {**run, **{key: row[key] for key in TRAINING if key in row}}
 
 
 def run(config: dict[str, Any]) -> int:

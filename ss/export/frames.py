@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from ss.export.graph import Graph, Value
-from ss.export.products import array
+from ss.export.products import Array, array
 from ss.model.lapped import LappedEncoder
 from ss.model.online import FLOOR
 
@@ -30,8 +30,45 @@ def frames(g: Graph, samples: Value, n_frames: Value, kernel: int, hop: int) -> 
 
 
 def spectrum(g: Graph, encoder: LappedEncoder, windows: Value) -> Value:
-    """Windows [n,K] -> the real parts of all bins, then the imaginary ones [n,2F]."""
-    return g.op("Gemm", windows, g.weight(array(encoder.filters())))
+    """Windows [n,K] -> the real parts of all bins, then the imaginary ones [n,2F].
+
+    Around the middle of a window cosines are even and sines odd: the sums and the differences of its halves need a product of half
+    the size each. Weights to read are what a step waits for, more than for the dozen small kernels that this takes.
+    """
+    halves = [Halves(array(encoder.get_buffer(f"window{i}")), encoder.kernel) for i in range(len(encoder.kernels))]
+    ahead, back = (
+        g.op("Mul", g.op("Gather", windows, g.weight(np.concatenate(places)), axis=1), g.weight(np.concatenate(weights)))
+        for places, weights in (
+            ([half.ahead for half in halves], [half.window_ahead for half in halves]),
+            ([half.back for half in halves], [half.window_back for half in halves]),
+        )
+    )
+    sizes = [len(half.ahead) for half in halves]
+    sums, differences = (
+        g.split(g.op(kind, ahead, back), sizes, len(sizes), axis=1) if len(sizes) > 1 else [g.op(kind, ahead, back)]
+        for kind in ("Add", "Sub")
+    )
+    filters = [half.cosines for half in halves] + [half.sines for half in halves]
+    parts = zip([*sums, *differences], filters, strict=True)
+    return g.concat(*(g.op("Gemm", x, g.weight(f), name=f"encoder.{i}") for i, (x, f) in enumerate(parts)), axis=1)
+
+
+class Halves:
+    """A windowed Fourier transform over the newest N samples of a frame [K], by what its first half and its second have in common.
+
+    Sample m of the first half (`ahead`, with `window_ahead`), m = 0..N/2, meets its mirror image N-m (`back`; nothing for the two
+    in the middle of themselves, 0 and N/2): `cosines` [N/2+1,F] are for their sums, `sines` for their differences.
+    """
+
+    def __init__(self, window: Array, kernel: int) -> None:
+        size = len(window)
+        first = np.arange(size // 2 + 1)
+        mirrored = -first % size
+        self.ahead, self.back = first + kernel - size, mirrored + kernel - size
+        self.window_ahead = window[first]
+        self.window_back = np.where(mirrored == first, 0, window[mirrored])
+        angles = 2 * np.pi / size * (first[:, None] * first % size)
+        self.cosines, self.sines = np.cos(angles), -np.sin(angles)
 
 
 def log_power(g: Graph, encoder: LappedEncoder, spectra: Value) -> Value:

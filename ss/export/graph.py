@@ -19,10 +19,13 @@ END = 2**62
 
 
 class Graph:
-    """Nodes, weights, inputs and outputs, in the order in which they were added."""
+    """Nodes, weights, inputs and outputs, in the order in which they were added.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    plain: biases are biases and sums are sums, for a quantization; otherwise they ride in the products, which saves kernels.
+    """
+
+    def __init__(self, name: str, plain: bool = False) -> None:
+        self.name, self.plain = name, plain
         self.nodes: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
@@ -66,9 +69,9 @@ class Graph:
         """A constant whole number, of no dimension."""
         return self.weight(np.array(value, np.int64))
 
-    def product(self, x: Value, product: Product) -> Value:
-        """x [n,a] -> [n,b]."""
-        return self.op("Gemm", x, self.weight(product.weight), self.weight(product.bias))
+    def product(self, x: Value, product: Product, name: str = "") -> Value:
+        """x [n,a] -> [n,b]; name: of the layer, by which a quantization knows it."""
+        return self.op("Gemm", x, self.weight(product.weight), self.weight(product.bias), name=name)
 
     def concat(self, *parts: Value, axis: int) -> Value:
         """The parts one after the other."""

@@ -31,11 +31,11 @@ class Stream:
     """What the layers of one step share.
 
     batch, n_frames: values [1]; conditions: columns [T*B,C] each; states: what each layer carried [n*B,C], in order;
-    after: what it carries on, filled by the layers; carried: names, values and shapes of the next states.
+    after: what it carries on, filled by the layers; carried: names, values and shapes of the next states. names: of the modules.
     """
 
-    def __init__(self, g: Graph, batch: Value, n_frames: Value) -> None:
-        self.g, self.batch = g, batch
+    def __init__(self, g: Graph, batch: Value, n_frames: Value, names: dict[nn.Module, str]) -> None:
+        self.g, self.batch, self.names = g, batch, names
         self.n_rows = g.op("Mul", n_frames, batch)
         self.conditions: list[Value] = []
         self.states: Iterator[Value] = iter(())
@@ -90,9 +90,16 @@ def _(layer: DilatedBlock, x: Value, stream: Stream) -> Value:
     stream.after.append(newest)
     begins = [stream.rows(tap * layer.dilation) for tap in range(1, layer.taps - 1)]
     between = [g.cut(longer, begin, g.op("Add", begin, stream.n_rows), 0) for begin in begins]
-    first = with_one(normed_after(product(layer.conv), layer.norm))
-    y = g.op("Relu", g.product(g.concat(oldest, *between, x, axis=1), first))
-    return g.op("Gemm", y, g.weight(bias_as_row(product(layer.output))), x)  # bias and residual path included
+    seen, first, second = (
+        g.concat(oldest, *between, x, axis=1),
+        normed_after(product(layer.conv), layer.norm),
+        product(layer.output),
+    )
+    conv, output = stream.names[layer.conv], stream.names[layer.output]
+    if g.plain:
+        return g.op("Add", g.product(g.op("Relu", g.product(seen, first, conv)), second, output), x)
+    y = g.op("Relu", g.product(seen, with_one(first), conv))
+    return g.op("Gemm", y, g.weight(bias_as_row(second)), x, name=output)  # bias and residual path included
 
 
 @emit.register

@@ -17,24 +17,24 @@ from ss.model import SpexPlusOnline
 from ss.model.carried import State
 
 
-def step_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
+def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = False) -> ModelProto:
     """Inputs: chunk [B,T*hop], conditions [B,D], state.*; outputs: wave [B,T*hop], next.*, in the same order.
 
     state.history [B,K-hop], state.body [R,B,C] (all tails and memories), state.ahead [L,B,2M] and state.overlap [1,B,S-hop]
-    where the model has them; zeros at first.
+    where the model has them; zeros at first. plain: see Graph.
     """
-    g, hop, kernel = Graph("step"), model.hop, model.encoder.kernel
+    g, hop, kernel = Graph("step", plain), model.hop, model.encoder.kernel
     chunk, conditions = g.input("chunk", "batch", "samples"), g.input("conditions", "batch", model.conditions.out_features)
     batch, samples = frames.sizes(g, chunk)
     n_frames = g.op("Div", samples, g.ints(hop))
-    stream = Stream(g, batch, n_frames)
+    stream = Stream(g, batch, n_frames, {module: name for name, module in model.named_modules()})
 
     heard = g.concat(g.input("state.history", "batch", kernel - hop), chunk, axis=1)
     stream.carried.append(("history", g.cut(heard, g.ints(hop - kernel), g.ints(END), 1), ("batch", kernel - hop)))
     spectra = frames.spectrum(g, model.encoder, frames.frames(g, heard, n_frames, kernel, hop))
-    x = g.product(frames.log_power(g, model.encoder, spectra), normed_before(model.norm, product(model.conv1)))
+    x = g.product(frames.log_power(g, model.encoder, spectra), normed_before(model.norm, product(model.conv1)), "conv1")
     x = through_body(model, x, g.op("Tile", conditions, g.concat(n_frames, g.ints(1), axis=0)), stream)
-    mask = g.op("Sigmoid", g.product(x, normed_before(model.mask_norm, product(model.mask))))
+    mask = g.op("Sigmoid", g.product(x, normed_before(model.mask_norm, product(model.mask)), "mask"))
     masked = g.op("Mul", late_enough(model, spectra, stream), g.concat(mask, mask, axis=1))
     wave = g.reshape(decoded(model, masked, stream), -1, batch, hop)
 
@@ -86,7 +86,7 @@ def late_enough(model: SpexPlusOnline, spectra: Value, stream: Stream) -> Value:
 def decoded(model: SpexPlusOnline, spectra: Value, stream: Stream) -> Value:
     """Masked spectra [T*B,2M] -> samples [T*B,hop], the frame before overlapping."""
     g, hop, overlap = stream.g, model.hop, model.decoder.overlap
-    waves = g.op("Gemm", spectra, g.weight(array(model.decoder.filters)))
+    waves = g.op("Gemm", spectra, g.weight(array(model.decoder.filters)), name="decoder")
     if not overlap:
         return waves
     columns = [width for width in (overlap, hop - overlap, overlap) if width]

@@ -47,9 +47,12 @@ class Extractor:
         self.outputs = [value.name for value in stepping.get_outputs()]
 
     @classmethod
-    def load(cls, folder: str | Path, threads: int = 1) -> "Extractor":
-        """The model in a folder that the export wrote. Raises ValueError where a file is missing, foreign, or of a newer format."""
-        return cls(*(session(Path(folder, name), threads) for name in (ENROLL, STEP)))
+    def load(cls, folder: str | Path, threads: int = 1, provider: str = "CPUExecutionProvider") -> "Extractor":
+        """The model in a folder that the export wrote. Raises ValueError where a file is missing, foreign, or of a newer format.
+
+        provider: ONNX Runtime's name of what computes.
+        """
+        return cls(*(session(Path(folder, name), threads, provider) for name in (ENROLL, STEP)))
 
     def enroll(self, enrolment: Enrolment, sample_rate: int | None = None) -> Conditions:
         """A recording of the speaker alone -> conditions for streams of this speaker.
@@ -97,7 +100,7 @@ class Extractor:
         return wave, dict(zip(states, after, strict=True))
 
 
-def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def session(path: Path, threads: int, provider: str = "CPUExecutionProvider") -> onnxruntime.InferenceSession:
     """An exported file in ONNX Runtime. Raises ValueError for one that cannot be used."""
     if not path.is_file():
         raise ValueError(f"{path}: expected a file of an exported model, but there is none")
@@ -106,7 +109,7 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        opened = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's errors have no common class of their own
         raise ValueError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
     found = opened.get_modelmeta().custom_metadata_map.get("format", "")
