@@ -28,14 +28,21 @@ PREDECESSOR_RATE = 16000
 class Inferencer:
     """An extractor ready to be used, and all that its checkpoint says of it.
 
+    checkpoint: a file, or the folder of an export, which then runs in ONNX Runtime on `provider` (cpu or cuda).
     streamer: how utterances are cut; None: as the model was trained. speakers: those it was trained on.
     """
 
-    def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None) -> None:
-        content = read_checkpoint(checkpoint)
+    def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
+        self.model: Extractor
+        if Path(checkpoint).is_dir():
+            from ss.compression.onnx import load  # ONNX Runtime, which is not wanted for checkpoints
+
+            self.device, self.model = torch.device("cpu"), load(checkpoint, provider)
+            content = self.model.described()
+        else:
+            self.device, content = distributed.device(), read_checkpoint(checkpoint)
+            self.model = load_extractor(content, self.device)
         trained = content["config"] if isinstance(content["config"], dict) else {}
-        self.device = distributed.device()
-        self.model: Extractor = load_extractor(content, self.device)
         self.streamer = streamer or instantiate(trained.get("streamer"))
         self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])
@@ -72,8 +79,8 @@ def fixes_level(loss: dict[str, Any] | None) -> bool:
 class CausalInferencer(Inferencer):
     """An Inferencer over segments, chunk by chunk with carried state: it wants a streamer."""
 
-    def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None) -> None:
-        super().__init__(checkpoint, streamer)
+    def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
+        super().__init__(checkpoint, streamer, provider)
         if not isinstance(self.streamer, Streamer):
             raise ValueError(f"{checkpoint} was trained on whole utterances: give a streamer, e.g. +streamer=half")
 
@@ -85,7 +92,7 @@ def inferencer(config: dict[str, Any]) -> Inferencer:
     """The inferencer that a config's `inferencer`, `checkpoint` and `streamer` describe."""
     kind = get_class(config["inferencer"])
     assert issubclass(kind, Inferencer)
-    return kind(config["checkpoint"], instantiate(config.get("streamer")))
+    return kind(config["checkpoint"], instantiate(config.get("streamer")), config.get("provider", "cpu"))
 
 
 def infer(config: dict[str, Any]) -> int:

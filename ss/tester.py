@@ -49,6 +49,8 @@ def with_accuracy(row: Row, logits: Tensor, speaker: int) -> Row:
     """The row and whether the enrolment's speaker was recognised, where it is one of the training's."""
     if speaker == UNKNOWN_SPEAKER:
         return Row(row.values, row.missing | {ACCURACY: "the speaker is not one of the training set"})
+    if not len(logits):
+        return Row(row.values, row.missing | {ACCURACY: "the export tells no speakers apart"})
     return Row(row.values | {ACCURACY: float(logits.argmax() == speaker)}, row.missing)
 
 

@@ -15,9 +15,13 @@ def text(report: dict[str, Any]) -> str:
     origin = report["checkpoint"] or "random weights"
     model = f"{report['model']} ({origin}): {report['parameters']:,} parameters, {report['weight_bytes'] / 2**20:.1f} MiB"
     parts = aligned([_HEAD, *(_cells(row) for row in report["rows"])])
+    return "\n".join([model, machine_line(report), "", *parts, "", *_facts(report), "", *listening(report)])
+
+
+def listening(report: dict[str, Any]) -> list[str]:
+    """Live chunks and a long session, as lines."""
     live = aligned([_LIVE_HEAD, *(_live_cells(row) for row in report["live"])])
-    sessions = aligned([_SESSION_HEAD, *(_session_cells(row) for row in report["sessions"])])
-    return "\n".join([model, machine_line(report), "", *parts, "", *_facts(report), "", *live, "", *sessions])
+    return [*live, "", *aligned([_SESSION_HEAD, *(_session_cells(row) for row in report["sessions"])])]
 
 
 def machine_line(report: dict[str, Any]) -> str:
@@ -32,9 +36,14 @@ def _facts(report: dict[str, Any]) -> Iterator[str]:
     else:
         ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
         yield f"algorithmic latency: {latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"
-    yield "files: " + ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in report["file_bytes"].items())
+    yield files(report)
     for name, reason in report["not_measured"].items():
         yield f"{name}: n/a ({reason})"
+
+
+def files(report: dict[str, Any]) -> str:
+    """What has to be shipped."""
+    return "files: " + ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in report["file_bytes"].items())
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -16,6 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import ss
 from ss import checkpoint, distributed
+from ss.compression.qat import through_int8
+from ss.compression.sparse import Sparse
 from ss.datasets import Triplets, make_filenames, read_speakers
 from ss.trainer.settings import Settings
 from ss.trainer.trainer import Trainer
@@ -28,6 +30,12 @@ PACKAGES = ("torch", "numpy", "soundfile", "hydra-core", "omegaconf")
 
 def train(config: dict[str, Any]) -> int:
     """Trains as the config says, or goes on with the run in its `run_dir`. Returns the exit code."""
+    trained(config)
+    return 0
+
+
+def trained(config: dict[str, Any]) -> bool:
+    """Trains as the config says, or goes on with the run in its `run_dir`. Returns whether it got to the end."""
     run_dir = Path(config["run_dir"])
     last = resumable(run_dir, config)
     torch.manual_seed(config["seed"])
@@ -36,13 +44,18 @@ def train(config: dict[str, Any]) -> int:
         trainer.load_state_dict(last["model"], last["trainer"])
     elif config.get("init_from"):
         trainer.model.load_state_dict(checkpoint.load_extractor(config["init_from"]).state_dict())
+    if config.get("sparsity"):
+        Sparse(trainer.model, config["sparsity"]).attach(trainer.optimizer)
+    if "quantize" in config:
+        for model in {trainer.model, trainer.trained()}:
+            through_int8(model, config["quantize"]["keep"])
     if distributed.is_main():
         describe(config, run_dir)
         print(f"{'resuming' if last else 'training'} in {run_dir} on {distributed.world_size()} x {trainer.device}")
     done = trainer.fit()
     if distributed.is_main():
         print(f"{'finished' if done else 'stopped; the same command goes on'}: epoch {trainer.progress.epoch}, {run_dir}")
-    return 0
+    return done
 
 
 def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,17 @@
+"""Extracts with an exported model: python3 ./pruning_and_quantization/inference.py -cp ./configs/ -cn spexplus_online"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ss.compression.job import infer
+from ss.config import run
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="spexplus_online")
+def main(config: DictConfig) -> None:
+    """Hydra composes the config; `ss` does the rest."""
+    run(infer, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The exported graphs that a recipe asks for: in float, or quantized on real mixtures."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from ss.compression import int8
+from ss.compression.int8 import Feed
+from ss.compression.recipe import Recipe
+from ss.datasets import Triplets
+from ss.export import export
+from ss.runtime import Extractor
+from ss.runtime.extractor import ENROLL, STEP
+from ss.runtime.segments import HANDLER, MAIN, SegmentExtractor
+
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+HOPS = 4  # that a step is given at once in calibration
+
+
+def exported(recipe: Recipe, checkpoint: str | Path, folder: Path, examples: str | Path) -> None:
+    """Writes the graphs of a checkpoint into a folder. examples: triplets, of which the first are for calibration."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as aside:
+        plain, done = Path(aside, "plain"), Path(aside, "done")
+        done.mkdir()
+        if recipe.precision == "fp32":
+            export(checkpoint, done)
+        else:
+            export(checkpoint, plain, plain=True)
+            convert(recipe, plain, done, examples)
+        shutil.rmtree(folder, ignore_errors=True)
+        done.rename(folder)
+
+
+def convert(recipe: Recipe, source: Path, target: Path, examples: str | Path) -> None:
+    """Writes the graphs of an export in float as the recipe asks for into another folder."""
+    enrolling, stepping = (HANDLER, MAIN) if (source / MAIN).exists() else (ENROLL, STEP)
+    if recipe.precision == "fp16":
+        for name in (enrolling, stepping):
+            half(source / name, target / name)
+        return
+    int8.dynamic(source / enrolling, target / enrolling, recipe.keep)
+    if recipe.precision == "dynamic":
+        int8.dynamic(source / stepping, target / stepping, recipe.keep)
+    else:
+        int8.static(source / stepping, target / stepping, feeds(source, pairs(examples, recipe.calibration)), recipe.keep)
+
+
+def half(source: Path, target: Path) -> None:
+    """Numbers of 16 bits inside of the graph; what goes in and comes out stays as it was."""
+    onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(target))
+
+
+def pairs(folder: str | Path, n: int) -> Iterator[Pair]:
+    """(mixture [S], enrolment [R]) of the first n triplets of a folder."""
+    examples = Triplets(folder)
+    for index in range(min(n, len(examples))):
+        example = examples[index]
+        yield example.mixture, example.ref
+
+
+def feeds(folder: Path, mixtures: Iterator[Pair]) -> Iterator[Feed]:
+    """What the stepping graph of an export is given while it extracts these mixtures."""
+    return (
+        segment_feeds(SegmentExtractor(folder), mixtures)
+        if (folder / MAIN).exists()
+        else step_feeds(Extractor.load(folder), mixtures)
+    )
+
+
+def step_feeds(extractor: Extractor, mixtures: Iterator[Pair]) -> Iterator[Feed]:
+    """Of the online model."""
+    size = HOPS * extractor.hop
+    for mixture, ref in mixtures:
+        conditions, states = extractor.conditions_of(ref[None]), extractor.zeros(1)
+        for begin in range(0, len(mixture) - size + 1, size):
+            chunk = mixture[None, begin : begin + size]
+            yield {"chunk": chunk, "conditions": conditions, **states}
+            _, states = extractor.step(chunk, conditions, states)
+
+
+def segment_feeds(extractor: SegmentExtractor, mixtures: Iterator[Pair]) -> Iterator[Feed]:
+    """Of the segment model."""
+    for mixture, ref in mixtures:
+        (speaker, _), memory = extractor.enroll(ref[None]), extractor.begin(1)
+        for begin in range(0, len(mixture) - extractor.window + 1, extractor.step):
+            segment = mixture[None, begin : begin + extractor.window]
+            yield {"chunk": segment, "speaker": speaker, "memory": memory}
+            _, memory = extractor.next(segment, speaker, memory)

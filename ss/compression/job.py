@@ -1,0 +1,44 @@
+"""The jobs of `pruning_and_quantization/`: a trained model through a recipe, and tests and extraction with what is exported."""
+
+from pathlib import Path
+from typing import Any
+
+from ss import distributed, inferencer, tester
+from ss.compression.exporting import exported
+from ss.compression.recipe import Recipe, read
+from ss.compression.stages import fine_tuned
+
+RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes"
+
+
+def recipe_of(name: str) -> Recipe:
+    """A recipe by its path, or by the name of one in `pruning_and_quantization/recipes/`."""
+    own = RECIPES / f"{name}.yaml"
+    return read(own if own.exists() else name)
+
+
+def prune_and_quantize(config: dict[str, Any]) -> int:
+    """Fine-tunes `checkpoint` by `recipe`; best.pth in `run_dir`, the graphs in `exported`. Returns the exit code."""
+    recipe = recipe_of(config["recipe"])
+    run_dir, folder = Path(config["run_dir"]), Path(config["exported"])
+    model = fine_tuned(recipe, config["checkpoint"], run_dir, {key: config[key] for key in ("data", "trainer")})
+    if distributed.is_main():
+        exported(recipe, model, folder, config["data"]["train"]["folder"])
+        sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(folder.iterdir()))
+        print(f"{recipe.about}\n{model}\n{folder}: {sizes}")
+    return 0
+
+
+def test(config: dict[str, Any]) -> int:
+    """Tests `exported` as `ss.tester.test` does. Returns the exit code."""
+    return tester.test(with_export(config, "test"))
+
+
+def infer(config: dict[str, Any]) -> int:
+    """Extracts with `exported` as `ss.inferencer.infer` does. Returns the exit code."""
+    return inferencer.infer(with_export(config, "predictions"))
+
+
+def with_export(config: dict[str, Any], out: str) -> dict[str, Any]:
+    """The config for a job that takes a checkpoint."""
+    return {**config, "checkpoint": config["exported"], "out_folder": f"{config['run_dir']}/{out}"}

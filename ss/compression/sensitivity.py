@@ -1,0 +1,85 @@
+"""What int8 costs where: every layer of the stepping graph is quantized alone, and the output compared with that in float."""
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from ss import distributed
+from ss.audio import Wave
+from ss.compression.exporting import feeds, pairs
+from ss.compression.int8 import layers, static
+from ss.datasets import Triplets
+from ss.export import export
+from ss.inferencer import Inferencer
+from ss.measure.table import aligned
+from ss.metric import SISDR
+from ss.runtime.extractor import STEP
+from ss.runtime.segments import MAIN
+
+HEAD = ["layer", "", "SI-SDR lost (dB)", "error (dB)"]
+
+
+def sensitivity(config: dict[str, Any]) -> int:
+    """Quantizes the layers of `checkpoint` one by one; prints a table, writes sensitivity.json and .png. Returns the exit code.
+
+    SI-SDR lost: mean over the first `mixtures` triplets of `folder`; error: energy of the difference over that of the output in
+    float. Calibrated on as many training mixtures.
+    """
+    if not distributed.is_main():
+        return 0
+    out = Path(config["out_folder"])
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as aside:
+        export(config["checkpoint"], Path(aside, "float"), plain=True)
+        rows = measured(config, Path(aside, "float"), Path(aside, "int8"))
+    (out / "sensitivity.json").write_text(json.dumps(rows, indent=1) + "\n")
+    draw(rows, out / "sensitivity.png")
+    lines = [[row["layer"], "", f"{row['si_sdr_lost']:.3f}", f"{row['error_db']:.1f}"] for row in rows]
+    print("\n".join([*aligned([HEAD, *lines]), "", str(out / "sensitivity.json"), str(out / "sensitivity.png")]))
+    return 0
+
+
+def measured(config: dict[str, Any], in_float: Path, int8: Path) -> list[dict[str, Any]]:
+    """A row per layer, in the order of the graph."""
+    stepping = MAIN if (in_float / MAIN).exists() else STEP
+    names, rows = layers(in_float / stepping), []
+    expected, score = heard(config, in_float)
+    shutil.copytree(in_float, int8)
+    for name in tqdm(names, "layers"):
+        calibration = feeds(in_float, pairs(config["data"]["train"]["folder"], config["mixtures"]))
+        static(in_float / stepping, int8 / stepping, calibration, [other.lstrip("/") for other in names if other != name])
+        found, own = heard(config, int8)
+        error = sum(np.square(a - b).sum() for a, b in zip(found, expected, strict=True))
+        energy = sum(np.square(wave).sum() for wave in expected)
+        rows.append({"layer": name, "si_sdr_lost": score - own, "error_db": float(10 * np.log10(error / energy))})
+    return rows
+
+
+def heard(config: dict[str, Any], export_folder: Path) -> tuple[list[Wave], float]:
+    """What an export makes of the mixtures, and its mean SI-SDR in dB."""
+    extractor, examples = Inferencer(export_folder), Triplets(config["folder"])
+    waves, scores = [], []
+    for index in range(min(config["mixtures"], len(examples))):
+        example = examples[index]
+        waves.append(extractor.extract(example.mixture, example.ref))
+        scores.append(SISDR()(*(torch.from_numpy(wave)[None] for wave in (waves[-1], example.target))).item())
+    return waves, float(np.mean(scores))
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The errors of all layers as bars."""
+    figure = Figure(figsize=(9, 1 + 0.25 * len(rows)), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlabel="error of the output, this layer alone in int8 (dB)")
+    names, errors = [row["layer"] for row in rows], [row["error_db"] for row in rows]
+    floor = min(errors) - 5
+    axes.barh(names, [error - floor for error in errors], left=floor)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color="0.9", lw=0.5)
+    figure.savefig(path)

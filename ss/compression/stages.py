@@ -1,0 +1,115 @@
+"""Fine-tuning by a recipe: each stage is a training run of its own, in a folder of its own, that resumes like any other."""
+
+import copy
+import shutil
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ss import checkpoint, distributed
+from ss.compression.recipe import Recipe, Stage
+from ss.compression.structured import Importance, Limits, chosen, smaller
+from ss.datasets import read_speakers
+from ss.trainer.job import build, trained
+from ss.utils.predecessor import read_checkpoint
+
+NARROWED = "narrowed.pth"
+
+
+def fine_tuned(recipe: Recipe, source: str | Path, run_dir: Path, overrides: dict[str, Any]) -> Path:
+    """The checkpoint at the end of a recipe's stages, `best.pth` in run_dir; what was done by an earlier call is not done again.
+
+    source: a checkpoint of ours to begin with, whose own config says how it was trained. overrides: what is to be another in that
+    config (`data`, `trainer`, ...). Stops, like a training, where asked to; then the checkpoint of the stage that is going on.
+    """
+    model, began = Path(source), time.monotonic()
+    for number, stage in enumerate(recipe.stages, 1):
+        config = stage_config(stage, recipe.keep, model, Path(source), run_dir / f"stage-{number}", overrides)
+        if config["trainer"].get("max_minutes") is not None:
+            config["trainer"]["max_minutes"] -= (time.monotonic() - began) / 60
+        if stage.structured:
+            config = narrowed(config, stage.structured, stage.batches, model)
+        done = trained(config)
+        model = Path(config["run_dir"]) / "best.pth"
+        if not done:
+            break
+    if distributed.is_main():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model, run_dir / "best.pth")
+    distributed.barrier()
+    return run_dir / "best.pth"
+
+
+def stage_config(
+    stage: Stage, keep: Sequence[str], model: Path, source: Path, run_dir: Path, overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """The training config of a stage that begins with the checkpoint `model`; keep: layers that are not quantized."""
+    config = merged(trained_config(source), overrides)
+    config |= {"run_dir": str(run_dir), "init_from": str(model), "resume": True, "sparsity": stage.sparsity}
+    config["model"] = read_checkpoint(model)["config"]["model"]
+    config["trainer"]["epochs"] = stage.epochs
+    config["optimizer"]["lr"] = stage.lr
+    if "max_lr" in (config.get("scheduler") or {}):
+        config["scheduler"]["max_lr"] = stage.lr
+    if stage.quantize:
+        config["quantize"] = {"keep": list(keep)}
+    if stage.distil:
+        config["distil"] = {"teacher": stage.teacher or str(source), "weight": stage.distil}
+        config["trainer"]["_target_"] = "ss.compression.distillation.DistillingTrainer"
+    return config
+
+
+def trained_config(model: Path) -> dict[str, Any]:
+    """How a checkpoint was trained. Raises ValueError for one of the predecessor's, which does not say."""
+    config = read_checkpoint(model)["config"]
+    if not isinstance(config, dict) or "trainer" not in config:
+        raise ValueError(f"{model}: expected a checkpoint of a training of ours, whose config says how to fine-tune it")
+    return copy.deepcopy(config)
+
+
+def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The config with these changes; null changes nothing."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            merged(config[key], value)
+        elif value is not None:
+            config[key] = value
+    return config
+
+
+def narrowed(config: dict[str, Any], limits: Limits, n_batches: int, model: Path) -> dict[str, Any]:
+    """The config of a stage with fewer hidden channels, judged on so many batches; it begins with a checkpoint of what is left."""
+    begin = Path(config["run_dir"]) / NARROWED
+    if not distributed.any_of(begin.exists()):
+        importance = judged(config, n_batches, model)
+        kept = chosen(config["model"], importance, limits)
+        small = smaller(checkpoint.load_extractor(model), config["model"], importance, kept)
+        if distributed.is_main():
+            left = {**config, "model": {**config["model"], "hidden_channels": kept}}
+            checkpoint.save(begin, {"config": left, "model": small.state_dict()})
+        distributed.barrier()
+    return {**config, "model": read_checkpoint(begin)["config"]["model"], "init_from": str(begin)}
+
+
+def judged(config: dict[str, Any], n_batches: int, model: Path) -> Importance:
+    """What the channels of a checkpoint's model are worth on training batches."""
+    trainer = build(config, read_speakers_of(config, model), [])
+    trainer.model.load_state_dict(checkpoint.load_extractor(model).state_dict())
+    importance = Importance(trainer.model)
+    trainer.batches.start(1)
+    for batch in tqdm(islice(trainer.train_loader, n_batches), "judging", n_batches, disable=not distributed.is_main()):
+        trainer.model.zero_grad()
+        trainer.backward(batch.to(trainer.device), 1)
+        importance()
+    importance.share()
+    return importance
+
+
+def read_speakers_of(config: dict[str, Any], model: Path) -> list[str]:
+    """The training speakers: a list that the config names, or those of the checkpoint."""
+    path = config["data"].get("speakers")
+    return read_speakers(path) if path else read_checkpoint(model).get("speakers", [])

@@ -1,0 +1,175 @@
+"""The scripts of pruning_and_quantization/, as a user runs them, on tiny models."""
+
+import json
+import re
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from conftest import RATE, ROOT, run, training
+
+from ss import audio
+from ss.checkpoint import load_extractor
+from ss.compression import sparsity
+from ss.compression.recipe import read
+from ss.export import export
+from ss.runtime import Extractor
+
+SCRIPTS = "pruning_and_quantization"
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory: pytest.TempPathFactory, triplets: Path) -> Path:
+    """The run folder of a tiny online model, trained for an epoch."""
+    run_dir = tmp_path_factory.mktemp("online") / "run"
+    run("training/train.py", "-cn", "spexplus_online", *training(triplets, run_dir), "writer=none")
+    return run_dir
+
+
+def words(online: Path, folder: Path, config: str = "spexplus_online") -> list[str]:
+    """What the scripts of the folder are called with, for a run in `folder`."""
+    return ["-cn", config, f"checkpoint={online}/best.pth", f"recipe={folder}/recipe.yaml", f"run_dir={folder}/run"]
+
+
+def prune(
+    model: Path,
+    triplets: Path,
+    folder: Path,
+    recipe: dict[str, Any],
+    *more: str,
+    check: bool = True,
+    config: str = "spexplus_online",
+) -> CompletedProcess[str]:
+    """Runs a recipe in a folder."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    data = [f"data.train.folder={triplets}/train", f"data.valid.folder={triplets}/dev"]
+    return run(f"{SCRIPTS}/prune_and_quantize.py", *words(model, folder, config), *data, *more)
+
+
+STRUCTURED = {
+    "about": "narrower",
+    "stages": [
+        {"structured": {"macs": 0.95, "drop_blocks": 2, "smallest": 8, "multiple": 4}, "batches": 2, "epochs": 1, "lr": 0.001},
+        {"distil": 0.5, "epochs": 1, "lr": 0.001},
+    ],
+}
+
+
+def test_fewer_channels_after_two_stages_and_a_resumed_one(online: Path, triplets: Path, tmp_path: Path) -> None:
+    stopped = prune(online, triplets, tmp_path, STRUCTURED, "trainer.max_minutes=0.0001")
+    assert "stopped; the same command goes on" in stopped.stdout
+    assert not (tmp_path / "run" / "stage-2").exists()
+    done = prune(online, triplets, tmp_path, STRUCTURED)
+    assert "resuming" in done.stdout
+    assert done.stdout.count("finished") == 2
+    model = load_extractor(tmp_path / "run" / "best.pth")
+    kept = torch.load(tmp_path / "run" / "best.pth", weights_only=True)["config"]["model"]["hidden_channels"]
+    assert kept.count(0) == 2
+    assert len(kept) == 6
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in load_extractor(online / "best.pth").parameters())
+    test = ["-cn", "spexplus_online", f"checkpoint={tmp_path}/run/best.pth", f"folder={triplets}/test", "metrics=fast"]
+    in_torch = run("testing/test.py", *test, f"out_folder={tmp_path}/test").stdout.splitlines()[1:3]
+    exported = run(f"{SCRIPTS}/test.py", *words(online, tmp_path), f"folder={triplets}/test", "metrics=fast").stdout.splitlines()[
+        1:3
+    ]
+    assert in_torch == exported
+    assert in_torch[1].startswith("SI-SDRi")
+
+
+def test_judged_by_two_processes(online: Path, triplets: Path, tmp_path: Path) -> None:
+    recipe = {"about": "narrower", "stages": STRUCTURED["stages"][:1]}
+    prune(online, triplets, tmp_path, recipe, "n_processes=2", "trainer.batch_size=1")
+    assert torch.load(tmp_path / "run" / "best.pth", weights_only=True)["config"]["model"]["hidden_channels"].count(0) == 2
+
+
+def test_sparse_weights_and_int8(online: Path, triplets: Path, tmp_path: Path) -> None:
+    stages = [{"sparsity": 0.1, "epochs": 1, "lr": 0.001}, {"sparsity": 0.3, "quantize": True, "epochs": 1, "lr": 0.001}]
+    recipe = {"about": "sparse", "precision": "int8", "keep": ["encoder", "decoder"], "calibration": 2, "stages": stages}
+    prune(online, triplets, tmp_path, recipe)
+    first, last = (load_extractor(tmp_path / "run" / name) for name in ("stage-1/best.pth", "best.pth"))
+    assert sparsity(first) == pytest.approx(0.1, abs=1e-3)
+    assert sparsity(last) == pytest.approx(0.3, abs=1e-3)
+    quantized(tmp_path / "run" / "exported" / "step.onnx")
+    export(tmp_path / "run" / "best.pth", tmp_path / "float")
+    wave, ref = (audio.read(triplets / "test" / f"s0_a-{kind}.wav", RATE) for kind in ("mixed", "ref"))
+    in_float, in_int8 = (heard(Extractor.load(folder), wave, ref) for folder in (tmp_path / "float", tmp_path / "run" / "exported"))
+    assert 0 < np.square(in_int8 - in_float).sum() < 0.03 * np.square(in_float).sum()
+    small = ["live_seconds=0.5", "session_minutes=0.02", "chunk_ms=[10]"]
+    assert "onnxruntime" in run(f"{SCRIPTS}/measure_weight_and_time.py", *words(online, tmp_path), *small).stdout
+    run(f"{SCRIPTS}/inference.py", *words(online, tmp_path), f"folder={triplets}/test")
+    assert len(list((tmp_path / "run" / "predictions").glob("*-pred.wav"))) == 3
+
+
+def heard(extractor: Extractor, wave: audio.Wave, ref: audio.Wave) -> audio.Wave:
+    """What comes out of a stream."""
+    stream = extractor.stream(ref)
+    return np.concatenate([stream.process(wave), stream.flush()])
+
+
+def quantized(path: Path) -> None:
+    """Fails if no product of a graph takes int8 weights."""
+    graph = onnx.load(str(path)).graph
+    assert any(weight.data_type == onnx.TensorProto.INT8 and len(weight.dims) > 1 for weight in graph.initializer)
+
+
+def test_segments_through_int8(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    recipe = {"about": "int8", "precision": "int8", "calibration": 1}
+    prune(trained, triplets, tmp_path, recipe, config="spexplusshort_gru")
+    quantized(tmp_path / "run" / "exported" / "GRUMainModel.onnx")
+    test = [*words(trained, tmp_path, "spexplusshort_gru"), f"folder={triplets}/test", "metrics=fast"]
+    lines = run(f"{SCRIPTS}/test.py", *test).stdout
+    assert "SI-SDRi" in lines
+    assert "ACC" in lines
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"about": "x", "stages": [{"epochs": 1}]}, "recipe.yaml: not a recipe: stage 1: "),
+        ({"about": "x", "stages": [{"epochs": 1, "lr": 1, "wrong": 2}]}, "stage 1: expected only epochs, lr, structured, batches"),
+        ({"about": "x", "precision": "int4"}, "precision: expected one of fp32, fp16, dynamic, int8, got 'int4'"),
+        ({"about": "x", "stages": [{"epochs": 1, "lr": 0.1, "sparsity": 2}]}, "sparsity: expected a part from 0 to below 1, got 2"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path: Path, recipe: dict[str, Any], message: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(tmp_path / "recipe.yaml")
+
+
+def test_every_recipe_can_be_read() -> None:
+    recipes = sorted((ROOT / SCRIPTS / "recipes").glob("*.yaml"))
+    assert len(recipes) > 5
+    assert all(read(path).about for path in recipes)
+
+
+def test_recipes_side_by_side(online: Path, triplets: Path, tmp_path: Path) -> None:
+    data = [f"data.train.folder={triplets}/train", f"data.valid.folder={triplets}/dev", f"folder={triplets}/test"]
+    recipes = {"float": "about: as it is", "int8": "about: int8\nprecision: int8\ncalibration: 1\nkeep: [encoder, decoder]"}
+    for name, text in recipes.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    names = ",".join(f"{tmp_path}/{name}.yaml" for name in recipes)
+    small = ["rounds=1", "live_seconds=0.3", "metrics=fast", f"recipes=[{names}]", f"out_folder={tmp_path}/table"]
+    done = run(f"{SCRIPTS}/compare.py", "-cn", "spexplus_online", f"checkpoint={online}/best.pth", *data, *small)
+    table = json.loads((tmp_path / "table" / "table.json").read_text())
+    assert [row["recipe"] for row in table["rows"]] == list(recipes)
+    in_float, in_int8 = table["rows"]
+    assert in_int8["bytes"]["step.onnx"] < in_float["bytes"]["step.onnx"]
+    assert in_int8["parameters"] == in_float["parameters"]
+    assert all(row["quality"]["SI-SDRi"] > -60 and row["real_time_factors"]["10"] > 0 for row in table["rows"])
+    assert "as it is" in done.stdout
+
+
+def test_what_int8_costs_in_every_layer(online: Path, triplets: Path, tmp_path: Path) -> None:
+    data = [f"data.train.folder={triplets}/train", f"folder={triplets}/test", "mixtures=1", f"out_folder={tmp_path}"]
+    done = run(f"{SCRIPTS}/sensitivity.py", "-cn", "spexplus_online", f"checkpoint={online}/best.pth", *data)
+    rows = json.loads((tmp_path / "sensitivity.json").read_text())
+    assert {"conv1", "mask", "decoder", "encoder.0", "body.layers.1.layers.3.output"} <= {row["layer"] for row in rows}
+    assert all(-120 < row["error_db"] < 0 for row in rows)
+    assert (tmp_path / "sensitivity.png").stat().st_size > 1000
+    assert "body.layers.1.layers.3.output" in done.stdout
