@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from ss import audio
 
@@ -21,7 +22,19 @@ SIZES = {
     "n_stacked_tcnblocks": 2,
     "n_tcnblocks": 3,
 }
+WINDOWS = {"kernels": [32, 96], "synthesis_kernel": 32, "hop": 24}  # of the online model
 TINY = [f"model.{key}={value}" for key, value in SIZES.items()]
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """The model with batch norms as after a training: not the identity."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            nn.init.normal_(norm.weight, 1, 0.1)
+            nn.init.normal_(norm.bias, 0, 0.1)
+            norm.running_mean.normal_(0, 0.5)
+            norm.running_var.uniform_(0.5, 2)
+    return model.eval()
 
 
 def command(script: str, *overrides: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SIZES, WINDOWS, lively
 from hydra.errors import InstantiationException
 
 from ss.checkpoint import build
@@ -14,43 +15,14 @@ from ss.compression.structured import blocks, groups
 from ss.export import export
 from ss.model import Extractor
 
-ONLINE: dict[str, Any] = {
-    "_target_": "ss.model.SpexPlusOnline",
-    "n_channels": 16,
-    "hidden_channels": 24,
-    "out_channels": 12,
-    "kernels": [32, 96],
-    "synthesis_kernel": 32,
-    "hop": 20,
-    "n_resnetblocks": 2,
-    "n_speakers": 6,
-    "n_stacked_tcnblocks": 2,
-    "n_tcnblocks": 3,
-    "memory": "none",
-}
-SEGMENTS: dict[str, Any] = {
-    "_target_": "ss.model.SpexPlusShortGRUModel",
-    "n_channels": 16,
-    "hidden_channels": 24,
-    "out_channels": 12,
-    "short_kernel": 40,
-    "n_resnetblocks": 2,
-    "n_speakers": 6,
-    "n_stacked_tcnblocks": 2,
-    "n_tcnblocks": 3,
-    "memory_size": 4,
-}
+ONLINE: dict[str, Any] = {"_target_": "ss.model.SpexPlusOnline", **SIZES, **WINDOWS, "memory": "none"}
+SEGMENTS: dict[str, Any] = {"_target_": "ss.model.SpexPlusShortGRUModel", **SIZES, "short_kernel": 40, "memory_size": 4}
 BOTH = pytest.mark.parametrize("config", [ONLINE, SEGMENTS], ids=["online", "segments"])
 
 
 def model_of(config: dict[str, Any]) -> Extractor:
     torch.manual_seed(0)
-    made = build(config)
-    for module in made.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    return made.eval()
+    return lively(build(config))
 
 
 def audio() -> tuple[torch.Tensor, torch.Tensor]:

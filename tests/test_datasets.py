@@ -83,6 +83,17 @@ def test_remixing_makes_new_mixtures_of_the_same_targets(folder: Path) -> None:
     np.testing.assert_array_equal(examples[0].mixture, plain[0].mixture)
 
 
+def test_remixing_can_stay_within_a_corpus(tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "data", ["a0_a", "a1_a", "b2_a", "b3_a"])
+    plain, examples = Triplets(folder), Triplets(folder, max_length=0.3, remix=1, remix_within="^[a-z]", seed=1)
+    for index, other in enumerate((1, 0, 3, 2)):
+        for epoch in (1, 2, 3):
+            example = examples[epoch, index]
+            assert holds(plain[other].target, example.mixture - example.target)
+    with pytest.raises(ValueError, match="expected at least two target speakers to remix in a0, found one"):
+        Triplets(folder, remix=1, remix_within=r"\w+")
+
+
 def test_a_single_speaker_cannot_be_remixed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected at least two target speakers to remix, found one"):
         Triplets(make_triplets(tmp_path / "one", ["s0_a", "s0_b"]), remix=0.5)

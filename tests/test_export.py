@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import RATE, ROOT, SIZES, run, training
+from conftest import RATE, ROOT, SIZES, WINDOWS, lively, run, training
 from torch import nn
 
 import ss
@@ -20,19 +20,6 @@ from ss.export.products import Product, bias_as_row, normed_after, normed_before
 from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.model.carried import Carried, State
 from ss.runtime import Extractor
-
-WINDOWS = {"kernels": [32, 96], "synthesis_kernel": 32, "hop": 24}
-
-
-def lively(model: nn.Module) -> nn.Module:
-    """The model with batch norms as after a training: not the identity."""
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm1d):
-            nn.init.normal_(norm.weight, 1, 0.1)
-            nn.init.normal_(norm.bias, 0, 0.1)
-            norm.running_mean.normal_(0, 0.5)
-            norm.running_var.uniform_(0.5, 2)
-    return model.eval()
 
 
 def online(**changes: Any) -> SpexPlusOnline:

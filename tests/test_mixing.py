@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ss.audio import AudioError
 from ss.mixing import manifest
-from ss.mixing.corpus import scan
+from ss.mixing.corpus import Corpus, Span, scan
 from ss.mixing.job import mix
-from ss.mixing.plan import plan, plan_row, targets
+from ss.mixing.plan import chances, plan, plan_row
 from ss.mixing.render import merge, render, trim
 from ss.mixing.settings import Settings
 
@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared/corpus/speech"
 RATE = 16000
 N_SPEAKERS, N_UTTERANCES = 5, 3
+TALKATIVE = {"little": 40 * RATE, "much": 160 * RATE, "some": 40 * RATE}
 
 
 def bursts(rng: np.random.Generator, seconds: float) -> NDArray[np.float64]:
@@ -129,10 +130,29 @@ def test_plan_pairs_different_speakers_and_files(settings: Settings) -> None:
     assert len({row.target.path for row in rows}) == N_SPEAKERS * N_UTTERANCES
 
 
+def test_corpora_may_be_mixed_with_themselves_only(settings: Settings) -> None:
+    speakers = ("a1", "a2", "b1", "b2")
+    found = Corpus({speaker: (Span(f"{speaker}/0", 0, RATE), Span(f"{speaker}/1", 0, RATE)) for speaker in speakers}, ())
+    rows = plan(found, replace(settings, nfiles=100, within="[a-z]+"))
+    pairs = {tuple(Path(span.path).parts[0] for span in (row.target, row.interferer)) for row in rows}
+    assert pairs == {("a1", "a2"), ("a2", "a1"), ("b1", "b2"), ("b2", "b1")}
+    with pytest.raises(ValueError, match=r"within: expected two speakers whose ids agree in \\w\+, found none"):
+        chances(found, replace(settings, within=r"\w+"))
+
+
+def test_who_said_more_may_be_heard_more(settings: Settings) -> None:
+    found = Corpus({speaker: (Span(f"{speaker}/0", 0, n), Span(f"{speaker}/1", 0, n)) for speaker, n in TALKATIVE.items()}, ())
+    for drawn, share in (("speakers", 1 / 3), ("speech", 2 / 3)):
+        rows = plan(found, replace(settings, nfiles=600, drawn=drawn))
+        names = [row.name.split("_") for row in rows]
+        assert sum(target == "much" for target, *_ in names) / 600 == pytest.approx(share, abs=0.06)
+        assert all(target != interferer for target, _, interferer, _ in names)
+
+
 def test_a_row_depends_on_its_number_only(settings: Settings) -> None:
     found = scan(settings)
     rows = plan(found, settings)
-    assert plan_row(found, targets(found, settings), replace(settings, nfiles=1), 7) == rows[7]
+    assert plan_row(found, chances(found, settings), replace(settings, nfiles=1), 7) == rows[7]
     assert plan(found, replace(settings, random_state=1)) != rows
 
 
@@ -469,7 +489,7 @@ def test_trim_and_vad_reach_the_mixture(settings: Settings, tmp_path: Path) -> N
     gaps = replace(settings, audios_dir=str(tmp_path / "gaps"))
     lengths = []
     for options in ({"trim_db": None, "vad_db": None}, {"trim_db": 30, "vad_db": None}, {"trim_db": None, "vad_db": 30}):
-        row = plan_row(scan(gaps), ["a", "b"], replace(gaps, **options), 0)
+        row = plan_row(scan(gaps), chances(scan(gaps), gaps), replace(gaps, **options), 0)
         lengths.append(len(render(row, gaps.audios_dir).target) / RATE)
     whole, trimmed, merged = lengths
     assert whole == 3 + 2 * 5000 / RATE

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SIZES, WINDOWS, lively
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,18 +12,6 @@ from ss.model import SpexPlusOnline
 from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
 from ss.model.recurrence import recurrence
 
-SIZES: dict[str, Any] = {
-    "n_channels": 16,
-    "hidden_channels": 24,
-    "out_channels": 12,
-    "kernels": [32, 96],
-    "synthesis_kernel": 32,
-    "hop": 20,
-    "n_resnetblocks": 2,
-    "n_speakers": 6,
-    "n_stacked_tcnblocks": 2,
-    "n_tcnblocks": 3,
-}
 VARIANTS = [
     {"memory": "none"},
     {"memory": "gru"},
@@ -37,12 +26,7 @@ VARIANTS = [
 def model(**changes: Any) -> SpexPlusOnline:
     """A tiny model whose batch norms have seen something, in eval mode."""
     torch.manual_seed(0)
-    made = SpexPlusOnline(**{**SIZES, **changes})
-    for module in made.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    return made.eval()
+    return lively(SpexPlusOnline(**{**SIZES, **WINDOWS, **changes}))
 
 
 def audio(batch: int = 2, samples: int = 1203, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -117,9 +101,9 @@ def test_streams_of_a_batch_and_in_turn_are_as_alone() -> None:
 def test_a_step_changes_nothing_that_it_was_given() -> None:
     online, (mixture, ref) = model(memory="gru"), audio()
     state = online.init_state(online.enroll(ref))
-    first = online.step(mixture[:, :40], state)[0][0]
+    first = online.step(mixture[:, :48], state)[0][0]
     weights = {name: tensor.clone() for name, tensor in online.state_dict().items()}
-    torch.testing.assert_close(online.step(mixture[:, :40], state)[0][0], first, rtol=0, atol=0)
+    torch.testing.assert_close(online.step(mixture[:, :48], state)[0][0], first, rtol=0, atol=0)
     assert all(torch.equal(weights[name], tensor) for name, tensor in online.state_dict().items())
 
 
@@ -188,7 +172,7 @@ def test_chunks_of_no_whole_hops_and_short_enrolments_are_refused() -> None:
     online, (mixture, ref) = model(), audio()
     state = online.init_state(online.enroll(ref))
     for samples in (0, 30):
-        with pytest.raises(ValueError, match="expected a chunk of whole hops of 20 samples"):
+        with pytest.raises(ValueError, match="expected a chunk of whole hops of 24 samples"):
             online.step(mixture[:, :samples], state)
     with pytest.raises(ValueError, match="an enrolment of 100 samples is too short"):
         online.enroll(ref[:, :100])

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -11,12 +13,13 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import RATE, ROOT, run, training
+from conftest import RATE, ROOT, run, training, voice
 
 from ss import audio
 from ss.checkpoint import load_extractor
 from ss.compression import sparsity
-from ss.compression.recipe import read
+from ss.compression.exporting import exported
+from ss.compression.recipe import Recipe, read
 from ss.export import export
 from ss.runtime import Extractor
 
@@ -109,6 +112,47 @@ def heard(extractor: Extractor, wave: audio.Wave, ref: audio.Wave) -> audio.Wave
     """What comes out of a stream."""
     stream = extractor.stream(ref)
     return np.concatenate([stream.process(wave), stream.flush()])
+
+
+def test_state_carried_through_int8_does_not_drift(triplets: Path, tmp_path: Path) -> None:
+    """Thirty minutes through the model that is shipped: the error against float of each minute stays what it was."""
+    recipe = Recipe("int8", precision="int8", calibration=2, keep=("encoder", "decoder"))
+    for folder, one in (("float", Recipe("as it is")), ("int8", recipe)):
+        exported(one, ROOT / "models" / "spexplus_online" / "best.pth", tmp_path / folder, triplets / "train")
+    ref = audio.read(triplets / "test" / "s0_a-ref.wav", RATE)
+    streams = [Extractor.load(tmp_path / folder).stream(ref) for folder in ("float", "int8")]
+    rng, errors = np.random.default_rng(0), []
+    minute = np.concatenate([voice(rng, pitch, 3 * RATE) + voice(rng, 1.4 * pitch, 3 * RATE) for pitch in range(80, 280, 10)])
+    for _ in range(30):
+        in_float, in_int8 = (np.concatenate([stream.process(part) for part in np.split(minute, 60)]) for stream in streams)
+        errors.append(10 * np.log10(np.square(in_int8 - in_float).sum() / np.square(in_float).sum()))
+    assert -60 < errors[0] < -10
+    assert max(errors) - min(errors) < 0.5
+
+
+def test_quantized_graphs_run_where_torch_is_not(online: Path, trained: Path, triplets: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'hydra', 'onnx', 'scipy')));"
+        "import numpy as np; from ss.runtime import Extractor; from ss.runtime.segments import SegmentExtractor;"
+        f"streams = [Extractor.load('{tmp_path}/online').stream(np.ones(9000, np.float32)),"
+        f" SegmentExtractor('{tmp_path}/segments').stream(np.ones(9000, np.float32))];"
+        "outs = [np.concatenate([s.process(np.ones(8001, np.float32)), s.flush()]) for s in streams];"
+        "assert all(len(out) == 8001 and np.isfinite(out).all() for out in outs)"
+    )
+    for model, folder in ((online, "online"), (trained, "segments")):
+        recipe = Recipe("int8", precision="int8", calibration=1, keep=("encoder", "decoder"))
+        exported(recipe, model / "best.pth", tmp_path / folder, triplets / "train")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_provider_that_is_not_there(online: Path, triplets: Path, tmp_path: Path) -> None:
+    export(online / "best.pth", tmp_path / "exported")
+    there = [*words(online, tmp_path), f"exported={tmp_path}/exported", f"folder={triplets}/test"]
+    done = run(f"{SCRIPTS}/test.py", *there, "provider=cuda", check=False)
+    assert done.returncode == 2
+    assert "ONNX Runtime cannot use cuda here" in done.stderr
+    assert "pip install onnxruntime-gpu" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def quantized(path: Path) -> None:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from ss import distributed, tester
 from ss.compression.job import prune_and_quantize, recipe_of
 from ss.compression.measuring import counts
+from ss.compression.stages import trained_config
 from ss.measure.alone import Job, Run
 from ss.measure.job import machine
 from ss.measure.sources import ONNX, run_alone
@@ -53,7 +54,7 @@ def tested(config: dict[str, Any], folder: Path) -> dict[str, float]:
 
 def in_rounds(config: dict[str, Any], exports: dict[str, Path]) -> dict[str, list[Run]]:
     """Live streams of all exports in turn, each in a process of its own on one thread, so that all meet the same machine."""
-    rate, seconds = 16000, config["live_seconds"]
+    rate, seconds = trained_config(Path(config["checkpoint"]))["data"]["sample_rate"], config["live_seconds"]
     chunks = [rate * ms // 1000 for ms in CHUNK_MS]
     runs: dict[str, list[Run]] = {name: [] for name in exports}
     for name in tqdm([name for _ in range(config["rounds"]) for name in exports], "rounds"):

@@ -15,6 +15,7 @@ from ss import audio
 from ss.audio import AudioError, Wave
 from ss.datasets.scenes import faster, remixed, resounded, scene_of, speaking, start_of_cut
 from ss.loss import UNKNOWN_SPEAKER
+from ss.mixing.plan import group_of
 
 KINDS = ("mixed", "target", "ref")
 SILENT_TARGETS = 1000  # drawn in a row for an interferer: there is no other
@@ -107,7 +108,8 @@ class Triplets(Dataset[Example]):
 
     max_length, ref_max_length: seconds to cut the mixture with its target, and the enrolment, to. remix: the share of examples
     whose interferer is the target of another example instead, of another speaker, at an SNR drawn from `remix_snr` in dB: the
-    same files give new mixtures in every epoch. An example whose target is silent gets another interferer at the level of its own;
+    same files give new mixtures in every epoch; remix_within: a regular expression, the ids of both speakers agree in what that
+    matches. An example whose target is silent gets another interferer at the level of its own;
     one whose mixture is its target stays as it is. gain_db: the range of a level in dB that is drawn for mixture and target
     together, and another for the enrolment. speed: the range of factors for the share `speed_share` of the examples, in which the
     target with its enrolment is played so much faster, and the interferer by another factor: that makes new speakers of few, whose
@@ -125,6 +127,7 @@ class Triplets(Dataset[Example]):
         ref_max_length: float | None = None,
         remix: float = 0.0,
         remix_snr: tuple[float, float] = (-5.0, 5.0),
+        remix_within: str | None = None,
         speakers: Sequence[str] = (),
         seed: int = 0,
         gain_db: tuple[float, float] | None = None,
@@ -134,12 +137,18 @@ class Triplets(Dataset[Example]):
         self.triplets = find_triplets(folder)
         self.sample_rate, self.seed, self.remix, self.remix_snr = sample_rate, seed, remix, remix_snr
         self.gain_db, self.speed, self.speed_share = gain_db, speed, speed_share
+        self.remix_within = remix_within
+        self.alike: dict[str, list[Triplet]] = {}
+        for triplet in self.triplets:
+            self.alike.setdefault(group_of(speaker_of(triplet.name), remix_within), []).append(triplet)
         self.max_samples, self.ref_max_samples = (
             None if s is None else round(s * sample_rate) for s in (max_length, ref_max_length)
         )
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
-        if remix and len({speaker_of(triplet.name) for triplet in self.triplets}) < 2:
-            raise ValueError(f"{folder}: expected at least two target speakers to remix, found one")
+        for group, alike in self.alike.items():
+            if remix and len({speaker_of(triplet.name) for triplet in alike}) < 2:
+                where = f" in {group}" if group else ""
+                raise ValueError(f"{folder}: expected at least two target speakers to remix{where}, found one")
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -180,9 +189,9 @@ class Triplets(Dataset[Example]):
 
         speed: it is played so many times as fast.
         """
-        silent = 0
+        silent, alike = 0, self.alike[group_of(speaker_of(triplet.name), self.remix_within)]
         while silent < SILENT_TARGETS:
-            other = self.triplets[rng.integers(len(self.triplets))]
+            other = alike[rng.integers(len(alike))]
             if speaker_of(other.name) == speaker_of(triplet.name):
                 continue
             assert other.target is not None

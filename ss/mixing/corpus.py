@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,6 +19,35 @@ class Span(NamedTuple):
     path: str
     start: int
     stop: int
+
+
+class Selection(Protocol):
+    """Which files of a folder are asked for, and how speakers are drawn, see `ss.mixing.settings.Settings`."""
+
+    @property
+    def audios_dir(self) -> str: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def parts(self) -> str | list[str] | None: ...
+    @property
+    def speakers(self) -> list[str] | None: ...
+    @property
+    def exclude_speakers(self) -> list[str] | None: ...
+    @property
+    def max_n_speakers(self) -> int | None: ...
+    @property
+    def random_state(self) -> int: ...
+    @property
+    def drawn(self) -> str: ...
+    @property
+    def within(self) -> str | None: ...
+    @property
+    def split_single_utterances(self) -> bool: ...
+    @property
+    def min_len(self) -> float: ...
+    @property
+    def sample_rate(self) -> int: ...
 
 
 class Corpus(NamedTuple):
@@ -35,15 +64,11 @@ def scan(settings: Settings) -> Corpus:
     each of `parts` (names or patterns), other names for anything. Files that are not audio by extension are passed over.
     Raises ValueError where a folder or speaker is not found, no file matches, or fewer than two speakers remain.
     """
-    root = Path(settings.audios_dir)
-    if not root.is_dir():
-        raise ValueError(f"audios_dir: expected a folder, found none at {root}")
-    paths = _choose(_by_speaker(_find(root, settings), settings.template), settings)
-    owners = [(speaker, path) for speaker in sorted(paths) for path in sorted(paths[speaker])]
+    root, owned = Path(settings.audios_dir), owners(settings)
     with ThreadPoolExecutor(settings.num_workers) as pool:
-        headers = list(pool.map(_n_samples, (root / path for _, path in owners)))
+        headers = list(pool.map(_n_samples, (root / path for _, path in owned)))
     speakers: dict[str, list[Span]] = {}
-    for (speaker, path), header in zip(owners, headers, strict=True):
+    for (speaker, path), header in zip(owned, headers, strict=True):
         if isinstance(header, int) and header >= settings.min_len * settings.sample_rate:
             speakers.setdefault(speaker, []).append(Span(path, 0, header))
     unreadable = tuple(header for header in headers if isinstance(header, str))
@@ -56,7 +81,16 @@ def scan(settings: Settings) -> Corpus:
     return Corpus({speaker: tuple(spans) for speaker, spans in speakers.items()}, unreadable)
 
 
-def _find(root: Path, settings: Settings) -> list[str]:
+def owners(selection: Selection) -> list[tuple[str, str]]:
+    """(speaker, path) of the files that are asked for, sorted; see `scan`. Raises ValueError where there are none."""
+    root = Path(selection.audios_dir)
+    if not root.is_dir():
+        raise ValueError(f"audios_dir: expected a folder, found none at {root}")
+    paths = _choose(_by_speaker(_find(root, selection), selection.template), selection)
+    return [(speaker, path) for speaker in sorted(paths) for path in sorted(paths[speaker])]
+
+
+def _find(root: Path, settings: Selection) -> list[str]:
     """The audio files that match the template, relative to `root`."""
     named = "{part}" in settings.template
     parts = [settings.parts] if isinstance(settings.parts, str) else settings.parts or ["*"]
@@ -108,7 +142,7 @@ def _token(token: str, seen: bool) -> str:
     return f"(?P={token[1:-1]})" if seen else f"(?P<{token[1:-1]}>[^/]+?)"
 
 
-def _choose(paths: dict[str, list[str]], settings: Settings) -> dict[str, list[str]]:
+def _choose(paths: dict[str, list[str]], settings: Selection) -> dict[str, list[str]]:
     """Only the speakers that the settings ask for."""
     named = {key: set(map(_id, getattr(settings, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():

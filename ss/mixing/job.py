@@ -22,7 +22,7 @@ from ss import audio
 from ss.mixing import manifest
 from ss.mixing.corpus import Corpus, scan
 from ss.mixing.manifest import Row
-from ss.mixing.plan import plan, targets
+from ss.mixing.plan import chances, plan
 from ss.mixing.render import render
 from ss.mixing.settings import EXTENSIONS, Settings
 
@@ -140,7 +140,7 @@ def _describe(corpus: Corpus, settings: Settings) -> str:
     single = sum(len(spans) == 1 for spans in corpus.speakers.values())
     return (
         f"{len(corpus.speakers)} speakers, {sum(map(len, corpus.speakers.values()))} files in {settings.audios_dir}; "
-        f"{single} speakers have one file; {len(targets(corpus, settings))} speakers can be the target"
+        f"{single} speakers have one file; {len(set(chances(corpus, settings).targets))} speakers can be the target"
     )
 
 

@@ -4,42 +4,78 @@ A row depends on the corpus, the settings and its own number only, so rows can b
 larger set begins with the rows of a smaller one.
 """
 
+import math
+import re
+from typing import NamedTuple
+
 import numpy as np
 
-from ss.mixing.corpus import Corpus, Span
+from ss.mixing.corpus import Corpus, Selection, Span
 from ss.mixing.manifest import Row
 from ss.mixing.settings import Settings
 
+CHANCE = 10  # seconds of speech for each of a speaker's chances
 
-def targets(corpus: Corpus, settings: Settings) -> list[str]:
-    """The speakers that can be the target: those with two files, or with one that is split. Raises ValueError if none can."""
-    able = [speaker for speaker, spans in corpus.speakers.items() if len(spans) > 1 or _splits(spans[0], settings)]
+
+class Chances(NamedTuple):
+    """Who can be drawn, each as often as it has chances, one after the other: as the target, and as the interferer by group."""
+
+    targets: list[str]
+    interferers: dict[str, list[str]]
+
+
+def chances(corpus: Corpus, settings: Selection) -> Chances:
+    """The speakers that can be the target are those with two files, or with one that is split. Raises ValueError if none can."""
+    groups: dict[str, list[str]] = {}
+    for speaker, spans in corpus.speakers.items():
+        groups.setdefault(group_of(speaker, settings.within), []).extend([speaker] * _chances_of(spans, settings))
+    groups = {group: speakers for group, speakers in groups.items() if len(set(speakers)) > 1}
+    if not groups:
+        raise ValueError(f"within: expected two speakers whose ids agree in {settings.within}, found none")
+    able = [
+        speaker
+        for speaker, spans in corpus.speakers.items()
+        if (len(spans) > 1 or _splits(spans[0], settings)) and group_of(speaker, settings.within) in groups
+        for _ in range(_chances_of(spans, settings))
+    ]
     if not able:
         raise ValueError(
             f"{settings.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found only speakers "
             "with one; split_single_utterances=true takes target and enrolment from the two halves of it"
         )
-    return able
+    return Chances(able, groups)
+
+
+def group_of(speaker: str, within: str | None) -> str:
+    """What a speaker's id has in common with those of its group: what the expression `within` matches first."""
+    found = re.search(within, speaker) if within else None
+    return found[0] if found else ""
+
+
+def _chances_of(spans: tuple[Span, ...], settings: Selection) -> int:
+    if settings.drawn == "speakers":
+        return 1
+    return math.ceil(sum(span.stop - span.start for span in spans) / (CHANCE * settings.sample_rate))
 
 
 def plan(corpus: Corpus, settings: Settings) -> list[Row]:
     """The rows of all `nfiles` mixtures."""
-    able = targets(corpus, settings)
-    return [plan_row(corpus, able, settings, index) for index in range(settings.nfiles)]
+    drawn = chances(corpus, settings)
+    return [plan_row(corpus, drawn, settings, index) for index in range(settings.nfiles)]
 
 
-def plan_row(corpus: Corpus, able: list[str], settings: Settings, index: int) -> Row:
-    """Row number `index`. Target speaker, interfering speaker and their files are each drawn with equal chances.
+def plan_row(corpus: Corpus, drawn: Chances, settings: Settings, index: int) -> Row:
+    """Row number `index`. Target speaker and interfering speaker are drawn from their chances, their files with equal ones.
 
-    able: what `targets` gives. The enrolment is another file of the target speaker, or the other half of the only one. The scene
+    drawn: what `chances` gives. The enrolment is another file of the target speaker, or the other half of the only one. The scene
     is drawn last: whatever the shares, a row has the same sources.
     """
     rng = np.random.default_rng(np.random.SeedSequence([settings.random_state, index]))
-    speaker = able[rng.integers(len(able))]
+    speaker = drawn.targets[rng.integers(len(drawn.targets))]
     target, ref = _target_and_ref(corpus.speakers[speaker], rng)
-    names = list(corpus.speakers)
-    place = int(rng.integers(len(names) - 1))
-    other = names[place + (place >= names.index(speaker))]
+    names, own = drawn.interferers[group_of(speaker, settings.within)], _chances_of(corpus.speakers[speaker], settings)
+    place = int(rng.integers(len(names) - own))
+    other = names[place + own * (place >= names.index(speaker))]
     interferer = corpus.speakers[other][rng.integers(len(corpus.speakers[other]))]
     snr = float(settings.snr_levels[rng.integers(len(settings.snr_levels))])
     seed = int(rng.integers(2**63))
@@ -70,7 +106,7 @@ def _scene(draw: float, settings: Settings) -> str:
     return "full"
 
 
-def _splits(span: Span, settings: Settings) -> bool:
+def _splits(span: Span, settings: Selection) -> bool:
     """Whether a speaker's only file serves as target and enrolment: each half must be long enough by itself."""
     return settings.split_single_utterances and (span.stop - span.start) // 2 >= max(1, settings.min_len * settings.sample_rate)
 

@@ -5,6 +5,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 EXTENSIONS = ("wav", "flac")
+DRAWN = ("speakers", "speech")
+
+
+def check_drawn(drawn: str) -> None:
+    """Raises ValueError for a way of drawing speakers that there is not."""
+    if drawn not in DRAWN:
+        raise ValueError(f"drawn: expected one of {', '.join(DRAWN)}, found {drawn}")
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,9 @@ class Settings:
     loudness: LUFS of the targets (ITU-R BS.1770); levels are then compared by loudness instead of energy.
     split_single_utterances: a speaker's only utterance gives a target in one half, an enrolment in the other; else it only
     interferes.
+    drawn: what has equal chances to be heard: every one of the `speakers`, or all of the `speech`, so that who has said more is
+    heard more often. within: a regular expression; the ids of target and interferer agree in what it matches first, so corpora
+    with ids of their own are not mixed with each other.
     speakers, exclude_speakers, max_n_speakers: who is used: those named, but not those, and so many of them, drawn.
     num_workers: processes; the result does not depend on it. overwrite: start anew where other mixtures are.
     Raises ValueError for a value out of range.
@@ -43,6 +53,8 @@ class Settings:
     vad_db: float | None = None
     loudness: float | None = None
     split_single_utterances: bool = False
+    drawn: str = "speakers"
+    within: str | None = None
     speakers: list[str] | None = None
     exclude_speakers: list[str] | None = None
     max_n_speakers: int | None = None
@@ -64,6 +76,7 @@ class Settings:
             raise ValueError(f"shares: expected at least 0 each and at most 1 together, found {found}")
         if not self.snr_levels:
             raise ValueError("snr_levels: expected at least one level in dB, found none")
+        check_drawn(self.drawn)
         if self.extension not in EXTENSIONS:
             raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
 

@@ -52,6 +52,7 @@ class SegmentStream:
         self.extractor, self.speaker, self.memory = extractor, speaker, extractor.begin(1)
         self.waiting: Wave = np.zeros(0, np.float32)
         self.tail: Wave | None = None
+        self.owed = 0  # samples that came in and did not go out yet
 
     def process(self, samples: Wave) -> Wave:
         """samples [n] -> those that are finished [m]."""
@@ -61,7 +62,14 @@ class SegmentStream:
             wave, self.memory = self.extractor.next(self.waiting[None, :window], self.speaker, self.memory)
             self.waiting = self.waiting[step:]
             finished.append(self._added(wave[0]))
-        return np.concatenate(finished)
+        out = np.concatenate(finished)
+        self.owed += len(samples) - len(out)
+        return out
+
+    def flush(self) -> Wave:
+        """What is still to come, so that in sum as many samples went out as came in; the stream is at its end then."""
+        owed = self.owed
+        return self.process(np.zeros(self.extractor.window + self.extractor.step, np.float32))[:owed]
 
     def _added(self, wave: Wave) -> Wave:
         overlap = self.extractor.window - self.extractor.step
