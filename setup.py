@@ -24,7 +24,8 @@ setup(
         "pesq": ["pesq>=0.0.4"],
         "wandb": ["wandb>=0.17"],
         "demo": ["espeakng-loader>=0.2.4"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
+        "rooms": ["pyroomacoustics>=0.8"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["ss-live = ss.runtime.live:main"]},
 )

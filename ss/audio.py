@@ -6,12 +6,22 @@ Shapes: S samples.
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 Wave = NDArray[np.float32]
+
+
+class Opens(Protocol):
+    """A file that is no path of its own, but in an archive."""
+
+    def open(self) -> BinaryIO: ...
+
+
+File: TypeAlias = str | Path | Opens
 EXTENSIONS = (".wav", ".flac", ".opus", ".ogg")
 
 
@@ -19,13 +29,13 @@ class AudioError(ValueError):
     """A file that cannot be used: the message names it, what was expected and what came."""
 
 
-def read(path: str | Path, sample_rate: int, start: int = 0, stop: int | None = None) -> Wave:
+def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None) -> Wave:
     """The samples [S] of a mono file (from `start` up to `stop`), as float32 in -1..1.
 
     Raises AudioError for a file that is missing, unreadable, empty, not mono, of another rate, or not finite.
     """
     try:
-        wave, rate = soundfile.read(str(path), dtype="float32", always_2d=True, start=start, stop=stop)
+        wave, rate = soundfile.read(_opened(path), dtype="float32", always_2d=True, start=start, stop=stop)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
     if rate != sample_rate:
@@ -39,13 +49,21 @@ def read(path: str | Path, sample_rate: int, start: int = 0, stop: int | None = 
     return wave[:, 0]
 
 
-def n_samples(path: str | Path, sample_rate: int | None = None) -> int:
+def sample_rate_of(path: File) -> int:
+    """A file's sample rate in Hz, from its header alone. Raises AudioError where it cannot be read."""
+    try:
+        return int(soundfile.info(_opened(path)).samplerate)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+
+
+def n_samples(path: File, sample_rate: int | None = None) -> int:
     """How many samples a file holds, from its header alone.
 
     Raises AudioError where it has none, cannot be read, or is of another rate than the one given.
     """
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(_opened(path))
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
     if sample_rate not in (None, info.samplerate):
@@ -53,6 +71,10 @@ def n_samples(path: str | Path, sample_rate: int | None = None) -> int:
     if info.frames <= 0:
         raise AudioError(f"{path}: expected audio, found no samples")
     return info.frames
+
+
+def _opened(path: File) -> str | BinaryIO:
+    return str(path) if isinstance(path, (str, Path)) else path.open()
 
 
 def write(path: str | Path, wave: NDArray[np.generic], sample_rate: int, subtype: str = "PCM_16") -> None:

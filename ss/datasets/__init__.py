@@ -1,6 +1,7 @@
 """Data sets on disk as batches of tensors."""
 
 from ss.datasets.loaders import Batch, EvaluationBatches, TrainingBatches, collate, loader
+from ss.datasets.rendered import Rendered
 from ss.datasets.triplets import (
     Example,
     Triplet,
@@ -11,12 +12,14 @@ from ss.datasets.triplets import (
     scan,
     speaker_of,
     triplet_of,
+    write_speakers,
 )
 
 __all__ = [
     "Batch",
     "EvaluationBatches",
     "Example",
+    "Rendered",
     "TrainingBatches",
     "Triplet",
     "Triplets",
@@ -28,4 +31,5 @@ __all__ = [
     "scan",
     "speaker_of",
     "triplet_of",
+    "write_speakers",
 ]

@@ -12,7 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
 from ss import distributed
+from ss.datasets.rendered import Rendered
 from ss.datasets.triplets import Example, Triplets
+
+SHARDS_AT_ONCE = 4  # that examples are drawn from
 
 
 class Batch(NamedTuple):
@@ -53,10 +56,14 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 
     The order is a function of (seed, epoch). Processes take turns batch by batch, so n processes with a batch of b see together,
     step by step, what one process with a batch of n*b sees. `start` sets the epoch and the batch to begin with.
+    shards: of every example; those of a few shards come together, so that what has to be fetched is not needed twice.
     """
 
-    def __init__(self, n_examples: int, batch_size: int, seed: int) -> None:
+    def __init__(self, n_examples: int, batch_size: int, seed: int, shards: Sequence[str] = ()) -> None:
         self.n_examples, self.batch_size, self.seed = n_examples, batch_size, seed
+        self.shards: dict[str, list[int]] = {}
+        for index in range(n_examples):
+            self.shards.setdefault(shards[index] if shards else "", []).append(index)
         self.epoch = self.first = 0
         if not len(self):
             needed = batch_size * distributed.world_size()
@@ -71,11 +78,22 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.n_examples, generator=generator).tolist()
+        order = self.order(generator)
         n, size = distributed.world_size(), self.batch_size
         for step in range(self.first, len(self)):
             begin = (step * n + distributed.rank()) * size
             yield [(self.epoch, index) for index in order[begin : begin + size]]
+
+    def order(self, generator: torch.Generator) -> list[int]:
+        """All examples, shuffled within every few shards, which are shuffled too."""
+        shards = list(self.shards.values())
+        if len(shards) > 1:
+            shards = [shards[i] for i in torch.randperm(len(shards), generator=generator)]
+        order: list[int] = []
+        for first in range(0, len(shards), SHARDS_AT_ONCE):
+            window = [index for shard in shards[first : first + SHARDS_AT_ONCE] for index in shard]
+            order += [window[i] for i in torch.randperm(len(window), generator=generator)]
+        return order
 
 
 class EvaluationBatches(Sampler[list[int]]):
@@ -98,7 +116,7 @@ class EvaluationBatches(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def loader(dataset: Triplets, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Example]:
+def loader(dataset: Triplets | Rendered, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Example]:
     """A loader of Batch; the workers' seeds come from a generator of its own, so it never moves torch's global one."""
     return DataLoader(
         dataset,

@@ -4,7 +4,7 @@ Shapes: S samples of the mixture and target, R of the enrolment.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from ss.audio import AudioError, Wave
 from ss.datasets.scenes import faster, remixed, resounded, scene_of, speaking, start_of_cut
 from ss.loss import UNKNOWN_SPEAKER
 from ss.mixing.plan import group_of
+from ss.shards import Member, Place, contents, is_packed, shard_of
 
 KINDS = ("mixed", "target", "ref")
 SILENT_TARGETS = 1000  # drawn in a row for an interferer: there is no other
@@ -25,9 +26,9 @@ class Triplet(NamedTuple):
     """The files of one example; target is None where only inference is asked for."""
 
     name: str
-    mixture: Path
-    ref: Path
-    target: Path | None = None
+    mixture: Place
+    ref: Place
+    target: Place | None = None
 
 
 class Example(NamedTuple):
@@ -40,13 +41,13 @@ class Example(NamedTuple):
     speaker: int
 
 
-def scan(folder: str | Path) -> dict[str, dict[str, Path]]:
-    """Files of a folder by triplet name and kind. Raises AudioError for a missing folder, none, or two files of one kind."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
+def scan(folder: str | Path) -> dict[str, dict[str, Place]]:
+    """Files of a folder, packed or not, by triplet name and kind.
+
+    Raises AudioError for a missing folder, none, or two files of one kind.
+    """
+    found: dict[str, dict[str, Place]] = {}
+    for path in _files(folder):
         name, _, kind = path.stem.rpartition("-")
         if path.suffix.lower() not in audio.EXTENSIONS or kind not in KINDS or path.name.startswith("."):
             continue
@@ -61,12 +62,20 @@ def scan(folder: str | Path) -> dict[str, dict[str, Path]]:
     return found
 
 
-def triplet_of(name: str, files: dict[str, Path], kinds: Sequence[str] = KINDS) -> Triplet:
+def _files(folder: str | Path) -> list[Path] | list[Member]:
+    if is_packed(folder):
+        return [Member(str(folder), name) for name in sorted(contents(str(folder)))]
+    if not Path(folder).is_dir():
+        raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
+    return sorted(Path(folder).iterdir())
+
+
+def triplet_of(name: str, files: Mapping[str, Place], kinds: Sequence[str] = KINDS) -> Triplet:
     """The triplet that these files make. Raises AudioError where one of the kinds is missing."""
     for kind in kinds:
         if kind not in files:
             beside = next(iter(files.values()))
-            raise AudioError(f"{beside.parent / name}-{kind}.*: expected beside {beside.name}, but there is no such file")
+            raise AudioError(f"{beside.parent}/{name}-{kind}.*: expected beside {beside.name}, but there is no such file")
     return Triplet(name, files["mixed"], files["ref"], files.get("target"))
 
 
@@ -86,11 +95,16 @@ def make_filenames(folder: str | Path, path: str | Path, n_speakers: int | None 
     n_speakers: how many there may be at most (the model's classes). Raises ValueError where there are more.
     """
     speakers = sorted({speaker_of(triplet.name) for triplet in find_triplets(folder)})
+    write_speakers(speakers, path, n_speakers, folder)
+    return speakers
+
+
+def write_speakers(speakers: Sequence[str], path: str | Path, n_speakers: int | None, source: str | Path) -> None:
+    """Writes a speaker list. Raises ValueError, naming the source, for more than n_speakers."""
     if n_speakers is not None and len(speakers) > n_speakers:
-        raise ValueError(f"{folder}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
+        raise ValueError(f"{source}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("".join(f"{speaker}\n" for speaker in speakers))
-    return speakers
 
 
 def read_speakers(path: str | Path) -> list[str]:
@@ -152,6 +166,10 @@ class Triplets(Dataset[Example]):
 
     def __len__(self) -> int:
         return len(self.triplets)
+
+    def shards(self) -> list[str]:
+        """The shard that each mixture is in; all the same where the folder is not packed."""
+        return [shard_of(triplet.mixture) for triplet in self.triplets]
 
     def groups(self, group: Callable[[int], int]) -> list[int]:
         """The group of every mixture by its number of samples, read from the headers."""

@@ -1,7 +1,7 @@
 """What a corpus of single speakers holds: who spoke which files, and how long they are (from headers, nothing is decoded)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from ss import audio
 from ss.mixing.settings import Settings
+from ss.shards import contents, file_of, is_packed
 
 
 class Span(NamedTuple):
@@ -29,11 +30,11 @@ class Selection(Protocol):
     @property
     def template(self) -> str: ...
     @property
-    def parts(self) -> str | list[str] | None: ...
+    def parts(self) -> str | Sequence[str] | None: ...
     @property
-    def speakers(self) -> list[str] | None: ...
+    def speakers(self) -> Sequence[str] | None: ...
     @property
-    def exclude_speakers(self) -> list[str] | None: ...
+    def exclude_speakers(self) -> Sequence[str] | None: ...
     @property
     def max_n_speakers(self) -> int | None: ...
     @property
@@ -64,9 +65,9 @@ def scan(settings: Settings) -> Corpus:
     each of `parts` (names or patterns), other names for anything. Files that are not audio by extension are passed over.
     Raises ValueError where a folder or speaker is not found, no file matches, or fewer than two speakers remain.
     """
-    root, owned = Path(settings.audios_dir), owners(settings)
+    root, owned = settings.audios_dir, owners(settings)
     with ThreadPoolExecutor(settings.num_workers) as pool:
-        headers = list(pool.map(_n_samples, (root / path for _, path in owned)))
+        headers = list(pool.map(_n_samples, (file_of(root, path) for _, path in owned)))
     speakers: dict[str, list[Span]] = {}
     for (speaker, path), header in zip(owned, headers, strict=True):
         if isinstance(header, int) and header >= settings.min_len * settings.sample_rate:
@@ -83,15 +84,15 @@ def scan(settings: Settings) -> Corpus:
 
 def owners(selection: Selection) -> list[tuple[str, str]]:
     """(speaker, path) of the files that are asked for, sorted; see `scan`. Raises ValueError where there are none."""
-    root = Path(selection.audios_dir)
-    if not root.is_dir():
-        raise ValueError(f"audios_dir: expected a folder, found none at {root}")
-    paths = _choose(_by_speaker(_find(root, selection), selection.template), selection)
+    if not is_packed(selection.audios_dir) and not Path(selection.audios_dir).is_dir():
+        raise ValueError(f"audios_dir: expected a folder, found none at {selection.audios_dir}")
+    paths = _choose(_by_speaker(_find(selection), selection.template), selection)
     return [(speaker, path) for speaker in sorted(paths) for path in sorted(paths[speaker])]
 
 
-def _find(root: Path, settings: Selection) -> list[str]:
-    """The audio files that match the template, relative to `root`."""
+def _find(settings: Selection) -> list[str]:
+    """The audio files that match the template, relative to the corpus."""
+    root = settings.audios_dir
     named = "{part}" in settings.template
     parts = [settings.parts] if isinstance(settings.parts, str) else settings.parts or ["*"]
     if settings.parts and not named:
@@ -99,11 +100,18 @@ def _find(root: Path, settings: Selection) -> list[str]:
     found: set[str] = set()
     for part in parts:
         pattern = re.sub(r"\{\w+\}", "*", settings.template.replace("{part}", part))
-        matches = [path for path in glob(pattern, root_dir=root) if path.lower().endswith(audio.EXTENSIONS)]
+        matches = [path for path in _matches(root, pattern) if path.lower().endswith(audio.EXTENSIONS)]
         if not matches:
             raise ValueError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
         found.update(matches)
     return sorted(found)
+
+
+def _matches(root: str, pattern: str) -> list[str]:
+    if not is_packed(root):
+        return glob(pattern, root_dir=root)
+    expression = re.compile("[^/]*".join(map(re.escape, pattern.split("*"))))
+    return [name for name in contents(root) if expression.fullmatch(name)]
 
 
 def _by_speaker(paths: Iterable[str], template: str) -> dict[str, list[str]]:
@@ -155,7 +163,7 @@ def _choose(paths: dict[str, list[str]], settings: Selection) -> dict[str, list[
     return {speaker: paths[speaker] for speaker in chosen}
 
 
-def _n_samples(path: Path) -> int | str:
+def _n_samples(path: audio.File) -> int | str:
     """What the header says, or why it cannot be read."""
     try:
         return audio.n_samples(path)

@@ -8,6 +8,7 @@ from typing import NamedTuple, get_type_hints
 
 from ss.mixing.corpus import Span
 
+FILE = "manifest.csv"
 SCENES = ("full", "absent", "partly_absent", "clean")
 
 

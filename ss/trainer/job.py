@@ -18,7 +18,9 @@ import ss
 from ss import checkpoint, distributed
 from ss.compression.qat import through_int8
 from ss.compression.sparse import Sparse
-from ss.datasets import Triplets, make_filenames, read_speakers
+from ss.datasets import Rendered, Triplets, make_filenames, read_speakers, write_speakers
+from ss.scenes.pool import pool
+from ss.scenes.sources import Sources
 from ss.trainer.settings import Settings
 from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
@@ -92,11 +94,26 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
         path = run_dir / "speakers.txt"
         with distributed.main_first():
             if distributed.is_main() and not (config["resume"] and path.exists()):
-                make_filenames(config["data"]["train"]["folder"], path, config["model"]["n_speakers"])
+                list_speakers(config, path)
     speakers = read_speakers(path)
     if len(speakers) > config["model"]["n_speakers"]:
         raise ValueError(f"{path}: expected at most {config['model']['n_speakers']} speakers (n_speakers), found {len(speakers)}")
     return speakers
+
+
+def scenes(config: dict[str, Any]) -> bool:
+    """Whether a config trains on scenes that are rendered meanwhile, instead of on a folder."""
+    return "scene" in config["data"]["train"]
+
+
+def list_speakers(config: dict[str, Any], path: Path) -> None:
+    """Writes the speakers that a training meets as targets."""
+    train, n_speakers = config["data"]["train"], config["model"]["n_speakers"]
+    if scenes(config):
+        found = pool(Sources.of({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
+        write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
+    else:
+        make_filenames(train["folder"], path, n_speakers)
 
 
 def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trainer:
@@ -111,7 +128,7 @@ def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trai
         model,
         instantiate(config["loss"]),
         instantiate(config["optimizer"], _partial_=True),
-        Triplets(**data["train"], sample_rate=rate, speakers=speakers, seed=seed),
+        (Rendered if scenes(config) else Triplets)(**data["train"], sample_rate=rate, speakers=speakers, seed=seed),
         Triplets(**data["valid"], sample_rate=rate, speakers=speakers, seed=seed),
         Settings(**settings),
         config["run_dir"],

@@ -66,14 +66,15 @@ class Progress:
     """Counters of a training; with the random states and the optimizer's, all that a resumed run goes on from.
 
     epoch: the one going on, from 1; batch: its batches done (of one process); step: optimizer steps in all; seconds: spent in
-    all; best, bad_epochs: the monitored value's best so far and epochs since; history: a row per finished epoch; rows: lines
-    written to the log.
+    all; waited: those in which no batch was there yet; best, bad_epochs: the monitored value's best so far and epochs since;
+    history: a row per finished epoch; rows: lines written to the log.
     """
 
     epoch: int = 1
     batch: int = 0
     step: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     best: float | None = None
     bad_epochs: int = 0
     rows: int = 0

@@ -5,7 +5,7 @@ can stop at any optimizer step and go on from there later, bit for bit as if it 
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from ss import checkpoint, distributed
-from ss.datasets import Batch, EvaluationBatches, TrainingBatches, Triplets, loader
+from ss.datasets import Batch, EvaluationBatches, Rendered, TrainingBatches, Triplets, loader
 from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import Loss
 from ss.model import Extractor
@@ -45,7 +45,7 @@ class Trainer:
         model: Extractor,
         loss: nn.Module,
         optimizer: Callable[..., Optimizer],
-        train: Triplets,
+        train: Triplets | Rendered,
         valid: Triplets,
         settings: Settings,
         run_dir: str | Path,
@@ -60,7 +60,7 @@ class Trainer:
         self.model = model.to(self.device)
         self.model.checkpointing = settings.activation_checkpointing
         distributed.share_weights(self.model)
-        self.batches = TrainingBatches(len(train), settings.batch_size, train.seed)
+        self.batches = TrainingBatches(len(train), settings.batch_size, train.seed, train.shards())
         self.train_loader = loader(train, self.batches, settings.num_workers)
         self.valid_loader = loader(
             valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.num_workers
@@ -100,7 +100,7 @@ class Trainer:
         self.model.train()
         self.batches.start(progress.epoch, progress.batch)
         save, group, began = Interval(self.settings.save_minutes), Averages(), time.monotonic()
-        with self.bar(self.train_loader, f"epoch {progress.epoch}", n_batches, progress.batch) as bar:
+        with self.bar(self.awaited(self.train_loader), f"epoch {progress.epoch}", n_batches, progress.batch) as bar:
             for batch in bar:
                 first = progress.batch // size * size
                 group.add(self.backward(batch.to(self.device), min(size, n_batches - first)))
@@ -117,6 +117,17 @@ class Trainer:
                 if save.due():
                     self.save("last.pth")
         return True
+
+    def awaited(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; counts the time until each is there."""
+        waiting = iter(batches)
+        while True:
+            began = time.monotonic()
+            batch = next(waiting, None)
+            self.progress.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
 
     @staticmethod
     def bar(batches: Iterable[Batch], name: str, total: int, initial: int = 0) -> "tqdm[Batch]":
@@ -213,7 +224,9 @@ class Trainer:
     def row(self, kind: str, valid: dict[str, float]) -> dict[str, Any]:
         """A row of the log about the epoch."""
         progress = self.progress
-        place = {"kind": kind, "epoch": progress.epoch, "step": progress.step, "seconds": round(progress.seconds, 2)}
+        waited = round(progress.waited / max(progress.seconds, 1e-9), 4)  # part of all seconds
+        place = {"kind": kind, "epoch": progress.epoch, "step": progress.step}
+        place |= {"seconds": round(progress.seconds, 2), "waited": waited}
         return {**place, "lr": self.learning_rate(), "train": progress.averages.means(), "valid": valid}
 
     def learning_rate(self) -> float:

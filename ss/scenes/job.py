@@ -1,0 +1,66 @@
+"""A folder of triplets from scenes: the same command, files and promises as for mixtures of two speakers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache, partial
+from typing import Any
+
+from ss.mixing.folder import make
+from ss.mixing.render import Triplet
+from ss.scenes import row as manifest
+from ss.scenes.plan import plan
+from ss.scenes.pool import Pool, pool
+from ss.scenes.render import Renderer
+from ss.scenes.row import Row
+from ss.scenes.scene import Scene
+from ss.scenes.sources import Sources
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the triplets of `nfiles` scenes go, as which files; random_state: the seed of it all. See `ss.mixing.folder.Output`."""
+
+    out_folder: str
+    nfiles: int
+    random_state: int = 0
+    extension: str = "wav"
+    num_workers: int = 1
+    overwrite: bool = False
+
+
+def mix(config: Mapping[str, Any]) -> None:
+    """Makes the triplets of a scene that are not there yet. config: `scene`, and the fields of Sources and of Folder.
+
+    Raises ValueError where the settings or the sources do not allow it, where the folder holds other mixtures (and `overwrite` is
+    not set), or where not one mixture could be made.
+    """
+    scene = Scene.of(config["scene"])
+    names = {one.name for one in fields(Folder)}
+    folder = Folder(**{key: config[key] for key in names & set(config)})
+    both = {"num_workers", "random_state"}
+    sources = Sources.of({key: value for key, value in config.items() if key not in names - both | {"scene"}})
+    found = pool(sources)
+    rows = plan(found, scene, folder.random_state, folder.nfiles)
+    make(rows, manifest, partial(triplet, sources=sources), folder, describe(found), found.corpus.unreadable)
+
+
+def triplet(row: Row, sources: Sources) -> Triplet:
+    """What is written of a row."""
+    return Triplet(*renderer(sources)(row)[:3])
+
+
+@cache
+def renderer(sources: Sources) -> Renderer:
+    """One for each process."""
+    return Renderer(sources)
+
+
+def describe(found: Pool) -> str:
+    """What there is, in one line."""
+    samples = sum(span.stop - span.start for spans in found.corpus.speakers.values() for span in spans)
+    hours = samples / found.sources.sample_rate / 3600
+
+    return (
+        f"{len(found.corpus.speakers)} speakers, {hours:.2f} hours in {found.sources.audios_dir}; "
+        f"{len(set(found.drawn.targets))} speakers can be the target; {len(found.noise)} files of noise, {len(found.rirs)} of rooms"
+    )

@@ -1,0 +1,190 @@
+"""The plan of scenes without end: a row is a function of the sources, the scene and (seed, epoch, index), and of nothing else.
+
+So any rank, worker or resumed run that asks for the same number gets the same row.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import ceil, floor
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ss.mixing.corpus import Span
+from ss.mixing.plan import group_of
+from ss.scenes.pool import Pool
+from ss.scenes.row import Noise, Piece, Room, Row, Voice
+from ss.scenes.scene import Range, Scene
+from ss.scenes.who import Interval, intervals
+
+Draw = np.random.Generator
+Place: TypeAlias = tuple[float, float, float]
+SHORTEST = 0.3  # seconds: nothing shorter is begun
+PAUSE = (0.1, 0.4)  # seconds between two utterances of a speaker
+SIZES = ((4.0, 8.0), (3.0, 6.0), (2.5, 3.5))  # metres of a simulated room
+WALL, DISTANCE = 0.4, (0.5, 2.5)  # metres from the walls, and from the microphone
+TRIES = 100  # to find two speakers, or a place in a room
+
+
+def plan(pool: Pool, scene: Scene, seed: int, n: int, epoch: int = 0) -> list[Row]:
+    """The first n rows of an epoch."""
+    return [plan_row(pool, scene, seed, epoch, index) for index in range(n)]
+
+
+def plan_row(pool: Pool, scene: Scene, seed: int, epoch: int, index: int) -> Row:
+    """Row number `index` of an epoch. Raises ValueError where the scene asks for noise, rooms or more speakers than there are."""
+    rng, rate = np.random.default_rng((seed, epoch, index)), pool.sources.sample_rate
+    speaker = pool.drawn.targets[rng.integers(len(pool.drawn.targets))]
+    enrolled, spoken = apart(pool.corpus.speakers[speaker], whole(scene.enrolment.utterances, rng), rng)
+    speed, pattern = faster(scene, rng), one_of(scene.patterns, rng)
+    samples = round(between(scene.seconds, rng) * rate) if scene.seconds else 0
+    if not samples:
+        spoken = [spoken[rng.integers(len(spoken))]]
+        samples = floor((spoken[0].stop - spoken[0].start) / speed)
+    others = interferers(pool, speaker, 0 if pattern == "alone" else whole(scene.interferers, rng), rng)
+    times = intervals(pattern, len(others), samples, scene, rate, rng)
+    place = acoustics(pool, scene, scene.reverb_share, rng)
+    voices = [Voice(speaker, fill(pool, spoken, times[0], speed, rng), speed, 0.0, *place())]
+    for name, when in zip(others, times[1:], strict=True):
+        own, sir = faster(scene, rng), between(scene.sir, rng)
+        voices.append(Voice(name, fill(pool, pool.corpus.speakers[name], when, own, rng), own, sir, *place()))
+    ref_length = round(between(scene.enrolment.seconds, rng) * rate)
+    ref = fill(pool, enrolled, [(0, ref_length)], speed, rng, once=True)
+    return Row(
+        name=f"{speaker}_{epoch:03d}{index:07d}_{pattern}",
+        pattern=pattern,
+        sample_rate=rate,
+        samples=samples,
+        ref_samples=min(ref_length, max(piece.at + floor((piece.stop - piece.start) / speed) for piece in ref)),
+        target=voices[0],
+        interferers=tuple(voice for voice in voices[1:] if voice.pieces),
+        enrolment=Voice(speaker, ref, speed, 0.0, *acoustics(pool, scene, scene.enrolment.reverb_share, rng)()),
+        noise=noise(pool, scene.noise_share, scene.snr, rng),
+        enrolment_noise=noise(pool, scene.enrolment.noise_share, scene.enrolment.snr, rng),
+        early_ms=scene.early_ms,
+        bandwidth=sometimes(scene.bandwidth_share, scene.bandwidths, rng),
+        codec=sometimes(scene.codec_share, scene.codecs, rng),
+        clip_db=between(scene.clip_db, rng) if rng.random() < scene.clip_share else None,
+        level=between(scene.level, rng),
+    )
+
+
+def apart(spans: Sequence[Span], n: int, rng: Draw) -> tuple[list[Span], list[Span]]:
+    """A speaker's files: n (or all but one) to enrol with, and the others to speak; the halves of an only one."""
+    if len(spans) == 1:
+        (path, start, stop), middle = spans[0], (spans[0].start + spans[0].stop) // 2
+        spans, n = (Span(path, start, middle), Span(path, middle, stop)), 1
+    order = rng.permutation(len(spans))
+    n = min(n, len(spans) - 1)
+    return [spans[i] for i in order[:n]], [spans[i] for i in order[n:]]
+
+
+def interferers(pool: Pool, speaker: str, n: int, rng: Draw) -> list[str]:
+    """n others of the speaker's group, all different. Raises ValueError where there are not so many."""
+    group = group_of(speaker, pool.sources.within)
+    able, chosen = pool.drawn.interferers[group], [speaker]
+    for _ in range(TRIES * n):
+        name = able[rng.integers(len(able))]
+        if len(chosen) <= n and name not in chosen:
+            chosen.append(name)
+        if len(chosen) > n:
+            return chosen[1:]
+    if n:
+        raise ValueError(f"interferers: expected {n} speakers beside {speaker}, found {len(set(able)) - 1}")
+    return []
+
+
+def fill(
+    pool: Pool, spans: Sequence[Span], times: Sequence[Interval], speed: float, rng: Draw, once: bool = False
+) -> tuple[Piece, ...]:
+    """Speech for these times: utterances, or parts of them, one after the other. once: none twice, so it may be less."""
+    rate, pieces, left = pool.sources.sample_rate, [], list(spans)
+    for begin, end in times:
+        now = begin
+        while left and (end - now >= SHORTEST * rate or now == begin):
+            span = left.pop(0) if once else left[rng.integers(len(left))]
+            needed = ceil((end - now) * speed)
+            start = cut(pool, span, needed, rng)
+            stop = min(span.stop, start + needed)
+            pieces.append(Piece(span.path, start, stop, now))
+            now += floor((stop - start) / speed) + round(rng.uniform(*PAUSE) * rate)
+    return tuple(pieces)
+
+
+def cut(pool: Pool, span: Span, samples: int, rng: Draw) -> int:
+    """Where in a span to begin with so many samples: at speech."""
+    if span.stop - span.start <= samples:
+        return span.start
+    start, last = int(rng.integers(span.start, span.stop - samples + 1)), span.stop - samples
+    speech = pool.speech[span.path]
+    following = speech[np.searchsorted(speech[:, 1], start, "right") :]  # parts that end behind it
+    return min(max(start, int(following[0, 0])), last) if len(following) else start
+
+
+def acoustics(pool: Pool, scene: Scene, share: float, rng: Draw) -> Any:
+    """A function that gives the room of each voice, `rir` and `room`: in a share of all cases one for all of them, else none."""
+    if rng.random() >= share:
+        return lambda: (None, None)
+    if scene.rt60 is None:
+        if not pool.rirs:
+            raise ValueError("reverb_share: expected impulse responses in `rirs`, or `rt60` to simulate rooms, found neither")
+        return lambda: (pool.rirs[rng.integers(len(pool.rirs))], None)
+    size = place_of(rng.uniform(*side) for side in SIZES)
+    microphone, rt60 = inside(size, rng), round(between(scene.rt60, rng), 3)
+    return lambda: (None, Room(size, microphone, near(size, microphone, rng), rt60))
+
+
+def place_of(numbers: Iterable[float]) -> Place:
+    """Three numbers, to the millimetre."""
+    x, y, z = (round(float(number), 3) for number in numbers)
+    return x, y, z
+
+
+def inside(size: Place, rng: Draw) -> Place:
+    """A place in a room."""
+    return place_of(rng.uniform(WALL, side - WALL) for side in size)
+
+
+def near(size: Place, microphone: Place, rng: Draw) -> Place:
+    """A place in a room, not too far from the microphone."""
+    for _ in range(TRIES):
+        place = inside(size, rng)
+        if DISTANCE[0] <= float(np.linalg.norm(np.subtract(place, microphone))) <= DISTANCE[1]:
+            break
+    return place
+
+
+def noise(pool: Pool, share: float, snr: Range, rng: Draw) -> Noise | None:
+    """Noise in a share of all cases. Raises ValueError where there is none."""
+    if rng.random() >= share:
+        return None
+    if not pool.noise:
+        raise ValueError("noise_share: expected a folder of files as `noise`, found none")
+    path, samples = pool.noise[rng.integers(len(pool.noise))]
+    return Noise(path, int(rng.integers(samples)), between(snr, rng))
+
+
+def faster(scene: Scene, rng: Draw) -> float:
+    """How fast a voice is played."""
+    return round(between(scene.speed, rng), 4) if rng.random() < scene.speed_share else 1.0
+
+
+def between(range_: Range | None, rng: Draw) -> float:
+    """Drawn evenly from a range."""
+    assert range_ is not None
+    return float(rng.uniform(*range_))
+
+
+def whole(range_: tuple[int, int], rng: Draw) -> int:
+    """A whole number drawn evenly from a range, both ends included."""
+    return int(rng.integers(range_[0], range_[1] + 1))
+
+
+def one_of(weights: Any, rng: Draw) -> str:
+    """A name drawn by its weight."""
+    parts = np.array(list(weights.values()), float)
+    return str(list(weights)[rng.choice(len(parts), p=parts / parts.sum())])
+
+
+def sometimes(share: float, choices: Sequence[Any], rng: Draw) -> Any:
+    """In a share of all cases one of the choices, else None."""
+    return choices[int(rng.integers(len(choices)))] if rng.random() < share else None

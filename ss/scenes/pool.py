@@ -1,0 +1,66 @@
+"""All that scenes are drawn from, found once: speakers with their speech, noise, and impulse responses of rooms."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ss import audio
+from ss.mixing.corpus import Corpus, Span
+from ss.mixing.plan import Chances, chances
+from ss.scenes.index import File, index
+from ss.scenes.sources import Sources
+
+
+class Pool(NamedTuple):
+    """corpus: spans from the first speech of a file to its last, at `sample_rate`; speech: by path, starts and stops [n,2] in it;
+    drawn: who is drawn how often; noise: paths and samples; rirs: paths. Each path is relative to its folder of `sources`."""
+
+    sources: Sources
+    corpus: Corpus
+    drawn: Chances
+    speech: dict[str, NDArray[np.int64]]
+    noise: tuple[tuple[str, int], ...]
+    rirs: tuple[str, ...]
+
+
+def pool(sources: Sources) -> Pool:
+    """Looks into the sources. Raises ValueError where there are not two speakers, or a folder holds no audio."""
+    files = index(sources)
+    speech = {file.path: _resampled(file, sources.sample_rate) for file in files if file.speech}
+    speakers: dict[str, tuple[Span, ...]] = {}
+    for file in files:
+        if file.path in speech:
+            start, stop = int(speech[file.path][0, 0]), int(speech[file.path][-1, 1])
+            if stop - start >= sources.min_len * sources.sample_rate:
+                speakers[file.speaker] = (*speakers.get(file.speaker, ()), Span(file.path, start, stop))
+    faults = tuple(file.fault for file in files if file.fault)
+    if len(speakers) < 2:
+        raise ValueError(
+            f"{sources.audios_dir}: expected at least two speakers with {sources.min_len} s of speech in a file, found "
+            f"{len(speakers)} in {len(files)} files, {len(faults)} of them unusable" + "".join(f"; {why}" for why in faults[:1])
+        )
+    corpus = Corpus(speakers, faults)
+    noise = tuple((path, _samples(Path(str(sources.noise), path), sources.sample_rate)) for path in _below("noise", sources.noise))
+    return Pool(sources, corpus, chances(corpus, sources), speech, noise, tuple(_below("rirs", sources.rirs)))
+
+
+def _resampled(file: File, rate: int) -> NDArray[np.int64]:
+    edges = np.array(file.speech, np.int64)
+    return edges if file.sample_rate == rate else edges * rate // file.sample_rate
+
+
+def _samples(path: Path, rate: int) -> int:
+    return audio.n_samples(path) * rate // audio.sample_rate_of(path)
+
+
+def _below(key: str, folder: str | None) -> Iterable[str]:
+    """The audio files of a folder and its subfolders. Raises ValueError where one is asked for and there are none."""
+    if folder is None:
+        return []
+    paths = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.suffix.lower() in audio.EXTENSIONS)
+    if not paths:
+        raise ValueError(f"{key}: expected a folder with audio files ({' '.join(audio.EXTENSIONS)}), found none in {folder}")
+    return paths

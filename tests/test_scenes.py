@@ -1,0 +1,360 @@
+"""Scenes: what is planned and heard, and that the same row is the same bytes in files, in loaders, and after a resume."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from conftest import RATE, ROOT, run, voice
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from ss.datasets import Rendered, TrainingBatches, loader
+from ss.mixing.render import Triplet
+from ss.scenes import row as manifest
+from ss.scenes.channel import coded
+from ss.scenes.index import cache_of, index
+from ss.scenes.job import triplet
+from ss.scenes.plan import plan, plan_row
+from ss.scenes.pool import Pool, pool
+from ss.scenes.reading import Reader
+from ss.scenes.render import Rendered as Heard
+from ss.scenes.render import Renderer
+from ss.scenes.row import Row, Voice
+from ss.scenes.scene import CODECS, PATTERNS, Scene
+from ss.scenes.sources import Sources
+
+SPEAKERS, UTTERANCES = 5, 3
+PEAK = 0.9 * 32768 + 1
+ALL = dict.fromkeys(PATTERNS, 1.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Indices of corpora go into a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    """Five speakers with pauses before, between and after what they say; noise; a room."""
+    root, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
+    for speaker in range(SPEAKERS):
+        for number in range(UTTERANCES):
+            pause = np.zeros(RATE // 4, np.float32)
+            parts = [voice(rng, 90 + 40 * speaker, round(rng.uniform(0.5, 1.2) * RATE)) for _ in range(2)]
+            put(root / f"speech/part/{speaker}/1/{number}.flac", np.concatenate([pause, parts[0], pause, parts[1], pause]))
+    put(root / "noise/hum.wav", 0.1 * rng.standard_normal(RATE // 2))
+    put(root / "rirs/hall.wav", np.exp(-np.arange(4000) / 600) * rng.standard_normal(4000) * 0.1 + np.eye(1, 4000, 30)[0] * 0.9)
+    return Sources(str(root / "speech"), noise=str(root / "noise"), rirs=str(root / "rirs"))
+
+
+def put(path: Path, wave: np.ndarray, rate: int = RATE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, rate, subtype="PCM_16")
+
+
+@pytest.fixture(scope="module")
+def found(sources: Sources) -> Pool:
+    return pool(sources)
+
+
+@pytest.fixture(scope="module")
+def render(sources: Sources) -> Renderer:
+    return Renderer(sources, 10)
+
+
+def power(wave: np.ndarray, voice: Voice) -> float:
+    """Mean power of a wave over the time in which a voice speaks."""
+    spoken = np.zeros(len(wave), bool)
+    for piece in voice.pieces:
+        spoken[piece.at :][: int((piece.stop - piece.start) / voice.speed)] = True
+    return float(np.square(wave.astype(float)).sum() / spoken.sum())
+
+
+ranges = st.tuples(st.floats(-10, 0), st.floats(0, 10))
+scenes = st.builds(
+    Scene,
+    seconds=st.sampled_from([(0.5, 1.5), (2.0, 4.0)]),
+    patterns=st.dictionaries(st.sampled_from(PATTERNS), st.floats(0.1, 1), min_size=1),
+    interferers=st.sampled_from([(0, 1), (1, 1), (1, 3), (3, 3)]),
+    sir=ranges,
+    snr=ranges,
+    speed_share=st.floats(0, 1),
+    noise_share=st.floats(0, 1),
+    reverb_share=st.floats(0, 1),
+    early_ms=st.sampled_from([None, 20.0]),
+    bandwidth_share=st.floats(0, 1),
+    level=st.sampled_from([(-40.0, -35.0), (-25.0, -5.0)]),
+    clip_share=st.sampled_from([0.0, 0.3]),
+    codec_share=st.sampled_from([0.0, 0.3]),
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(scene=scenes, seed=st.integers(0, 2**31), number=st.integers(0, 10**6))
+def test_every_scene_is_exact(found: Pool, render: Renderer, scene: Scene, seed: int, number: int) -> None:
+    row = plan_row(found, scene, seed, 0, number)
+    assert row == plan_row(found, scene, seed, 0, number)
+    assert row.pattern in scene.patterns
+    heard = render(row)
+    assert len(heard.mixture) == len(heard.target) == row.samples
+    assert len(heard.ref) == row.ref_samples > 0.3 * RATE
+    assert heard.ref.any()
+    parts = [heard.target, *heard.interferers, *heard.others]
+    assert max(np.abs(wave.astype(int)).max() for wave in (*parts, heard.ref)) <= PEAK
+    if row.linear:
+        assert (np.sum(parts, axis=0, dtype=int) == heard.mixture).all()
+        assert np.abs(heard.mixture.astype(int)).max() <= PEAK + len(parts)
+    check_who_is_heard(row, heard)
+
+
+def check_who_is_heard(row: Row, heard: Heard) -> None:
+    """The target is there unless it is absent, nobody else if it is alone; and nothing of it is in the enrolment."""
+    assert heard.target.any() == (row.pattern != "absent" and bool(row.target.pieces))
+    assert not (row.pattern == "alone" and row.interferers)
+    assert len({row.target.speaker, *(voice.speaker for voice in row.interferers)}) == 1 + len(row.interferers)
+    spoken = {piece.path for piece in row.target.pieces}
+    assert not spoken & {piece.path for piece in row.enrolment.pieces}
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sir=st.floats(-10, 10), pattern=st.sampled_from(["full", "partial", "turns", "silent_middle"]), number=st.integers(0, 10**6))
+def test_the_sir_is_as_planned(found: Pool, render: Renderer, sir: float, pattern: str, number: int) -> None:
+    scene = Scene(patterns={pattern: 1}, sir=(sir, sir), interferers=(1, 2), reverb_share=0.5, speed_share=0.5, level=(-20, -20))
+    row = plan_row(found, scene, 1, 0, number)
+    heard = render(row)
+    for interferer, wave in zip(row.interferers, heard.interferers, strict=True):
+        if row.target.pieces:
+            ratio = 10 * np.log10(power(heard.target, row.target) / power(wave, interferer))
+            assert ratio == pytest.approx(sir, abs=0.1)
+
+
+def test_patterns_are_what_they_are_called(found: Pool, render: Renderer) -> None:
+    def heard(pattern: str, **more: Any) -> tuple[np.ndarray, np.ndarray]:
+        row = plan_row(found, Scene(seconds=(3, 3), patterns={pattern: 1}, **more), 0, 0, 3)
+        out = render(row)
+        return out.target != 0, np.any([wave != 0 for wave in out.interferers], axis=0) if out.interferers else np.zeros(1)
+
+    third = RATE
+    target, _ = heard("silent_start", silence=(0.5, 0.5))
+    assert not target[: third + 1000].any()
+    target, _ = heard("silent_end", silence=(0.5, 0.5))
+    assert not target[-third - 1000 :].any()
+    target, other = heard("partial", overlap=(0, 0))
+    assert not (target & other).any()
+    target, other = heard("turns", gap=(0.1, 0.2), turn=(0.5, 0.8))
+    assert not (target & other).any()
+    assert target.any()
+    assert other.any()
+    target, other = heard("full")
+    assert (target & other).mean() > 0.5
+
+
+def test_whole_utterances(found: Pool) -> None:
+    for row in plan(found, Scene(seconds=None), 0, 20):
+        (piece, *_) = row.target.pieces
+        assert piece.stop - piece.start == row.samples
+
+
+def test_only_early_reflections_are_asked_for(found: Pool, render: Renderer) -> None:
+    whole, early = (
+        render(plan_row(found, Scene(patterns={"alone": 1}, reverb_share=1, early_ms=ms), 0, 0, 0)) for ms in (None, 10.0)
+    )
+    assert not whole.others
+    assert (whole.mixture == whole.target).all()
+    (late,) = early.others
+    assert (early.target + late == early.mixture).all()
+    assert 0.01 < np.square(late / 1.0).sum() / np.square(early.mixture / 1.0).sum() < 0.9
+
+
+def test_rooms_can_be_simulated(found: Pool, render: Renderer) -> None:
+    pytest.importorskip("pyroomacoustics")
+    scene = Scene(reverb_share=1, rt60=(0.3, 0.3), seconds=(1, 1))
+    row = plan_row(found, scene, 0, 0, 0)
+    assert row.target.room
+    assert row.target.room.size == row.interferers[0].room.size  # type: ignore[union-attr]
+    assert row.target.room.source != row.interferers[0].room.source  # type: ignore[union-attr]
+    assert (render(row).mixture == Renderer(render.sources)(row).mixture).all()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_codecs_keep_length_and_place(codec: str) -> None:
+    wave = voice(np.random.default_rng(0), 200, 2 * RATE)
+    back = coded(wave, codec, RATE)
+    assert len(back) == len(wave)
+    error = np.square(back - wave).sum() / np.square(wave).sum()
+    assert 1e-6 < error < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patterns": {"sung": 1}}, "patterns: expected some of full, partial"),
+        ({"interferers": [1, 4]}, "interferers: expected 0 to 3"),
+        ({"sir": [5, -5]}, r"sir: expected \[low, high\]"),
+        ({"noise_share": 2}, "noise_share: expected a part from 0 to 1"),
+        ({"codecs": ["tape"]}, "codecs: expected some of mulaw"),
+        ({"seconds": None, "patterns": {"turns": 1}}, "seconds: expected a range"),
+        ({"loudness": 1}, "unknown key loudness: expected some of seconds"),
+        ({"enrolment": {"utterances": [0, 1]}}, "expected more than 0"),
+    ],
+)
+def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Scene.of(changes)
+
+
+@pytest.mark.parametrize(
+    ("scene", "message"),
+    [
+        (Scene(noise_share=1), "noise_share: expected a folder of files"),
+        (Scene(reverb_share=1), "reverb_share: expected impulse responses"),
+    ],
+)
+def test_what_a_scene_needs_must_be_there(sources: Sources, scene: Scene, message: str) -> None:
+    bare = pool(replace(sources, noise=None, rirs=None))
+    with pytest.raises(ValueError, match=message):
+        plan_row(bare, scene, 0, 0, 0)
+
+
+def test_every_preset_can_be_planned(found: Pool, render: Renderer) -> None:
+    presets = sorted((ROOT / "configs" / "scene").glob("*.yaml"))
+    assert len(presets) >= 7
+    for path in presets:
+        content = yaml.safe_load(path.read_text())
+        content.pop("defaults", None)
+        for row in plan(found, Scene.of(content), 0, 3):
+            assert render(row).mixture.any()
+
+
+def test_rows_are_kept_exactly(found: Pool, tmp_path: Path) -> None:
+    rows = plan(found, Scene(patterns=ALL, noise_share=0.5, reverb_share=0.5, rt60=(0.2, 0.4), interferers=(0, 3)), 0, 50)
+    manifest.write(tmp_path / "manifest.jsonl", rows)
+    assert manifest.read(tmp_path / "manifest.jsonl") == rows
+    with (tmp_path / "manifest.jsonl").open("a") as file:
+        file.write('{"name": "x"}\n')
+    with pytest.raises(ValueError, match="line 51: expected a row of a manifest of scenes"):
+        manifest.read(tmp_path / "manifest.jsonl")
+
+
+def test_the_cache_changes_no_byte(sources: Sources, tmp_path: Path) -> None:
+    wave = voice(np.random.default_rng(0), 150, 3 * RATE)
+    for name, rate, subtype in (("a.flac", RATE, "PCM_24"), ("b.ogg", RATE, "VORBIS"), ("c.wav", 22050, "FLOAT")):
+        soundfile.write(tmp_path / name, wave, rate, subtype=subtype)
+        kept, fresh, small = Reader(RATE, 10), Reader(RATE), Reader(RATE, 0.01)
+        for start, stop in ((100, 20000), (0, 300), (15000, 31000)):
+            parts = [reader.read(tmp_path / name, start, stop) for reader in (kept, fresh, small)]
+            assert len(parts[0]) == stop - start
+            assert all((part == parts[0]).all() for part in parts)
+        assert small.used == 0
+
+
+SCENE = {
+    "seconds": [0.6, 0.6],
+    "patterns": {"full": 1, "absent": 0.3},
+    "noise_share": 0.5,
+    "interferers": [1, 2],
+    "speed_share": 0.5,
+}
+
+
+def dataset(sources: Sources) -> Rendered:
+    given = {"audios_dir": sources.audios_dir, "noise": sources.noise}
+    return Rendered(SCENE, given, examples=12, cache_mb=5, speakers=[str(i) for i in range(SPEAKERS)], seed=3)
+
+
+def test_files_and_loaders_hear_the_same(sources: Sources, found: Pool) -> None:
+    data = dataset(sources)
+    rows = plan(found, Scene.of(SCENE), 3, 12, epoch=2)
+    expected: dict[str, Triplet] = {row.name: triplet(row, sources) for row in rows}
+    for workers in (0, 1, 4):
+        batches = TrainingBatches(len(data), 3, seed=0)
+        batches.start(2)
+        seen = 0
+        for batch in loader(data, batches, workers):
+            for name, mixture, target, length in zip(batch.names, batch.mixture, batch.target, batch.lengths, strict=True):
+                assert (mixture[:length].numpy() * 32768 == expected[name].mixture).all()
+                assert (target[:length].numpy() * 32768 == expected[name].target).all()
+                seen += 1
+        assert seen == 12
+
+
+def test_a_resumed_epoch_goes_on_where_it_was(sources: Sources) -> None:
+    data = dataset(sources)
+
+    def names(epoch: int, first: int) -> list[tuple[str, ...]]:
+        batches = TrainingBatches(len(data), 3, seed=0)
+        batches.start(epoch, first)
+        made: DataLoader[Any] = loader(data, batches)
+        return [batch.names for batch in made]
+
+    assert names(1, 2) == names(1, 0)[2:]
+    assert set(sum(names(1, 0), ())).isdisjoint(sum(names(2, 0), ()))
+
+
+def test_voices_at_another_speed_are_nobody_known(sources: Sources) -> None:
+    data = dataset(sources)
+    numbers = [data[0, i].speaker for i in range(12)]
+    assert -100 in numbers
+    assert max(numbers) >= 0
+
+
+def test_the_index_is_made_once_and_follows_change(sources: Sources, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for speaker in "ab":
+        put(tmp_path / f"c/p/{speaker}/1/x.wav", voice(rng, 120, 2 * RATE))
+    own = Sources(str(tmp_path / "c"))
+    first = index(own)
+    assert [file.samples for file in first] == [2 * RATE] * 2
+    stamp = cache_of(own).stat().st_mtime_ns
+    assert index(own) == first
+    assert cache_of(own).stat().st_mtime_ns == stamp
+    put(tmp_path / "c/p/b/1/x.wav", voice(rng, 120, 3 * RATE), 8000)
+    (tmp_path / "c/p/b/1/bad.flac").write_bytes(b"no audio")
+    changed = {file.path: file for file in index(own)}
+    assert changed["p/b/1/x.wav"].samples == 3 * RATE
+    assert changed["p/b/1/x.wav"].sample_rate == 8000
+    assert "bad.flac: expected a readable audio file" in changed["p/b/1/bad.flac"].fault
+    assert changed["p/a/1/x.wav"] == first[0]
+
+
+def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
+    entries = [
+        ("nina_b", "part/0/1/0.flac"),
+        ("nina_b", "part/0/1/1.flac"),
+        ("olaf", "part/1/1/0.flac"),
+        ("olaf", "part/1/1/1.flac"),
+    ]
+    (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(f"{speaker},{path}\n" for speaker, path in entries))
+    lines = "".join(json.dumps({"spk": speaker, "audio": path}) + "\n" for speaker, path in entries)
+    (tmp_path / "list.jsonl").write_text(lines)
+    for name in ("list.csv", "list.jsonl"):
+        listed = pool(replace(sources, manifest=str(tmp_path / name)))
+        assert {speaker: len(spans) for speaker, spans in listed.corpus.speakers.items()} == {"nina-b": 2, "olaf": 2}
+    (tmp_path / "list.csv").write_text("who,path\na,b\n")
+    with pytest.raises(ValueError, match=r"list.csv, entry 1: expected path or file or audio and speaker"):
+        pool(replace(sources, manifest=str(tmp_path / "list.csv")))
+
+
+def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_path: Path) -> None:
+    words = ["-cn", "scenes", f"audios_dir={sources.audios_dir}", f"noise={sources.noise}", f"rirs={sources.rirs}", "num_workers=2"]
+    out = [f"out_folder={tmp_path}/out", "random_state=3"]
+    done = run("mixing/mix.py", *words, *out, "scene=everything", "nfiles=6")
+    assert "6 of 6 mixtures" in done.stdout
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 18
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.wav")}
+    (tmp_path / "out" / sorted(kept)[0]).unlink()
+    more = run("mixing/mix.py", *words, *out, "scene=everything", "nfiles=8", "num_workers=1")
+    assert "8 of 8 mixtures" in more.stdout
+    assert all((tmp_path / "out" / name).read_bytes() == content for name, content in kept.items())
+    other = run("mixing/mix.py", *words, *out, "scene=meeting", "nfiles=8", check=False)
+    assert other.returncode != 0
+    assert "the folder holds other mixtures" in other.stderr

@@ -1,0 +1,127 @@
+"""Shards: what is packed is read as if it were not, wherever it lies, and a training over it is as exact."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from conftest import RATE, make_triplets, run, training, voice
+
+from ss import audio
+from ss.datasets import TrainingBatches, Triplets
+from ss.scenes.plan import plan
+from ss.scenes.pool import pool
+from ss.scenes.render import Renderer
+from ss.scenes.scene import Scene
+from ss.scenes.sources import Sources
+from ss.shards import Member, contents, pack, written
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve triplets of four speakers."""
+    return make_triplets(tmp_path_factory.mktemp("plain") / "train", [f"s{i % 4}_{i}" for i in range(12)])
+
+
+@pytest.fixture(scope="module")
+def packed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in shards of about three triplets."""
+    out = tmp_path_factory.mktemp("packed") / "train"
+    pack({"folder": folder, "out_folder": out, "megabytes": 0.2, "seed": 0})
+    return out
+
+
+def test_shards_hold_the_same_bytes(folder: Path, packed: Path, tmp_path: Path) -> None:
+    shards = sorted(packed.glob("*.tar"))
+    assert len(shards) > 3
+    for shard in shards:
+        with tarfile.open(shard) as archive:
+            archive.extractall(tmp_path, filter="data")
+    names = {path.name for path in folder.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == names == set(contents(str(packed)))
+    for name in names:
+        content = (folder / name).read_bytes()
+        assert Member(str(packed), name).open().read() == content == (tmp_path / name).read_bytes()
+    for name in names:  # what belongs together is together
+        assert len({contents(str(packed))[f"{name.rpartition('-')[0]}-{kind}.wav"][0] for kind in ("mixed", "target", "ref")}) == 1
+
+
+def test_the_same_files_give_the_same_shards(folder: Path, packed: Path, tmp_path: Path) -> None:
+    pack({"folder": folder, "out_folder": tmp_path / "again", "megabytes": 0.2, "seed": 0})
+    for path in packed.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+    with pytest.raises(ValueError, match="expected an empty folder"):
+        pack({"folder": folder, "out_folder": packed, "megabytes": 1, "seed": 0})
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_triplets_are_the_same(folder: Path, packed: Path, where: str) -> None:
+    place = str(packed)
+    if where == "memory":
+        place = "memory://bucket/train"
+        for path in packed.iterdir():
+            fsspec.filesystem("memory").pipe(f"/bucket/train/{path.name}", path.read_bytes())
+    plain, sharded = Triplets(folder, remix=0.5), Triplets(place, remix=0.5)
+    assert plain.groups(lambda n: n) == sharded.groups(lambda n: n)
+    for key in [*range(12), *((1, i) for i in range(12))]:
+        one, other = plain[key], sharded[key]
+        assert one.name == other.name
+        assert all((a == b).all() for a, b in zip(one[1:4], other[1:4], strict=True))
+
+
+def test_a_file_that_is_cut_short_is_named(packed: Path, folder: Path, tmp_path: Path) -> None:
+    pack({"folder": folder, "out_folder": tmp_path / "cut", "megabytes": 100, "seed": 0})
+    shard = tmp_path / "cut" / "000000.tar"
+    shard.write_bytes(shard.read_bytes()[:200_000])
+    last = max(contents(str(tmp_path / "cut")).items(), key=lambda entry: entry[1][1])[0]
+    with pytest.raises(audio.AudioError, match=rf"cut/{last}: expected a readable audio file, but: .*000000.tar: expected \d+ by"):
+        audio.read(Member(str(tmp_path / "cut"), last), RATE)
+
+
+def test_epochs_are_whole_and_shards_come_together(packed: Path) -> None:
+    data = Triplets(packed)
+    shards = data.shards()
+    batches = TrainingBatches(len(data), 2, 0, shards)
+    seen = []
+    for epoch in (1, 2):
+        batches.start(epoch)
+        order = [index for batch in batches for _, index in batch]
+        assert sorted(order) == list(range(12))
+        seen.append(order)
+        first = len({shards[index] for index in order[:4]})
+        assert first <= 4
+    assert seen[0] != seen[1]
+    batches.start(1, 3)
+    assert [index for batch in batches for _, index in batch] == seen[0][6:]
+
+
+def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng, names = np.random.default_rng(0), []
+    for speaker in range(3):
+        for number in range(2):
+            names.append(f"part/{speaker}/1/{number}.flac")
+            (tmp_path / "plain" / names[-1]).parent.mkdir(parents=True, exist_ok=True)
+            audio.write(tmp_path / "plain" / names[-1], voice(rng, 100 + 50 * speaker, 2 * RATE), RATE)
+    written(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
+    heard = []
+    for where in ("plain", "packed"):
+        sources = Sources(str(tmp_path / where))
+        rows, render = plan(pool(sources), Scene(), 0, 4), Renderer(sources)
+        heard.append([(row, render(row).mixture.tobytes()) for row in rows])
+    assert heard[0] == heard[1]
+
+
+def test_the_commands(folder: Path, tmp_path: Path) -> None:
+    for name, names in (("train", [f"s{i % 4}_{i}" for i in range(8)]), ("dev", ["s5_a", "s6_a"])):
+        make_triplets(tmp_path / "plain" / name, names)
+    done = run("mixing/pack.py", "-cn", "pack", f"folder={tmp_path}/plain/train", f"out_folder={tmp_path}/train", "megabytes=0.2")
+    assert "24 files are in" in done.stdout
+    (tmp_path / "dev").symlink_to(tmp_path / "plain" / "dev")
+    for where in (tmp_path, tmp_path / "plain"):
+        words = training(where, where / "run")
+        run("training/train.py", "-cn", "spexplus_online", *words, "writer=none", "trainer.batch_size=2")
+        assert (where / "run" / "speakers.txt").read_text().split() == ["s0", "s1", "s2", "s3"]
+        assert json.loads((where / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
