@@ -25,6 +25,8 @@ setup(
         "wandb": ["wandb>=0.17"],
         "demo": ["espeakng-loader>=0.2.4"],
         "rooms": ["pyroomacoustics>=0.8"],
+        "cluster": ["distributed>=2024.1"],
+        "shards": ["fsspec>=2024.2"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["ss-live = ss.runtime.live:main"]},

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyloudnorm
@@ -591,3 +592,32 @@ def test_real_corpus(tmp_path: Path) -> None:
         mixture, target, _ = waves(tmp_path, row.name)
         assert len(mixture) == 3 * RATE
         assert snr(target, mixture - target) == pytest.approx(row.snr, abs=0.02)
+
+
+def test_rows_of_a_lost_worker_are_rendered_by_another(corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    address = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"], [sys.executable, "-m", "distributed.cli.dask_worker"]
+    quiet: dict[str, Any] = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = subprocess.Popen([*dask[0], "--port", "0", "--no-dashboard", f"--scheduler-file={address}"], **quiet)
+    one = [*dask[1], f"--scheduler-file={address}", "--nthreads=1", "--no-nanny", "--no-dashboard"]
+    workers = [subprocess.Popen(one, **quiet) for _ in range(2)]
+    try:
+        while not address.exists() or not address.stat().st_size:
+            time.sleep(0.1)
+        out, alone = tmp_path / "out", tmp_path / "alone"
+        words = ["-cp", "./configs/", "-cn", "train", f"audios_dir={corpus}", "parts=part", "audio_len=1", "nfiles=400"]
+        there = json.loads(address.read_text())["address"]
+        cluster = [sys.executable, "./mixing/mix.py", *words, f"out_folder={out}", f"scheduler={there}"]
+        mixing = subprocess.Popen(cluster, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+        while len(list(out.glob("*-mixed.wav"))) < 40:
+            assert mixing.poll() is None
+            time.sleep(0.02)
+        workers[0].kill()
+        assert "400 of 400 mixtures" in mixing.communicate(timeout=120)[0]
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+    command(*words, f"out_folder={alone}", "num_workers=1")
+    assert contents(out) == contents(alone)

@@ -1,13 +1,21 @@
 """Shards: what is packed is read as if it were not, wherever it lies, and a training over it is as exact."""
 
+import contextlib
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
-from conftest import RATE, make_triplets, run, training, voice
+import torch
+from conftest import RATE, ROOT, TINY, make_triplets, run, training, voice
 
 from ss import audio
 from ss.datasets import TrainingBatches, Triplets
@@ -124,4 +132,47 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
         words = training(where, where / "run")
         run("training/train.py", "-cn", "spexplus_online", *words, "writer=none", "trainer.batch_size=2")
         assert (where / "run" / "speakers.txt").read_text().split() == ["s0", "s1", "s2", "s3"]
-        assert json.loads((where / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
+        assert json.loads((where / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 2
+
+
+def agent(words: list[str], port: int, hosts: bool) -> "subprocess.Popen[bytes]":
+    """One node of two, with two processes; a group of its own, to be killed as a whole. hosts: it is where the others meet."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2", "--max-restarts=3"]
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=test", f"--rdzv-conf=is_host={hosts}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([*torchrun, *meet, *words], cwd=ROOT, env=env, start_new_session=True, **quiet)  # type: ignore[call-overload]
+
+
+def test_a_node_that_is_lost_comes_back_and_every_example_is_seen_once(packed: Path, folder: Path, tmp_path: Path) -> None:
+    make_triplets(tmp_path / "dev", ["s5_a"])
+    data = [f"data.train.folder={packed}", f"data.valid.folder={tmp_path}/dev", "data.train.max_length=0.5"]
+    small = ["trainer.batch_size=1", "trainer.accumulate=1", "trainer.epochs=8", "trainer.log_every=1", "trainer.num_workers=1"]
+    words = ["-cp", "./configs/", "-cn", "spexplus_online", *TINY, *data, *small, "trainer.save_minutes=0", "writer=none"]
+    run("training/train.py", *words[2:], f"run_dir={tmp_path}/whole", "n_processes=4")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    nodes = [agent(["training/train.py", *words, f"run_dir={tmp_path}/lost"], port, hosts) for hosts in (True, False)]
+    try:
+        wait_for_steps(tmp_path / "lost" / "log.jsonl", 3)
+        os.killpg(nodes[1].pid, signal.SIGKILL)
+        nodes.append(agent(["training/train.py", *words, f"run_dir={tmp_path}/lost"], port, False))
+        assert [node.wait(timeout=200) for node in (nodes[0], nodes[2])] == [0, 0]
+    finally:
+        for node in nodes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+    whole, lost = (torch.load(tmp_path / name / "last.pth", weights_only=True) for name in ("whole", "lost"))
+    rows = [json.loads(line) for line in (tmp_path / "lost" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 8 * 3 + 1))  # 12 examples, 4 processes
+    assert all(torch.equal(value, lost["model"][name]) for name, value in whole["model"].items())
+
+
+def wait_for_steps(log: Path, n: int) -> None:
+    """Until so many lines are in a log."""
+    for _ in range(1000):
+        if log.exists() and log.read_text().count("\n") >= n:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{log}: expected {n} lines within 100 seconds")

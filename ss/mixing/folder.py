@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 
 from ss import audio
+from ss.mixing.cluster import on_cluster
 from ss.mixing.render import Triplet
 from ss.mixing.settings import EXTENSIONS
 
@@ -56,7 +57,10 @@ class Manifest(Protocol):
 
 
 class Output(Protocol):
-    """Where triplets go, as which files; by how many processes; overwrite: start anew where other mixtures are."""
+    """Where triplets go, as which files; by how many processes, or the workers of a Dask scheduler at which address.
+
+    overwrite: start anew where other mixtures are.
+    """
 
     @property
     def out_folder(self) -> str: ...
@@ -64,6 +68,8 @@ class Output(Protocol):
     def extension(self) -> str: ...
     @property
     def num_workers(self) -> int: ...
+    @property
+    def scheduler(self) -> str | None: ...
     @property
     def overwrite(self) -> bool: ...
 
@@ -93,8 +99,11 @@ def make(rows: Sequence[Row], manifest: Manifest, render: Render, to: Output, ab
 
 
 def render_all(rows: Sequence[Row], render: Render, to: Output) -> Iterator[Outcome]:
-    """Renders the rows and writes their files, in `num_workers` processes; the outcomes come in the order of the rows."""
+    """Renders the rows and writes their files, in `num_workers` processes or on a cluster; gives what became of each."""
     one = partial(_make, render=render, out=to.out_folder, extension=to.extension)
+    if to.scheduler is not None:
+        yield from on_cluster(one, rows, to.scheduler)
+        return
     workers = min(to.num_workers, len(rows))
     if workers <= 1:
         yield from map(one, rows)
