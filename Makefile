@@ -24,7 +24,7 @@ $(VENV)/installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
 	$(RUN) -m pip install --quiet $(TORCH)
-	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev]"
+	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev,rooms,cluster,shards]"
 	$(RUN) -m pip install --quiet --editable ".[pesq]" || echo "pesq could not be built (it needs a C compiler): PESQ will be missing"
 	touch $@
 
