@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import RATE, ROOT, run, voice
+from conftest import RATE, ROOT, TINY, make_triplets, run, voice
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -358,3 +358,24 @@ def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_p
     other = run("mixing/mix.py", *words, *out, "scene=meeting", "nfiles=8", check=False)
     assert other.returncode != 0
     assert "the folder holds other mixtures" in other.stderr
+
+
+def test_training_on_scenes_without_files(sources: Sources, tmp_path: Path) -> None:
+    make_triplets(tmp_path / "dev", ["s5_a"])
+    given = {"audios_dir": sources.audios_dir, "noise": sources.noise, "rirs": sources.rirs, "num_workers": 1}
+    words = ["data=scenes", "scene=everything", *(f"data.train.sources.{key}={value}" for key, value in given.items())]
+    words += ["data.train.examples=4", f"data.valid.folder={tmp_path}/dev", "trainer.batch_size=2", "trainer.epochs=2"]
+    few = ["trainer.num_workers=2", "writer=none", *TINY, f"run_dir={tmp_path}/run", "scene.seconds=[0.5,1]"]
+    run("training/train.py", "-cn", "spexplus_online", *words, *few)
+    assert (tmp_path / "run" / "speakers.txt").read_text().split() == [str(speaker) for speaker in range(SPEAKERS)]
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert (last["epoch"], last["step"]) == (2, 4)
+    assert 0 <= last["waited"] < 1
+
+
+def test_the_benchmark_says_how_fast(sources: Sources) -> None:
+    words = [f"audios_dir={sources.audios_dir}", "num_workers=1", "nfiles=5", "repeats=2", "cache_mb=10"]
+    lines = run("mixing/benchmark.py", "-cn", "benchmark_scenes", *words).stdout.splitlines()
+    assert "every file decoded anew" in lines[1]
+    assert "MB of decoded audio kept" in lines[2]
+    assert all(float(line.split("median ")[1].split()[0]) > 1 for line in lines[1:])

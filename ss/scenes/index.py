@@ -103,7 +103,7 @@ def look(file: File, root: str, trim_db: float) -> File:
 def cache_of(sources: Sources) -> Path:
     """Where the index of a corpus is kept: below $XDG_CACHE_HOME, or ~/.cache."""
     root = sources.audios_dir if is_packed(sources.audios_dir) else Path(sources.audios_dir).resolve()
-    name = hashlib.sha256(f"{root} {sources.trim_db}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{root} {float(sources.trim_db)}".encode()).hexdigest()[:16]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ss" / f"index-{name}.jsonl"
 
 
