@@ -18,6 +18,7 @@ from ss.model import Extractor
 from ss.trainer import Settings, Trainer
 from ss.trainer.job import scheduler_factory
 
+SOURCE = "data.train.sources.audios_dir"
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 
 
@@ -62,7 +63,8 @@ def test_every_file_of_a_group(group: str, tmp_path: Path) -> None:
     names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
     assert names
     for name in names:
-        config = composed(CONFIGS, None, f"+{group}={name}", "+optimizer.lr=0.1" if group == "scheduler" else "+x=0")[group]
+        more = {"scheduler": ["+optimizer.lr=0.1"], "data": ["+scene=everything", f"{SOURCE}=x"] if name == "scenes" else []}
+        config = composed(CONFIGS, None, f"+{group}={name}", *more.get(group, []))[group]
         check_group(group, config, tmp_path)
 
 

@@ -608,7 +608,7 @@ def test_rows_of_a_lost_worker_are_rendered_by_another(corpus: Path, tmp_path: P
         out, alone = tmp_path / "out", tmp_path / "alone"
         words = ["-cp", "./configs/", "-cn", "train", f"audios_dir={corpus}", "parts=part", "audio_len=1", "nfiles=400"]
         there = json.loads(address.read_text())["address"]
-        cluster = [sys.executable, "./mixing/mix.py", *words, f"out_folder={out}", f"scheduler={there}"]
+        cluster = [sys.executable, "./mixing/mix.py", *words, f"out_folder={out}", f"cluster={there}"]
         mixing = subprocess.Popen(cluster, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
         while len(list(out.glob("*-mixed.wav"))) < 40:
             assert mixing.poll() is None

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import yaml
 from conftest import RATE, ROOT, TINY, make_triplets, run, voice
+from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from ss.datasets import Rendered, TrainingBatches, loader
@@ -226,13 +227,20 @@ def test_what_a_scene_needs_must_be_there(sources: Sources, scene: Scene, messag
 
 
 def test_every_preset_can_be_planned(found: Pool, render: Renderer) -> None:
-    presets = sorted((ROOT / "configs" / "scene").glob("*.yaml"))
+    presets = sorted(path.stem for path in (ROOT / "configs" / "scene").glob("*.yaml"))
     assert len(presets) >= 7
-    for path in presets:
-        content = yaml.safe_load(path.read_text())
-        content.pop("defaults", None)
-        for row in plan(found, Scene.of(content), 0, 3):
-            assert render(row).mixture.any()
+    patterns = {}
+    for name in presets:
+        with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+            content: Any = OmegaConf.to_container(compose(overrides=[f"+scene={name}"]))
+        rows = plan(found, Scene.of(content["scene"]), 0, 30)
+        assert all(render(row).mixture.any() for row in rows[:3])
+        patterns[name] = {row.pattern for row in rows}
+    assert patterns["two_speakers"] == {"full"}
+    assert patterns["absent"] == {"absent"}
+    assert patterns["clean"] == {"alone"}
+    assert patterns["meeting"] == {"turns", "partial"}
+    assert len(patterns["everything"]) > 4
 
 
 def test_rows_are_kept_exactly(found: Pool, tmp_path: Path) -> None:

@@ -136,12 +136,12 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
 
 
 def agent(words: list[str], port: int, hosts: bool) -> "subprocess.Popen[bytes]":
-    """One node of two, with two processes; a group of its own, to be killed as a whole. hosts: it is where the others meet."""
+    """One node of two, with two processes. hosts: it is where the others meet."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2", "--max-restarts=3"]
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=test", f"--rdzv-conf=is_host={hosts}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*torchrun, *meet, *words], cwd=ROOT, env=env, start_new_session=True, **quiet)  # type: ignore[call-overload]
+    return subprocess.Popen([*torchrun, *meet, *words], cwd=ROOT, env=env, **quiet)  # type: ignore[call-overload]
 
 
 def test_a_node_that_is_lost_comes_back_and_every_example_is_seen_once(packed: Path, folder: Path, tmp_path: Path) -> None:
@@ -156,17 +156,27 @@ def test_a_node_that_is_lost_comes_back_and_every_example_is_seen_once(packed: P
     nodes = [agent(["training/train.py", *words, f"run_dir={tmp_path}/lost"], port, hosts) for hosts in (True, False)]
     try:
         wait_for_steps(tmp_path / "lost" / "log.jsonl", 3)
-        os.killpg(nodes[1].pid, signal.SIGKILL)
+        kill(nodes[1].pid)
         nodes.append(agent(["training/train.py", *words, f"run_dir={tmp_path}/lost"], port, False))
         assert [node.wait(timeout=200) for node in (nodes[0], nodes[2])] == [0, 0]
     finally:
         for node in nodes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(node.pid, signal.SIGKILL)
+            kill(node.pid)
+            node.wait()
     whole, lost = (torch.load(tmp_path / name / "last.pth", weights_only=True) for name in ("whole", "lost"))
     rows = [json.loads(line) for line in (tmp_path / "lost" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 8 * 3 + 1))  # 12 examples, 4 processes
     assert all(torch.equal(value, lost["model"][name]) for name, value in whole["model"].items())
+
+
+def kill(process: int) -> None:
+    """Kills a process and all that it has started."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == process:  # its parent
+                kill(int(stat.parent.name))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def wait_for_steps(log: Path, n: int) -> None:

@@ -17,11 +17,11 @@ def on_cluster(one: Callable[[Any], Any], rows: Sequence[Any], address: str) -> 
     try:
         from distributed import Client, as_completed
     except ImportError as error:
-        raise ValueError("scheduler: rendering on several machines needs Dask: pip install 'ss[cluster]'") from error
+        raise ValueError("cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'") from error
     try:
-        client = Client(address, set_as_default=False)
+        client = Client(address)
     except OSError as error:
-        raise ValueError(f"scheduler: expected a Dask scheduler at {address}, but: {error}") from error
+        raise ValueError(f"cluster: expected a Dask scheduler at {address}, but: {error}") from error
     with client:
         batches = [rows[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(rows), ROWS_AT_ONCE)]
         for done in as_completed(client.map(partial(several, one), batches, pure=False, retries=LOST)):

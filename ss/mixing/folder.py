@@ -69,7 +69,7 @@ class Output(Protocol):
     @property
     def num_workers(self) -> int: ...
     @property
-    def scheduler(self) -> str | None: ...
+    def cluster(self) -> str | None: ...
     @property
     def overwrite(self) -> bool: ...
 
@@ -101,8 +101,8 @@ def make(rows: Sequence[Row], manifest: Manifest, render: Render, to: Output, ab
 def render_all(rows: Sequence[Row], render: Render, to: Output) -> Iterator[Outcome]:
     """Renders the rows and writes their files, in `num_workers` processes or on a cluster; gives what became of each."""
     one = partial(_make, render=render, out=to.out_folder, extension=to.extension)
-    if to.scheduler is not None:
-        yield from on_cluster(one, rows, to.scheduler)
+    if to.cluster is not None:
+        yield from on_cluster(one, rows, to.cluster)
         return
     workers = min(to.num_workers, len(rows))
     if workers <= 1:

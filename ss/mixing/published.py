@@ -70,7 +70,7 @@ class Published:
     sample_rate: int = 16000
     extension: str = "wav"
     num_workers: int = 1
-    scheduler: str | None = None
+    cluster: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ class Settings:
     heard more often. within: a regular expression; the ids of target and interferer agree in what it matches first, so corpora
     with ids of their own are not mixed with each other.
     speakers, exclude_speakers, max_n_speakers: who is used: those named, but not those, and so many of them, drawn.
-    num_workers: processes; scheduler: the address of a Dask scheduler whose workers do it instead; the result depends on neither.
+    num_workers: processes; cluster: the address of a Dask scheduler whose workers do it instead; the result depends on neither.
     overwrite: start anew where other mixtures are.
     Raises ValueError for a value out of range.
     """
@@ -62,7 +62,7 @@ class Settings:
     sample_rate: int = 16000
     extension: str = "wav"
     num_workers: int = 1
-    scheduler: str | None = None
+    cluster: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:

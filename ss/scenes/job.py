@@ -25,7 +25,7 @@ class Folder:
     random_state: int = 0
     extension: str = "wav"
     num_workers: int = 1
-    scheduler: str | None = None
+    cluster: str | None = None
     overwrite: bool = False
 
 

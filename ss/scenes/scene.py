@@ -82,7 +82,7 @@ class Scene:
             raise ValueError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
         if not weights or min(weights.values()) < 0 or not sum(weights.values()):
             raise ValueError(f"patterns: expected weights of which one is above 0, found {weights}")
-        if self.seconds is None and set(weights) - {"full", "alone", "absent"}:
+        if self.seconds is None and any(weight for name, weight in weights.items() if name not in ("full", "alone", "absent")):
             raise ValueError("seconds: expected a range, as patterns with pauses need a length; null is for full, alone and absent")
         if not 0 <= self.interferers[0] <= self.interferers[1] <= MOST_INTERFERERS:
             raise ValueError(f"interferers: expected 0 to {MOST_INTERFERERS}, found {list(self.interferers)}")
