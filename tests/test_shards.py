@@ -138,8 +138,13 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
 def agent(words: list[str], port: int, hosts: bool) -> "subprocess.Popen[bytes]":
     """One node of two, with two processes. hosts: it is where the others meet."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2", "--max-restarts=3"]
-    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=test", f"--rdzv-conf=is_host={hosts}"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    meet = [
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=localhost:{port}",
+        "--rdzv-id=test",
+        f"--rdzv-conf=is_host={hosts},keep_alive_interval=1,keep_alive_max_attempt=2",
+    ]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen([*torchrun, *meet, *words], cwd=ROOT, env=env, **quiet)  # type: ignore[call-overload]
 
