@@ -17,12 +17,13 @@ from ss.checkpoint import load_extractor
 from ss.utils.predecessor import read_checkpoint
 
 SCRIPT = ("training/short_causal_train.py", "-cn", "spexplusshort_gru")
+TIMES = ("seconds", "waited")
 
 
 def log(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of a log without the times in them."""
     rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -30,7 +31,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key not in ("seconds", "waited"))
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key not in TIMES)
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     return bool(a == b)
