@@ -48,7 +48,10 @@ def stage_config(
     stage: Stage, keep: Sequence[str], model: Path, source: Path, run_dir: Path, overrides: dict[str, Any]
 ) -> dict[str, Any]:
     """The training config of a stage that begins with the checkpoint `model`; keep: layers that are not quantized."""
-    config = merged(trained_config(source), overrides)
+    config = trained_config(source)
+    if "scene" in config["data"]["train"]:  # trained on scenes; fine-tuned on a folder
+        config["data"]["train"] = {}
+    config = merged(config, overrides)
     config |= {"run_dir": str(run_dir), "init_from": str(model), "resume": True, "sparsity": stage.sparsity}
     config["model"] = read_checkpoint(model)["config"]["model"]
     config["trainer"]["epochs"] = stage.epochs
