@@ -19,6 +19,7 @@ class PeakMemory:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.before = 0 if device.type == "cuda" else resident("VmRSS")
+        self.restart()  # or the peak would be of what the process did before
 
     def restart(self) -> None:
         """Forgets the peak so far."""
