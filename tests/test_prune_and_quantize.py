@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 import yaml
-from conftest import RATE, ROOT, run, training, voice
+from conftest import RATE, ROOT, TINY, run, training, voice
 
 from ss import audio
 from ss.checkpoint import load_extractor
 from ss.compression import sparsity
-from ss.compression.exporting import exported
+from ss.compression.exporting import Pair, exported, pairs
 from ss.compression.recipe import Recipe, read
 from ss.export import export
 from ss.runtime import Extractor
@@ -114,11 +116,16 @@ def heard(extractor: Extractor, wave: audio.Wave, ref: audio.Wave) -> audio.Wave
     return np.concatenate([stream.process(wave), stream.flush()])
 
 
+def calibration(triplets: Path) -> Iterator[Pair]:
+    """Two mixtures to calibrate on."""
+    return pairs({"data": {"train": {"folder": triplets / "train"}, "sample_rate": RATE}, "seed": 0}, 2)
+
+
 def test_state_carried_through_int8_does_not_drift(triplets: Path, tmp_path: Path) -> None:
     """Thirty minutes through the model that is shipped: the error against float of each minute stays what it was."""
-    recipe = Recipe("int8", precision="int8", calibration=2, keep=("encoder", "decoder"))
+    recipe = Recipe("int8", precision="int8", keep=("encoder", "decoder"))
     for folder, one in (("float", Recipe("as it is")), ("int8", recipe)):
-        exported(one, ROOT / "models" / "spexplus_online" / "best.pth", tmp_path / folder, triplets / "train")
+        exported(one, ROOT / "models" / "spexplus_online" / "best.pth", tmp_path / folder, calibration(triplets))
     ref = audio.read(triplets / "test" / "s0_a-ref.wav", RATE)
     streams = [Extractor.load(tmp_path / folder).stream(ref) for folder in ("float", "int8")]
     rng, errors = np.random.default_rng(0), []
@@ -140,8 +147,8 @@ def test_quantized_graphs_run_where_torch_is_not(online: Path, trained: Path, tr
         "assert all(len(out) == 8001 and np.isfinite(out).all() for out in outs)"
     )
     for model, folder in ((online, "online"), (trained, "segments")):
-        recipe = Recipe("int8", precision="int8", calibration=1, keep=("encoder", "decoder"))
-        exported(recipe, model / "best.pth", tmp_path / folder, triplets / "train")
+        recipe = Recipe("int8", precision="int8", keep=("encoder", "decoder"))
+        exported(recipe, model / "best.pth", tmp_path / folder, calibration(triplets))
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -153,6 +160,28 @@ def test_a_provider_that_is_not_there(online: Path, triplets: Path, tmp_path: Pa
     assert "ONNX Runtime cannot use cuda here" in done.stderr
     assert "pip install onnxruntime-gpu" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_scenes_and_folders_to_fine_tune_on(triplets: Path, tmp_path: Path) -> None:
+    sources = ["data=scenes", "scene=two_speakers", "scene.seconds=[0.5,0.5]", f"data.train.sources.audios_dir={tmp_path}/corpus"]
+    rng = np.random.default_rng(0)
+    for speaker in range(3):
+        for number in range(2):
+            path = tmp_path / "corpus" / "part" / str(speaker) / "1" / f"{number}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, voice(rng, 90 + 40 * speaker, RATE), RATE)
+    few = ["data.train.examples=2", "data.train.sources.num_workers=1", "trainer.epochs=1", "trainer.batch_size=2", "writer=none"]
+    valid = f"data.valid.folder={triplets}/dev"
+    small = [*TINY, valid, f"run_dir={tmp_path}/scenes", "trainer.num_workers=0"]
+    run("training/train.py", "-cn", "spexplus_online", *sources, *few, *small)
+    recipe = {"about": "int8", "precision": "int8", "calibration": 1, "stages": [{"quantize": True, "epochs": 1, "lr": 0.001}]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for name, folder in (("scenes", "null"), ("folder", f"{triplets}/train")):
+        given = [*words(tmp_path / "scenes", tmp_path), valid, f"data.train.folder={folder}", f"run_dir={tmp_path}/{name}_int8"]
+        run(f"{SCRIPTS}/prune_and_quantize.py", *given)
+        quantized(tmp_path / f"{name}_int8" / "exported" / "step.onnx")
+        train = torch.load(tmp_path / f"{name}_int8" / "best.pth", weights_only=True)["config"]["data"]["train"]
+        assert ("scene" in train) == (name == "scenes")
 
 
 def quantized(path: Path) -> None:

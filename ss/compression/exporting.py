@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,18 +14,18 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from ss.compression import int8
 from ss.compression.int8 import Feed
 from ss.compression.recipe import Recipe
-from ss.datasets import Triplets
 from ss.export import export
 from ss.runtime import Extractor
 from ss.runtime.extractor import ENROLL, STEP
 from ss.runtime.segments import HANDLER, MAIN, SegmentExtractor
+from ss.trainer.job import train_set
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 HOPS = 4  # that a step is given at once in calibration
 
 
-def exported(recipe: Recipe, checkpoint: str | Path, folder: Path, examples: str | Path) -> None:
-    """Writes the graphs of a checkpoint into a folder. examples: triplets, of which the first are for calibration."""
+def exported(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures: Iterator[Pair]) -> None:
+    """Writes the graphs of a checkpoint into a folder. mixtures: to calibrate on."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent) as aside:
         plain, done = Path(aside, "plain"), Path(aside, "done")
@@ -33,12 +34,12 @@ def exported(recipe: Recipe, checkpoint: str | Path, folder: Path, examples: str
             export(checkpoint, done)
         else:
             export(checkpoint, plain, plain=True)
-            convert(recipe, plain, done, examples)
+            convert(recipe, plain, done, mixtures)
         shutil.rmtree(folder, ignore_errors=True)
         done.rename(folder)
 
 
-def convert(recipe: Recipe, source: Path, target: Path, examples: str | Path) -> None:
+def convert(recipe: Recipe, source: Path, target: Path, mixtures: Iterator[Pair]) -> None:
     """Writes the graphs of an export in float as the recipe asks for into another folder."""
     enrolling, stepping = (HANDLER, MAIN) if (source / MAIN).exists() else (ENROLL, STEP)
     if recipe.precision == "fp16":
@@ -49,7 +50,7 @@ def convert(recipe: Recipe, source: Path, target: Path, examples: str | Path) ->
     if recipe.precision == "dynamic":
         int8.dynamic(source / stepping, target / stepping, recipe.keep)
     else:
-        int8.static(source / stepping, target / stepping, feeds(source, pairs(examples, recipe.calibration)), recipe.keep)
+        int8.static(source / stepping, target / stepping, feeds(source, mixtures), recipe.keep)
 
 
 def half(source: Path, target: Path) -> None:
@@ -57,9 +58,9 @@ def half(source: Path, target: Path) -> None:
     onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(target))
 
 
-def pairs(folder: str | Path, n: int) -> Iterator[Pair]:
-    """(mixture [S], enrolment [R]) of the first n triplets of a folder."""
-    examples = Triplets(folder)
+def pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
+    """(mixture [S], enrolment [R]) of the first n examples that a config trains on; reads nothing before it is asked for one."""
+    examples = train_set(config)
     for index in range(min(n, len(examples))):
         example = examples[index]
         yield example.mixture, example.ref

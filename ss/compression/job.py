@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ss import distributed, inferencer, tester
-from ss.compression.exporting import exported
+from ss.compression.exporting import exported, pairs
 from ss.compression.recipe import Recipe, read
-from ss.compression.stages import fine_tuned
+from ss.compression.stages import examples_config, fine_tuned
 
 RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes"
 
@@ -21,9 +21,10 @@ def prune_and_quantize(config: dict[str, Any]) -> int:
     """Fine-tunes `checkpoint` by `recipe`; best.pth in `run_dir`, the graphs in `exported`. Returns the exit code."""
     recipe = recipe_of(config["recipe"])
     run_dir, folder = Path(config["run_dir"]), Path(config["exported"])
-    model = fine_tuned(recipe, config["checkpoint"], run_dir, {key: config[key] for key in ("data", "trainer")})
+    overrides = {key: config[key] for key in ("data", "trainer")}
+    model = fine_tuned(recipe, config["checkpoint"], run_dir, overrides)
     if distributed.is_main():
-        exported(recipe, model, folder, config["data"]["train"]["folder"])
+        exported(recipe, model, folder, pairs(examples_config(Path(config["checkpoint"]), overrides), recipe.calibration))
         sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(folder.iterdir()))
         print(f"{recipe.about}\n{model}\n{folder}: {sizes}")
     return 0

@@ -15,6 +15,7 @@ from ss import distributed
 from ss.audio import Wave
 from ss.compression.exporting import feeds, pairs
 from ss.compression.int8 import layers, static
+from ss.compression.stages import examples_config
 from ss.datasets import Triplets
 from ss.export import export
 from ss.inferencer import Inferencer
@@ -50,10 +51,11 @@ def measured(config: dict[str, Any], in_float: Path, int8: Path) -> list[dict[st
     """A row per layer, in the order of the graph."""
     stepping = MAIN if (in_float / MAIN).exists() else STEP
     names, rows = layers(in_float / stepping), []
+    examples = examples_config(Path(config["checkpoint"]), {"data": config["data"]})
     expected, score = heard(config, in_float)
     shutil.copytree(in_float, int8)
     for name in tqdm(names, "layers"):
-        calibration = feeds(in_float, pairs(config["data"]["train"]["folder"], config["mixtures"]))
+        calibration = feeds(in_float, pairs(examples, config["mixtures"]))
         static(in_float / stepping, int8 / stepping, calibration, [other.lstrip("/") for other in names if other != name])
         found, own = heard(config, int8)
         error = sum(np.square(a - b).sum() for a, b in zip(found, expected, strict=True))

@@ -14,8 +14,8 @@ from ss import checkpoint, distributed
 from ss.compression.recipe import Recipe, Stage
 from ss.compression.structured import Importance, Limits, chosen, smaller
 from ss.datasets import read_speakers
-from ss.trainer.job import build, trained
-from ss.utils.predecessor import read_checkpoint
+from ss.trainer.job import build, scenes, trained
+from ss.utils.predecessor import is_predecessor, read_checkpoint
 
 NARROWED = "narrowed.pth"
 
@@ -48,10 +48,7 @@ def stage_config(
     stage: Stage, keep: Sequence[str], model: Path, source: Path, run_dir: Path, overrides: dict[str, Any]
 ) -> dict[str, Any]:
     """The training config of a stage that begins with the checkpoint `model`; keep: layers that are not quantized."""
-    config = trained_config(source)
-    if "scene" in config["data"]["train"]:  # trained on scenes; fine-tuned on a folder
-        config["data"]["train"] = {}
-    config = merged(config, overrides)
+    config = changed(trained_config(source), overrides)
     config |= {"run_dir": str(run_dir), "init_from": str(model), "resume": True, "sparsity": stage.sparsity}
     config["model"] = read_checkpoint(model)["config"]["model"]
     config["trainer"]["epochs"] = stage.epochs
@@ -64,6 +61,20 @@ def stage_config(
         config["distil"] = {"teacher": stage.teacher or str(source), "weight": stage.distil}
         config["trainer"]["_target_"] = "ss.compression.distillation.DistillingTrainer"
     return config
+
+
+def examples_config(source: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """A config with the training examples of a checkpoint, or with those that the overrides name."""
+    content = read_checkpoint(source)
+    config = {"data": {"train": {}, "sample_rate": 16000}, "seed": 0} if is_predecessor(content) else content["config"]
+    return changed(copy.deepcopy(config), overrides)
+
+
+def changed(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A training config with other values for some keys (see `merged`). Scenes give way to a folder."""
+    if scenes(config) and overrides.get("data", {}).get("train", {}).get("folder"):
+        config["data"]["train"] = {}
+    return merged(config, overrides)
 
 
 def trained_config(model: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ss import checkpoint, distributed
 from ss.measure.cost import n_macs
-from ss.model import Extractor
+from ss.model import Extractor, SpexPlusOnline
 from ss.model.online import DilatedBlock
 from ss.model.tcn import TCNBlock
 
@@ -88,7 +88,8 @@ def _worth(weight: nn.Parameter) -> Tensor:
 
 class Limits(NamedTuple):
     """macs: the part of all multiply-accumulates that may be left; drop_blocks: so many of the blocks that are worth least go whole
-    (of the online model); smallest: channels that every other block keeps; multiple: their number is a multiple of this one."""
+    (of the online model; the other models keep theirs); smallest: channels that every other block keeps; multiple: their number is
+    a multiple of this one."""
 
     macs: float
     drop_blocks: int = 0
@@ -104,7 +105,7 @@ def chosen(model_config: dict[str, Any], importance: Importance, limits: Limits)
     """
     ranked = importance.ranked()
     order = sorted(ranked, key=lambda name: ranked[name].sum().item())
-    dropped = set(order[: limits.drop_blocks])
+    dropped = set(order[: limits.drop_blocks] if isinstance(importance.model, SpexPlusOnline) else ())
     worth = torch.cat([values for name, values in ranked.items() if name not in dropped]).sort().values
     allowed = limits.macs * macs(model_config)
 

@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trai
         model,
         instantiate(config["loss"]),
         instantiate(config["optimizer"], _partial_=True),
-        (Rendered if scenes(config) else Triplets)(**data["train"], sample_rate=rate, speakers=speakers, seed=seed),
+        train_set(config, speakers),
         Triplets(**data["valid"], sample_rate=rate, speakers=speakers, seed=seed),
         Settings(**settings),
         config["run_dir"],
@@ -137,6 +137,13 @@ def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trai
         scheduler=scheduler_factory(config.get("scheduler")),
         writers=to,
     )
+
+
+def train_set(config: dict[str, Any], speakers: Sequence[str] = ()) -> Rendered | Triplets:
+    """The examples that a config trains on."""
+    data = config["data"]
+    kind = Rendered if scenes(config) else Triplets
+    return kind(**data["train"], sample_rate=data["sample_rate"], speakers=speakers, seed=config["seed"])
 
 
 def scheduler_factory(config: dict[str, Any] | None) -> Callable[[Optimizer, int], LRScheduler | None]:
