@@ -236,6 +236,10 @@ def test_recipes_side_by_side(online: Path, triplets: Path, tmp_path: Path) -> N
     assert in_int8["parameters"] == in_float["parameters"]
     assert all(row["quality"]["SI-SDRi"] > -60 and row["real_time_factors"]["10"] > 0 for row in table["rows"])
     assert "as it is" in done.stdout
+    small = [*small, f"out_folder={tmp_path}/costs", "folder=null"]
+    run(f"{SCRIPTS}/compare.py", "-cn", "spexplus_online", f"checkpoint={online}/best.pth", *data[:2], *small)
+    costs = json.loads((tmp_path / "costs" / "table.json").read_text())["rows"]
+    assert [row["quality"] for row in costs] == [{}, {}]
 
 
 def test_what_int8_costs_in_every_layer(online: Path, triplets: Path, tmp_path: Path) -> None:
