@@ -10,6 +10,7 @@ from typing import BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 Wave = NDArray[np.float32]
@@ -29,8 +30,8 @@ class AudioError(ValueError):
     """A file that cannot be used: the message names it, what was expected and what came."""
 
 
-def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None) -> Wave:
-    """The samples [S] of a mono file (from `start` up to `stop`), as float32 in -1..1.
+def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, downmix: bool = False) -> Wave:
+    """The samples [S] of a mono file (from `start` up to `stop`), as float32 in -1..1; downmix: the mean of any channels.
 
     Raises AudioError for a file that is missing, unreadable, empty, not mono, of another rate, or not finite.
     """
@@ -40,13 +41,20 @@ def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None) 
         raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
     if rate != sample_rate:
         raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {rate} Hz")
-    if wave.shape[1] != 1:
+    if wave.shape[1] != 1 and not downmix:
         raise AudioError(f"{path}: expected one channel, found {wave.shape[1]}")
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
     if not np.isfinite(wave).all():
         raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
-    return wave[:, 0]
+    return wave.mean(1) if downmix else wave[:, 0]
+
+
+def read_any(path: File, sample_rate: int) -> Wave:
+    """The samples [S] of a file of any rate and channels: their mean, at this rate. Raises AudioError as `read` does."""
+    rate = sample_rate_of(path)
+    wave = read(path, rate, downmix=True)
+    return wave if rate == sample_rate else soxr.resample(wave, rate, sample_rate)
 
 
 def sample_rate_of(path: File) -> int:

@@ -120,8 +120,8 @@ def infer(config: dict[str, Any]) -> int:
 
 
 def estimate_of(extractor: Inferencer, triplet: Triplet) -> audio.Wave:
-    """The estimate [S] for a triplet's files. Raises AudioError, naming the files."""
-    mixture, ref = (audio.read(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
+    """The estimate [S] at the extractor's rate for a triplet's files of any rate and channels. Raises AudioError, naming them."""
+    mixture, ref = (audio.read_any(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
     try:
         return extractor.extract(mixture, ref)
     except ValueError as error:

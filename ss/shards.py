@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from ss.audio import EXTENSIONS
+from ss.audio import EXTENSIONS, AudioError
 
 INDEX = "shards.json"
 VERSION = 1
@@ -90,8 +90,20 @@ def storage(root: str) -> tuple[Any, str]:
         import fsspec  # with the packages that a URL needs, like s3fs
     except ImportError as error:
         raise ValueError(f"{root}: reading shards needs fsspec: pip install fsspec") from error
-    system, path = fsspec.core.url_to_fs(root)
+    try:
+        system, path = fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError) as error:  # s3:// needs s3fs, and says so
+        raise ValueError(f"{root}: expected a URL that fsspec can read here, but: {error}") from error
     return system, path.rstrip("/")
+
+
+def files_in(folder: str | Path) -> list[Path] | list[Member]:
+    """The files of a folder, packed or not, by name. Raises AudioError for a missing folder."""
+    if is_packed(folder):
+        return [Member(str(folder), name) for name in sorted(contents(str(folder)))]
+    if not Path(folder).is_dir():
+        raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
+    return sorted(Path(folder).iterdir())
 
 
 def shard_of(path: object) -> str:

@@ -20,6 +20,8 @@ ACCURACY = "ACC"
 
 def test(config: dict[str, Any]) -> int:
     """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
+    if not config.get("metrics"):
+        raise ValueError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     extractor, metrics = inferencer(config), instantiate(config["metrics"])
     examples = Triplets(config["folder"], extractor.sample_rate, speakers=extractor.speakers)
     batches = EvaluationBatches(examples.groups(extractor.streamer.group), config["batch_size"])

@@ -18,6 +18,7 @@ from ss.audit.job import CHECKS, audit
 from ss.mixing import manifest
 from ss.mixing.corpus import Span
 from ss.scenes import row as scenes
+from ss.shards import pack
 
 NAMES = {"a_0": "full", "a_1": "full", "b_2": "full", "b_3": "partly_absent", "c_4": "absent", "c_5": "clean"}
 Found = dict[str, list[str]]
@@ -258,13 +259,20 @@ def test_processes_find_the_same(sound: Path, tmp_path: Path, no_picture: None) 
     assert (tmp_path / "1/audit.json").read_text() == (tmp_path / "2/audit.json").read_text()
 
 
+def test_shards_are_audited_like_their_folder(folder: Path, tmp_path: Path, no_picture: None) -> None:
+    (folder / "a_1-ref.wav").unlink()
+    pack({"folder": str(folder), "out_folder": str(tmp_path / "packed"), "megabytes": 1, "seed": 0})
+    code, found = faults(tmp_path / "out", tmp_path / "packed")
+    assert (code, found["incomplete"]) == (1, ["a_1"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"folders": []}, "folders: expected one or several, each once"),
         ({"folders": None}, "folders: expected one or several, each once"),
         ({"folders": ["x", "./x"]}, "folders: expected one or several, each once"),
-        ({"folders": "nowhere"}, "folders: expected a folder of triplets, found none at nowhere"),
+        ({"folders": "nowhere"}, "nowhere: expected a folder of triplets, but there is none"),
         ({"clip_run": 2.5}, "clip_run: expected a whole number above 0, found 2.5"),
         ({"silent_db": 3}, "silent_db: expected a number below 0, found 3"),
         ({"num_workers": 0}, "num_workers: expected a whole number above 0, found 0"),
@@ -307,4 +315,4 @@ def test_command(sound: Path, folder: Path, tmp_path: Path) -> None:
     assert f"{folder}/a_1: no enrolment" in printed
     assert "\nnot sound: errors in 1 of 25 checks, warnings in 0" in printed
     code, _, said = command(tmp_path / "nowhere")
-    assert (code, said) == (2, f"error: folders: expected a folder of triplets, found none at {tmp_path}/nowhere\n")
+    assert (code, said) == (2, f"error: {tmp_path}/nowhere: expected a folder of triplets, but there is none\n")

@@ -101,7 +101,7 @@ def test_a_failed_save_leaves_the_former_file(tmp_path: Path) -> None:
     assert checkpoint.read_checkpoint(path)["config"] == {"n": 1}
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"a text\nof several lines.\n", b"PK\x03\x04 broken"])
 def test_broken_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(content)

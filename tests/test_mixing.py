@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -422,7 +423,7 @@ def test_bad_sources_are_reported_and_skipped(tmp_path: Path) -> None:
     users = {row.name for row in manifest.read(out / "manifest.csv") if {str(broken), str(silent), str(wrong)} & sources(row, root)}
     assert missing == users
     assert len(list(out.glob("*-mixed.wav"))) == len(list(out.glob("*.wav"))) / 3 == 60 - len(missing)
-    assert f"skipped: {len(missing)} mixtures, for 4 different reasons" in process.stdout
+    assert re.search(rf"skipped: {len(missing)} mixtures, \d+ files of the sources", process.stdout)
     assert f"{60 - len(missing)} of 60 mixtures are in" in process.stdout
 
 

@@ -21,6 +21,7 @@ from ss import audio
 from ss.checkpoint import load_extractor
 from ss.compression import sparsity
 from ss.compression.exporting import Pair, exported, pairs
+from ss.compression.job import recipe_of
 from ss.compression.recipe import Recipe, read
 from ss.export import export
 from ss.runtime import Extractor
@@ -215,6 +216,11 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path, recipe: dict[str, Any], messa
         read(tmp_path / "recipe.yaml")
 
 
+def test_a_recipe_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="recipe: expected a file, or one of dynamic, float, .*, found tiny"):
+        recipe_of("tiny")
+
+
 def test_every_recipe_can_be_read() -> None:
     recipes = sorted((ROOT / SCRIPTS / "recipes").glob("*.yaml"))
     assert len(recipes) > 5
@@ -227,15 +233,21 @@ def test_recipes_side_by_side(online: Path, triplets: Path, tmp_path: Path) -> N
     for name, text in recipes.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     names = ",".join(f"{tmp_path}/{name}.yaml" for name in recipes)
-    small = ["rounds=1", "live_seconds=0.3", "metrics=fast", f"recipes=[{names}]", f"out_folder={tmp_path}/table"]
+    small = ["rounds=1", "live_seconds=0.3", "metrics=fast", f"recipes=[{names}]", f"runs={tmp_path}/run"]
     done = run(f"{SCRIPTS}/compare.py", "-cn", "spexplus_online", f"checkpoint={online}/best.pth", *data, *small)
-    table = json.loads((tmp_path / "table" / "table.json").read_text())
+    table = json.loads((tmp_path / "run_compared" / "table.json").read_text())
     assert [row["recipe"] for row in table["rows"]] == list(recipes)
     in_float, in_int8 = table["rows"]
     assert in_int8["bytes"]["step.onnx"] < in_float["bytes"]["step.onnx"]
     assert in_int8["parameters"] == in_float["parameters"]
     assert all(row["quality"]["SI-SDRi"] > -60 and row["real_time_factors"]["10"] > 0 for row in table["rows"])
     assert "as it is" in done.stdout
+    other = tmp_path / "other.pth"  # the same command with another checkpoint shows what that one does
+    content = torch.load(online / "best.pth", weights_only=True)
+    torch.save({**content, "model": {name: 0.9 * value for name, value in content["model"].items()}}, other)
+    run(f"{SCRIPTS}/compare.py", "-cn", "spexplus_online", f"checkpoint={other}", *data, *small)
+    again = json.loads((tmp_path / "run_compared" / "table.json").read_text())["rows"][0]
+    assert again["quality"]["SI-SDRi"] != in_float["quality"]["SI-SDRi"]
     small = [*small, f"out_folder={tmp_path}/costs", "folder=null"]
     run(f"{SCRIPTS}/compare.py", "-cn", "spexplus_online", f"checkpoint={online}/best.pth", *data[:2], *small)
     costs = json.loads((tmp_path / "costs" / "table.json").read_text())["rows"]

@@ -276,6 +276,7 @@ def test_files_of_any_rate_and_number_of_channels(extractor: Extractor, enrolmen
     ("samples", "message"),
     [
         (np.zeros(300, np.float32), r"an enrolment of 0\.02 seconds is too short"),
+        (np.zeros(2 * RATE, np.float32), "expected speech as enrolment, found silence"),
         (np.zeros(0, np.float32), r"got an array of shape \[0\]"),
         (np.zeros((2, 2, 2), np.float32), r"got an array of shape \[2, 2, 2\]"),
         (np.zeros(9000), "expected samples of int16 or float32, got float64"),

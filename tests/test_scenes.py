@@ -347,9 +347,47 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
     for name in ("list.csv", "list.jsonl"):
         listed = pool(replace(sources, manifest=str(tmp_path / name)))
         assert {speaker: len(spans) for speaker, spans in listed.corpus.speakers.items()} == {"nina-b": 2, "olaf": 2}
-    (tmp_path / "list.csv").write_text("who,path\na,b\n")
-    with pytest.raises(ValueError, match=r"list.csv, entry 1: expected path or file or audio and speaker"):
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("who,path\na,b\n", "list.csv, entry 1: expected speaker or speaker_id or spk, found only path, who"),
+        ("speaker,path\nann,x.wav\n,y.wav\n", "list.csv, entry 2: expected a speaker, found none"),
+        ("speaker,path\n", "list.csv: expected entries with a path and a speaker, found none"),
+    ],
+)
+def test_a_wrong_list_is_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
         pool(replace(sources, manifest=str(tmp_path / "list.csv")))
+
+
+def test_a_list_as_spreadsheets_write_it(sources: Sources, tmp_path: Path) -> None:
+    rows = [f"{name},part/{number}/1/0.flac\n" for number, name in enumerate(("ann", "bob"))]
+    (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(rows), encoding="utf-8-sig")
+    assert set(pool(replace(sources, manifest=str(tmp_path / "list.csv"))).corpus.speakers) == {"ann", "bob"}
+    with pytest.raises(
+        ValueError, match="audios_dir: expected the folder that the paths of .*list.csv are in, found none at nowhere"
+    ):
+        pool(replace(sources, manifest=str(tmp_path / "list.csv"), audios_dir="nowhere"))
+
+
+def test_stereo_at_another_rate(tmp_path: Path) -> None:
+    """Channels are averaged: the same voices as in one channel come out."""
+    rng, found = np.random.default_rng(0), []
+    for speaker in range(2):
+        for number in range(2):
+            wave = voice(rng, 90 + 60 * speaker, 44100)
+            put(tmp_path / f"mono/{speaker}/{number}.wav", wave, 44100)
+            put(tmp_path / f"stereo/{speaker}/{number}.wav", np.stack([1.5 * wave, 0.5 * wave], 1), 44100)
+    for folder in ("mono", "stereo"):
+        there = Sources(str(tmp_path / folder), template="{speaker}/*", min_len=0.5)
+        rows = plan(pool(there), Scene(seconds=(0.5, 0.5)), 0, 2)
+        found.append([Renderer(there, cache_mb)(row).mixture for row in rows for cache_mb in (0, 10)])
+    for one, other in zip(*found, strict=True):
+        assert len(one) == RATE // 2
+        np.testing.assert_allclose(one, other, atol=200)  # of 32768: the levels of what was rounded differ
 
 
 def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_path: Path) -> None:
@@ -363,6 +401,10 @@ def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_p
     more = run("mixing/mix.py", *words, *out, "scene=everything", "nfiles=8", "num_workers=1")
     assert "8 of 8 mixtures" in more.stdout
     assert all((tmp_path / "out" / name).read_bytes() == content for name, content in kept.items())
+    plain = run("mixing/mix.py", *words, f"out_folder={tmp_path}/plain", "nfiles=1")
+    assert "this scene uses no files of noise; this scene uses no files of rooms" in plain.stdout
+    bare = run("mixing/mix.py", *words[:3], f"out_folder={tmp_path}/bare", "nfiles=1", "scene=meeting", check=False)
+    assert "asks for noise (noise=<a folder of files>) and rooms (rirs=<a folder" in bare.stderr
     other = run("mixing/mix.py", *words, *out, "scene=meeting", "nfiles=8", check=False)
     assert other.returncode != 0
     assert "the folder holds other mixtures" in other.stderr
@@ -379,6 +421,11 @@ def test_training_on_scenes_without_files(sources: Sources, tmp_path: Path) -> N
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert (last["epoch"], last["step"]) == (2, 4)
     assert 0 <= last["waited"] < 1
+    again = run("training/train.py", "-cn", "spexplus_online", *words, *few, "data.train.sources.num_workers=2")
+    assert "finished: epoch 2" in again.stdout
+    for more, message in (("scene=meeting", "holds a run of another config"), ("~scene", "scene: expected one of")):
+        refused = run("training/train.py", "-cn", "spexplus_online", *words, *few, more, check=False)
+        assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
 
 
 def test_the_benchmark_says_how_fast(sources: Sources) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from conftest import RATE, make_triplets, run, training
 
+from ss import audio
 from ss.metric import SISDR
 
 OFFLINE = ("spexplus", "train", "test", "inference", ["model.middle_kernel=80", "model.long_kernel=160"])
@@ -86,6 +88,21 @@ def test_two_plain_files_and_another_streamer(trained: Path, triplets: Path, tmp
     other, _ = soundfile.read(tmp_path / "out" / "meeting-pred.wav")
     assert half.shape == other.shape
     assert not np.allclose(half, other)
+
+
+def test_any_rate_and_number_of_channels(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    names = ["s0_a-mixed", "s0_a-ref"]
+    for name in names:
+        wave = soxr.resample(audio.read(triplets / "test" / f"{name}.wav", RATE), RATE, 44100)
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([wave, wave], 1), 44100)
+    words = ["-cn", "spexplusshort_gru", f"checkpoint={trained}/best.pth", f"out_folder={tmp_path}/out"]
+    run(
+        "inferencing/short_causal_inference.py",
+        *words,
+        f"mixture={tmp_path}/{names[0]}.wav",
+        f"enrolment={tmp_path}/{names[1]}.wav",
+    )
+    assert soundfile.info(tmp_path / "out" / "s0_a-pred.wav").samplerate == RATE
 
 
 def test_a_bad_file_is_reported_and_the_rest_goes_on(trained: Path, triplets: Path, tmp_path: Path) -> None:

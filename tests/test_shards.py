@@ -191,3 +191,8 @@ def wait_for_steps(log: Path, n: int) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"{log}: expected {n} lines within 100 seconds")
+
+
+def test_a_url_that_cannot_be_read_says_why() -> None:
+    with pytest.raises(ValueError, match=r"nothing://bucket: expected a URL that fsspec can read here, but: .*nothing"):
+        contents("nothing://bucket")

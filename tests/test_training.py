@@ -113,6 +113,22 @@ def test_a_time_budget_stops_and_goes_on(long_training: tuple[list[str], Path], 
     assert_same_run(whole, tmp_path / "run")
 
 
+def test_more_epochs_than_the_learning_rate_was_scheduled_for(triplets: Path, tmp_path: Path) -> None:
+    tiny = [*training(triplets, tmp_path / "run"), "scheduler=onecycle", "scheduler.pct_start=0.5", "trainer.step_scheduler=true"]
+    done = run(*SCRIPT, *tiny)  # two steps, of which the rate rises for one: torch alone would divide by zero
+    assert "finished: epoch 1" in done.stdout
+    more = run(*SCRIPT, *tiny, "trainer.epochs=2", check=False)
+    assert more.returncode == 2
+    assert "trainer.epochs: expected at most the 2 steps" in more.stderr
+
+
+def test_speakers_of_a_run_that_never_began_are_not_kept(triplets: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "speakers.txt").write_text("somebody\nelse\n")
+    run(*SCRIPT, *training(triplets, tmp_path / "run"))
+    assert (tmp_path / "run" / "speakers.txt").read_text().split() == ["s0", "s1", "s2", "s3"]
+
+
 def test_what_a_run_leaves(trained: Path) -> None:
     assert {"best.pth", "last.pth", "config.yaml", "versions.json", "log.jsonl", "speakers.txt"} <= {
         p.name for p in trained.iterdir()

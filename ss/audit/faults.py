@@ -7,17 +7,16 @@ of the mixture and target, N and M of any two waves.
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from scipy.fft import irfft, next_fast_len, rfft
 
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.audit.promise import Promise
 from ss.audit.settings import Settings
+from ss.shards import Place
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
 FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
@@ -31,7 +30,7 @@ class Triplet(NamedTuple):
 
     folder: str
     name: str
-    files: dict[str, list[Path]]
+    files: dict[str, list[Place]]
     promise: Promise
 
 
@@ -87,17 +86,17 @@ def examine(triplet: Triplet, settings: Settings) -> Facts:
     )
 
 
-def read(path: Path) -> tuple[Wave, int]:
+def read(path: Place) -> tuple[Wave, int]:
     """The samples of a file and its rate in Hz. Raises AudioError for one that cannot be used, or is cut short."""
     samples = audio.n_samples(path)
-    rate = soundfile.info(str(path)).samplerate
+    rate = audio.sample_rate_of(path)
     wave = audio.read(path, rate)
     if len(wave) < samples:
         raise AudioError(f"{path}: expected {samples} samples, as it says, found {len(wave)}")
     return wave, rate
 
 
-def incomplete(files: Mapping[str, list[Path]]) -> str:
+def incomplete(files: Mapping[str, list[Place]]) -> str:
     """Which kinds are missing or there twice."""
     missing = [f"no {word}" for kind, word in KINDS.items() if kind not in files]
     return ", ".join(missing + [f"{len(paths)} files -{kind}" for kind, paths in files.items() if len(paths) > 1])

@@ -19,6 +19,7 @@ from ss.audit.faults import KINDS, Facts, Triplet, examine
 from ss.audit.promise import Promise, of_name, promises
 from ss.audit.settings import Settings
 from ss.audit.shown import ERROR, WARNING, Measured, draw, text
+from ss.shards import Place, files_in
 
 TRIPLETS_AT_ONCE = 8  # that a process is given
 CHECKS = {
@@ -84,10 +85,8 @@ def audit(config: dict[str, Any]) -> int:
 
 def listed(folder: str, planned: dict[str, Promise]) -> list[Triplet]:
     """The triplets of a folder by name, whole or not. Raises ValueError where there are none, or no such folder."""
-    if not Path(folder).is_dir():
-        raise ValueError(f"folders: expected a folder of triplets, found none at {folder}")
-    found: dict[str, dict[str, list[Path]]] = {}
-    for path in sorted(Path(folder).iterdir()):
+    found: dict[str, dict[str, list[Place]]] = {}
+    for path in files_in(folder):
         name, _, kind = path.stem.rpartition("-")
         if path.suffix.lower() in audio.EXTENSIONS and kind in KINDS and not path.name.startswith("."):
             found.setdefault(name, {}).setdefault(kind, []).append(path)

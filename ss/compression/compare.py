@@ -1,5 +1,6 @@
 """What each technique buys: all recipes side by side, in parameters, operations, bytes, milliseconds and decibels."""
 
+import hashlib
 import json
 from pathlib import Path
 from statistics import mean, median
@@ -19,37 +20,45 @@ from ss.measure.table import aligned, machine_line
 QUALITY = ("SI-SDRi", "PESQ", "STOI")
 HEAD = ["recipe", "what", "parameters", "MMAC/s", "MB", "RTF 10 ms", "RTF 150 ms", *QUALITY]
 CHUNK_MS = (10, 150)
+OF = "of.json"  # what a test was of
 
 
 def compare(config: dict[str, Any]) -> int:
-    """Makes, tests and times what every one of `recipes` gives; prints a table, writes `table.json`. What is there stays.
+    """Makes, tests and times what every one of `recipes` gives; prints a table, writes `table.json`.
 
-    Where `folder` is null, nothing is tested: for costs at sizes that cannot be trained at hand.
+    Each is made where `prune_and_quantize` makes it, so what was trained there is not trained again. Where `folder` is null,
+    nothing is tested: for costs at sizes that cannot be trained at hand.
     """
     out = Path(config["out_folder"])
     names = {Path(recipe).stem: recipe for recipe in config["recipes"]}
-    folders = {name: out / name for name in names}
+    abouts = {name: recipe_of(recipe).about for name, recipe in names.items()}
+    folders = {name: Path(f"{config['runs']}_{name}") for name in names}
     for name, recipe in names.items():
         run = {"recipe": recipe, "run_dir": str(folders[name]), "exported": str(folders[name] / "exported")}
-        if not distributed.any_of(Path(run["exported"]).exists()):
-            prune_and_quantize({**config, **run})
+        prune_and_quantize({**config, **run})
         distributed.barrier()
     quality = {name: tested(config, folders[name]) if config["folder"] else {} for name in names}
     if not distributed.is_main():
         return 0
     runs = in_rounds(config, {name: folders[name] / "exported" for name in names})
-    rows = [row(recipe_of(names[name]).about, folders[name], quality[name], runs[name]) for name in names]
+    rows = [row(name, abouts[name], folders[name], quality[name], runs[name]) for name in names]
     report = {"checkpoint": config["checkpoint"], "machine": machine(), "rounds": config["rounds"], "rows": rows}
+    out.mkdir(parents=True, exist_ok=True)
     (out / "table.json").write_text(json.dumps(report, indent=1) + "\n")
     print("\n".join([machine_line(report), "", *aligned([HEAD, *map(cells, rows)]), "", str(out / "table.json")]))
     return 0
 
 
 def tested(config: dict[str, Any], folder: Path) -> dict[str, float]:
-    """Means of the metrics on the test set."""
-    out = folder / "test"
-    if not distributed.any_of((out / "summary.json").exists()):
+    """Means of the metrics on the test set; the same graphs are not tested with the same metrics on the same folder again."""
+    out = folder / "compared"
+    exported = sorted((folder / "exported").iterdir())
+    graphs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in exported}
+    of = json.dumps({"graphs": graphs, "folder": config["folder"], "metrics": config["metrics"]}, indent=1)
+    if not distributed.any_of((out / OF).exists() and (out / OF).read_text() == of):
         tester.test({**config, "checkpoint": str(folder / "exported"), "out_folder": str(out)})
+        if distributed.is_main():
+            (out / OF).write_text(of)
     distributed.barrier()
     metrics = json.loads((out / "summary.json").read_text())["metrics"]
     return {name: metrics[name]["mean"] for name in QUALITY if name in metrics}
@@ -66,12 +75,12 @@ def in_rounds(config: dict[str, Any], exports: dict[str, Path]) -> dict[str, lis
     return runs
 
 
-def row(about: str, folder: Path, quality: dict[str, float], runs: list[Run]) -> dict[str, Any]:
+def row(name: str, about: str, folder: Path, quality: dict[str, float], runs: list[Run]) -> dict[str, Any]:
     """All about one recipe. bytes: of the exported files; real_time_factors: by milliseconds of a chunk, medians of the rounds."""
     counted, export = counts(folder / "best.pth"), folder / "exported"
     factors = {ms: median(mean(run.seconds[i]) for run in runs) / (ms / 1000) for i, ms in enumerate(CHUNK_MS)}
     return {
-        "recipe": folder.name,
+        "recipe": name,
         "about": about,
         **counted,
         "bytes": {path.name: path.stat().st_size for path in sorted(export.iterdir())},

@@ -5,8 +5,10 @@ take both as they are: nothing is measured while the stream runs, which is what 
 Weights have 7 bits: CPUs without VNNI add two products in 16 bits, which overflow with 8.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,16 @@ class Feeds(CalibrationDataReader):
         return next(self.feeds, None)
 
 
+@contextmanager
+def in_silence() -> Iterator[None]:
+    """Without the quantizer's remarks on tensors that were not to be quantized."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def layers(path: Path) -> list[str]:
     """The names of a graph's products and convolutions."""
     return [node.name for node in onnx.load(str(path)).graph.node if node.op_type in KINDS]
@@ -47,34 +59,36 @@ def layers(path: Path) -> list[str]:
 
 def static(source: Path, target: Path, feeds: Iterator[Feed], keep: Sequence[str] = ()) -> None:
     """Quantizes a graph; layers whose names begin with one of `keep` stay in float."""
-    quantize_static(
-        str(source),
-        str(target),
-        Feeds(feeds),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(KINDS),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        reduce_range=True,
-        nodes_to_exclude=kept(source, keep),
-        calibrate_method=CalibrationMethod.MinMax,
-    )
+    with in_silence():
+        quantize_static(
+            str(source),
+            str(target),
+            Feeds(feeds),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(KINDS),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+            nodes_to_exclude=kept(source, keep),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
     smaller_file(target)
     with_metadata(target, metadata_of(source))
 
 
 def dynamic(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
     """Quantizes the weights of a graph; the range of an input is found each time."""
-    quantize_dynamic(
-        str(source),
-        str(target),
-        op_types_to_quantize=list(KINDS),
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        reduce_range=True,
-        nodes_to_exclude=kept(source, keep),
-    )
+    with in_silence():
+        quantize_dynamic(
+            str(source),
+            str(target),
+            op_types_to_quantize=list(KINDS),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+            nodes_to_exclude=kept(source, keep),
+        )
     smaller_file(target)
     with_metadata(target, metadata_of(source))
 

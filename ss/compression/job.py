@@ -14,6 +14,9 @@ RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes"
 def recipe_of(name: str) -> Recipe:
     """A recipe by its path, or by the name of one in `pruning_and_quantization/recipes/`."""
     own = RECIPES / f"{name}.yaml"
+    if not (own.exists() or Path(name).exists()):
+        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+        raise ValueError(f"recipe: expected a file, or one of {known}, found {name}")
     return read(own if own.exists() else name)
 
 
@@ -41,5 +44,9 @@ def infer(config: dict[str, Any]) -> int:
 
 
 def with_export(config: dict[str, Any], out: str) -> dict[str, Any]:
-    """The config for a job that takes a checkpoint."""
+    """The config for a job that takes a checkpoint. Raises ValueError where nothing was exported."""
+    if not Path(config["exported"]).is_dir():
+        raise ValueError(
+            f"{config['exported']}: expected what prune_and_quantize.py makes by this recipe, but there is no such folder"
+        )
     return {**config, "checkpoint": config["exported"], "out_folder": f"{config['run_dir']}/{out}"}

@@ -33,6 +33,8 @@ def sensitivity(config: dict[str, Any]) -> int:
     SI-SDR lost: mean over the first `mixtures` triplets of `folder`; error: energy of the difference over that of the output in
     float. Calibrated on as many training mixtures.
     """
+    if config["mixtures"] < 1:
+        raise ValueError(f"mixtures: expected more than 0, found {config['mixtures']}")
     if not distributed.is_main():
         return 0
     out = Path(config["out_folder"])
@@ -76,12 +78,17 @@ def heard(config: dict[str, Any], export_folder: Path) -> tuple[list[Wave], floa
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The errors of all layers as bars."""
-    figure = Figure(figsize=(9, 1 + 0.25 * len(rows)), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xlabel="error of the output, this layer alone in int8 (dB)")
-    names, errors = [row["layer"] for row in rows], [row["error_db"] for row in rows]
-    floor = min(errors) - 5
-    axes.barh(names, [error - floor for error in errors], left=floor)
-    axes.invert_yaxis()
-    axes.grid(axis="x", color="0.9", lw=0.5)
+    """What every layer costs, as bars, and the error that it leaves in the output, as dots, in the order of the graph."""
+    figure = Figure(figsize=(11, 1.5 + 0.25 * len(rows)), dpi=120, layout="constrained")
+    figure.suptitle("One layer in int8, all others in float")
+    lost, left = figure.subplots(1, 2, sharey=True)
+    names = [row["layer"] for row in rows]
+    lost.barh(names, [row["si_sdr_lost"] for row in rows])
+    lost.set_xlabel("SI-SDR lost (dB)")
+    left.plot([row["error_db"] for row in rows], names, "o")
+    left.set_xlabel("energy of the error over that of the output (dB)")
+    lost.invert_yaxis()
+    for axes in (lost, left):
+        axes.set_axisbelow(True)
+        axes.grid(axis="x", color="0.9", lw=0.5)
     figure.savefig(path)

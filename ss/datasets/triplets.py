@@ -16,7 +16,7 @@ from ss.audio import AudioError, Wave
 from ss.datasets.scenes import faster, remixed, resounded, scene_of, speaking, start_of_cut
 from ss.loss import UNKNOWN_SPEAKER
 from ss.mixing.plan import group_of
-from ss.shards import Member, Place, contents, is_packed, shard_of
+from ss.shards import Place, files_in, shard_of
 
 KINDS = ("mixed", "target", "ref")
 SILENT_TARGETS = 1000  # drawn in a row for an interferer: there is no other
@@ -47,7 +47,7 @@ def scan(folder: str | Path) -> dict[str, dict[str, Place]]:
     Raises AudioError for a missing folder, none, or two files of one kind.
     """
     found: dict[str, dict[str, Place]] = {}
-    for path in _files(folder):
+    for path in files_in(folder):
         name, _, kind = path.stem.rpartition("-")
         if path.suffix.lower() not in audio.EXTENSIONS or kind not in KINDS or path.name.startswith("."):
             continue
@@ -60,14 +60,6 @@ def scan(folder: str | Path) -> dict[str, dict[str, Place]]:
             f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(audio.EXTENSIONS)}), found none"
         )
     return found
-
-
-def _files(folder: str | Path) -> list[Path] | list[Member]:
-    if is_packed(folder):
-        return [Member(str(folder), name) for name in sorted(contents(str(folder)))]
-    if not Path(folder).is_dir():
-        raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
-    return sorted(Path(folder).iterdir())
 
 
 def triplet_of(name: str, files: Mapping[str, Place], kinds: Sequence[str] = KINDS) -> Triplet:

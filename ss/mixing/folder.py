@@ -27,6 +27,7 @@ KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixt
 WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in EXTENSIONS)
 HALF_WRITTEN = ".part"  # as `ss.audio.write` and the manifests end what they have not renamed yet
 ROWS_AT_ONCE = 8  # that a process is given
+SHOWN = 3  # differences at most
 
 
 class Outcome(NamedTuple):
@@ -169,8 +170,13 @@ def _check_same(out: Path, rows: Sequence[Row], manifest: Manifest) -> None:
             raise ValueError(f"{path}: expected at most {len(rows)} mixtures (nfiles), found more; {anew}")
         if old != new:
             found, planned = manifest.cells(old), manifest.cells(new)
-            differing = [f"{key} {planned[key]!r}, found {found[key]!r}" for key in planned if planned[key] != found[key]]
-            raise ValueError(f"{path}, line {line}: expected {'; '.join(differing)}: the folder holds other mixtures; {anew}")
+            differing = [key for key in planned if planned[key] != found[key]][:SHOWN]
+            what = "; ".join(f"{key} {_brief(planned[key])}, found {_brief(found[key])}" for key in differing)
+            raise ValueError(f"{path}, line {line}: expected {what}: the folder holds other mixtures; {anew}")
+
+
+def _brief(text: str, most: int = 60) -> str:
+    return repr(text if len(text) <= most else f"{text[: most - 3]}...")
 
 
 def _report(out: Path, n_rows: int, n_before: int, skipped: list[tuple[str, str]]) -> None:
@@ -180,7 +186,6 @@ def _report(out: Path, n_rows: int, n_before: int, skipped: list[tuple[str, str]
     missing = sum(bool(name) for name, _ in skipped)
     print(f"{n_rows - missing} of {n_rows} mixtures are in {out}: {n_rows - missing - n_before} made now, {n_before} there before")
     if skipped:
-        sources = len({reason for _, reason in skipped})
-        print(f"skipped: {missing} mixtures, for {sources} different reasons in the sources: see {out / 'skipped.csv'}")
+        print(f"skipped: {missing} mixtures, {len(skipped) - missing} files of the sources: see {out / 'skipped.csv'}")
     if missing == n_rows:
         raise ValueError(f"{out}: expected at least one mixture, but all {n_rows} were skipped; the first because {skipped[0][1]}")

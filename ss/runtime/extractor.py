@@ -58,7 +58,7 @@ class Extractor:
         """A recording of the speaker alone -> conditions for streams of this speaker.
 
         enrolment: a file, or samples [R] or [R,channels] of int16 or float32 at sample_rate (None: the model's). Raises ValueError
-        for one that is too short, empty or not finite, and AudioError for a file that cannot be read.
+        for one that is too short, empty, silent or not finite, and AudioError for a file that cannot be read.
         """
         if isinstance(enrolment, Conditions):
             return enrolment
@@ -71,6 +71,8 @@ class Extractor:
                 f"{name}an enrolment of {len(wave) / self.sample_rate:.2f} seconds is too short: "
                 f"this model needs at least {self.shortest_enrolment / self.sample_rate:.2f}"
             )
+        if not wave.any():
+            raise ValueError(f"{name}expected speech as enrolment, found silence")
         return Conditions(self.conditions_of(wave[None]))
 
     def stream(self, enrolment: Enrolment, sample_rate: int | None = None) -> Stream:

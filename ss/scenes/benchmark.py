@@ -22,7 +22,7 @@ def benchmark(config: Mapping[str, Any]) -> None:
     own = {"scene", "cache_mb", "nfiles", "repeats"}
     scene, sources = Scene.of(config["scene"]), Sources.of({key: config[key] for key in set(config) - own})
     found = pool(sources)
-    print(describe(found))
+    print(describe(found, scene))
     for cache_mb in (0, config["cache_mb"]):
         render, speeds = Renderer(sources, cache_mb), []
         for _ in range(config["repeats"] + (cache_mb > 0)):

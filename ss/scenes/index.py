@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from ss.mixing.render import BLOCK, active
 from ss.scenes.sources import Sources
 from ss.shards import contents, file_of, is_packed
 
+VERSION = 2  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
 PATH_COLUMNS, SPEAKER_COLUMNS = ("path", "file", "audio"), ("speaker", "speaker_id", "spk")
 
@@ -63,25 +64,41 @@ def found(sources: Sources) -> list[tuple[str, str]]:
     """(speaker, path) of every file: those that a manifest lists, or that the template finds."""
     if sources.manifest is None:
         return owners(sources)
+    if not (is_packed(sources.audios_dir) or Path(sources.audios_dir).is_dir()):
+        raise ValueError(
+            f"audios_dir: expected the folder that the paths of {sources.manifest} are in, found none at {sources.audios_dir}"
+        )
     return sorted(listed(Path(sources.manifest)))
 
 
 def listed(path: Path) -> Iterator[tuple[str, str]]:
-    """(speaker, path) of the lines of a CSV or JSONL file. Raises ValueError with the line where one is missing."""
+    """(speaker, path) of the lines of a CSV or JSONL file. Raises ValueError with the entry where one is missing, and for none."""
+    number = 0
     for number, line in enumerate(_lines(path), start=1):
-        names = [next((key for key in keys if line.get(key)), None) for keys in (SPEAKER_COLUMNS, PATH_COLUMNS)]
-        if None in names:
-            expected = f"expected {' or '.join(PATH_COLUMNS)} and {' or '.join(SPEAKER_COLUMNS)}"
-            raise ValueError(f"{path}, entry {number}: {expected}, found {', '.join(sorted(line))}")
-        speaker, file = (str(line[name]) for name in names if name)
-        yield speaker.replace("_", "-"), file
+        where = f"{path}, entry {number}"
+        yield _cell(line, SPEAKER_COLUMNS, where).replace("_", "-"), _cell(line, PATH_COLUMNS, where)
+    if not number:
+        raise ValueError(f"{path}: expected entries with a path and a speaker, found none")
+
+
+def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
+    """What the first of these columns holds that there is."""
+    name = next((column for column in columns if column in line), None)
+    if name is None:
+        raise ValueError(f"{where}: expected {' or '.join(columns)}, found only {', '.join(sorted(map(str, line)))}")
+    if line[name] in (None, ""):
+        raise ValueError(f"{where}: expected a {name}, found none")
+    return str(line[name])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"manifest: expected a CSV or JSONL file, found none at {path}")
-    with path.open(newline="") as file:
-        yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: expected a JSON object on each line, but: {error}") from error
 
 
 def look(file: File, root: str, trim_db: float) -> File:
@@ -89,7 +106,7 @@ def look(file: File, root: str, trim_db: float) -> File:
     path = file_of(root, file.path)
     try:
         rate = audio.sample_rate_of(path)
-        wave = audio.read(path, rate)
+        wave = audio.read(path, rate, downmix=True)
     except audio.AudioError as error:
         return file._replace(fault=str(error))
     if not wave.any():
@@ -103,7 +120,7 @@ def look(file: File, root: str, trim_db: float) -> File:
 def cache_of(sources: Sources) -> Path:
     """Where the index of a corpus is kept: below $XDG_CACHE_HOME, or ~/.cache."""
     root = sources.audios_dir if is_packed(sources.audios_dir) else Path(sources.audios_dir).resolve()
-    name = hashlib.sha256(f"{root} {float(sources.trim_db)}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{VERSION} {root} {float(sources.trim_db)}".encode()).hexdigest()[:16]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ss" / f"index-{name}.jsonl"
 
 

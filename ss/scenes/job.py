@@ -13,7 +13,7 @@ from ss.scenes.pool import Pool, pool
 from ss.scenes.render import Renderer
 from ss.scenes.row import Row
 from ss.scenes.scene import Scene
-from ss.scenes.sources import Sources
+from ss.scenes.sources import Sources, check_sources
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ def mix(config: Mapping[str, Any]) -> None:
     folder = Folder(**{key: config[key] for key in names & set(config)})
     both = {"num_workers", "random_state"}
     sources = Sources.of({key: value for key, value in config.items() if key not in names - both | {"scene"}})
+    check_sources(scene, sources)
     found = pool(sources)
     rows = plan(found, scene, folder.random_state, folder.nfiles)
-    make(rows, manifest, partial(triplet, sources=sources), folder, describe(found), found.corpus.unreadable)
+    make(rows, manifest, partial(triplet, sources=sources), folder, describe(found, scene), found.corpus.unreadable)
 
 
 def triplet(row: Row, sources: Sources) -> Triplet:
@@ -56,12 +57,14 @@ def renderer(sources: Sources) -> Renderer:
     return Renderer(sources)
 
 
-def describe(found: Pool) -> str:
-    """What there is, in one line."""
+def describe(found: Pool, scene: Scene) -> str:
+    """What there is, in one line; and what of it this scene leaves aside."""
     samples = sum(span.stop - span.start for spans in found.corpus.speakers.values() for span in spans)
     hours = samples / found.sources.sample_rate / 3600
-
+    unused = [("noise", found.noise and not scene.noisy), ("rooms", found.rirs and (scene.rt60 or not scene.reverberant))]
+    aside = "".join(f"; this scene uses no files of {name}" for name, leaves in unused if leaves)
     return (
         f"{len(found.corpus.speakers)} speakers, {hours:.2f} hours in {found.sources.audios_dir}; "
         f"{len(set(found.drawn.targets))} speakers can be the target; {len(found.noise)} files of noise, {len(found.rirs)} of rooms"
+        f"{aside}"
     )

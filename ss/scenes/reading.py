@@ -6,7 +6,6 @@ Shapes: N samples.
 from collections import OrderedDict
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from ss import audio
@@ -29,7 +28,7 @@ class Reader:
         """Samples start..stop of a file at the reader's rate. Raises AudioError for what cannot be read, or is shorter."""
         key = str(path)
         if not self.budget and path_can_be_cut(key) and audio.sample_rate_of(path) == self.sample_rate:
-            part = on_grid(audio.read(path, self.sample_rate, start, stop))
+            part = on_grid(audio.read(path, self.sample_rate, start, stop, downmix=True))
         else:
             part = self.whole(key, path)[start:stop]
         wave = part.astype(np.float32) / np.float32(FULL_SCALE)
@@ -56,9 +55,7 @@ def path_can_be_cut(path: str) -> bool:
 
 def decoded(path: audio.File, sample_rate: int) -> NDArray[np.int16]:
     """A whole file at a rate, to 16 bits."""
-    rate = audio.sample_rate_of(path)
-    wave = audio.read(path, rate)
-    return on_grid(wave if rate == sample_rate else soxr.resample(wave, rate, sample_rate))
+    return on_grid(audio.read_any(path, sample_rate))
 
 
 def on_grid(wave: Wave) -> NDArray[np.int16]:

@@ -95,9 +95,21 @@ class Scene:
         if unknown := sorted(set(self.codecs) - set(CODECS)):
             raise ValueError(f"codecs: expected some of {', '.join(CODECS)}, found {', '.join(unknown)}")
 
+    @property
+    def noisy(self) -> bool:
+        """Whether there is ever noise."""
+        return bool(self.noise_share or self.enrolment.noise_share)
+
+    @property
+    def reverberant(self) -> bool:
+        """Whether anybody is ever in a room."""
+        return bool(self.reverb_share or self.enrolment.reverb_share)
+
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Scene":
-        """From the keys of a config. Raises ValueError for keys and values that cannot be."""
+    def of(cls, config: Mapping[str, Any] | None) -> "Scene":
+        """From the keys of a config. Raises ValueError for none, and for keys and values that cannot be."""
+        if config is None:
+            raise ValueError("scene: expected one of configs/scene, e.g. scene=two_speakers, found none")
         enrolment = Enrolment(**known(Enrolment, config.get("enrolment") or {}))
         lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs") if key in config}
         return cls(**{**known(cls, config), **lists, "enrolment": enrolment})

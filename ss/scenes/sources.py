@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ss.mixing.settings import check_drawn
-from ss.scenes.scene import known
+from ss.scenes.scene import Scene, known
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,14 @@ class Sources:
     def of(cls, config: Mapping[str, Any]) -> "Sources":
         """From the keys of a config. Raises ValueError for keys and values that cannot be."""
         return cls(**known(cls, config))
+
+
+def check_sources(scene: Scene, sources: Sources) -> None:
+    """Raises ValueError for all that a scene asks for and the sources do not name."""
+    missing = []
+    if scene.noisy and sources.noise is None:
+        missing.append("noise (noise=<a folder of files>)")
+    if scene.reverberant and sources.rirs is None and scene.rt60 is None:
+        missing.append("rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)")
+    if missing:
+        raise ValueError(f"the scene asks for {' and '.join(missing)}, found none")

@@ -18,15 +18,18 @@ import ss
 from ss import checkpoint, distributed
 from ss.compression.qat import through_int8
 from ss.compression.sparse import Sparse
-from ss.datasets import Rendered, Triplets, make_filenames, read_speakers, write_speakers
+from ss.datasets import Rendered, Triplets, find_triplets, make_filenames, read_speakers, write_speakers
 from ss.scenes.pool import pool
-from ss.scenes.sources import Sources
+from ss.scenes.scene import Scene
+from ss.scenes.sources import Sources, check_sources
 from ss.trainer.settings import Settings
 from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
 from ss.utils.predecessor import read_checkpoint
 
-FREE = ("trainer", "writer", "n_gpu", "n_processes", "resume")  # may differ between a run and its continuation
+# What may differ between a run and its continuation; a scene is compared where it is used, in data.train.
+FREE = ("trainer", "writer", "n_gpu", "n_processes", "resume", "scene", "data.train.cache_mb", "data.train.sources.num_workers")
+SHOWN = 6  # differences at most
 PACKAGES = ("torch", "numpy", "soundfile", "hydra-core", "omegaconf")
 
 
@@ -40,6 +43,7 @@ def trained(config: dict[str, Any]) -> bool:
     """Trains as the config says, or goes on with the run in its `run_dir`. Returns whether it got to the end."""
     run_dir = Path(config["run_dir"])
     last = resumable(run_dir, config)
+    check(config)
     torch.manual_seed(config["seed"])
     trainer = build(config, speaker_list(config, run_dir), writers(config, last))
     if last:
@@ -56,8 +60,16 @@ def trained(config: dict[str, Any]) -> bool:
         print(f"{'resuming' if last else 'training'} in {run_dir} on {distributed.world_size()} x {trainer.device}")
     done = trainer.fit()
     if distributed.is_main():
-        print(f"{'finished' if done else 'stopped; the same command goes on'}: epoch {trainer.progress.epoch}, {run_dir}")
+        print(f"{'finished' if done else 'stopped; the same command goes on'}: epoch {trainer.progress.epoch - done}, {run_dir}")
     return done
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raises ValueError for what would otherwise show only after long work."""
+    find_triplets(config["data"]["valid"]["folder"])
+    if scenes(config):
+        train = config["data"]["train"]
+        check_sources(Scene.of(train["scene"]), Sources.of(train["sources"]))
 
 
 def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -67,7 +79,7 @@ def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         return None
     content = read_checkpoint(last)
     if differences := differing(content["config"], config):
-        found = "; ".join(differences)
+        found = "; ".join(differences[:SHOWN]) + (f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else "")
         raise ValueError(
             f"{run_dir} holds a run of another config ({found}): choose another run_dir, or resume=false to begin anew"
         )
@@ -76,9 +88,10 @@ def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
 
 def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
     """What differs between two configs, apart from what may."""
-    keys = [key for key in sorted(set(old) | set(new)) if path or key not in FREE]
     found = []
-    for key in keys:
+    for key in sorted(set(old) | set(new)):
+        if f"{path}{key}" in FREE:
+            continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += differing(a, b, f"{path}{key}.")
@@ -93,7 +106,8 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
     if path is None:
         path = run_dir / "speakers.txt"
         with distributed.main_first():
-            if distributed.is_main() and not (config["resume"] and path.exists()):
+            begun = config["resume"] and (run_dir / "last.pth").exists()
+            if distributed.is_main() and not (begun and path.exists()):
                 list_speakers(config, path)
     speakers = read_speakers(path)
     if len(speakers) > config["model"]["n_speakers"]:
@@ -153,6 +167,8 @@ def scheduler_factory(config: dict[str, Any] | None) -> Callable[[Optimizer, int
         if config is None:
             return None
         filled = {key: steps if value == "run_steps" else value for key, value in config.items()}
+        if filled.get("pct_start", 0) * steps == 1:  # torch's OneCycleLR divides by zero where a rise takes one step
+            filled["pct_start"] = 1.5 / steps
         return instantiate(filled, optimizer=optimizer)
 
     return make

@@ -280,6 +280,7 @@ class Trainer:
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
+            self.check_steps(state["scheduler"].get("total_steps"))
             self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state.get("average") is not None:
@@ -288,6 +289,15 @@ class Trainer:
         self.progress = Progress.restored(state["progress"])
         if not distributed.is_main():
             self.progress.averages = Averages()  # the main process holds the sums of all
+
+    def check_steps(self, scheduled: int | None) -> None:
+        """Raises ValueError where the run would have more steps than its schedule of the learning rate was made for."""
+        steps = self.settings.epochs * self.steps_per_epoch
+        if scheduled is not None and steps > scheduled:
+            raise ValueError(
+                f"trainer.epochs: expected at most the {scheduled} steps that this run's learning rate was scheduled for, found "
+                f"{steps} in {self.settings.epochs} epochs: init_from={self.run_dir}/best.pth begins another run with its weights"
+            )
 
 
 class CausalTrainer(Trainer):

@@ -72,7 +72,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with inert_omegaconf():
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError) as error:
         refused = re.search(r"(GLOBAL|function|class) (\S+)", str(error))
         reason = f"it asks for {refused[2]}" if refused else (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: refused, expected a checkpoint of tensors and plain settings: {reason}") from error
