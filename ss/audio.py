@@ -82,7 +82,11 @@ def n_samples(path: File, sample_rate: int | None = None) -> int:
 
 
 def _opened(path: File) -> str | BinaryIO:
-    return str(path) if isinstance(path, (str, Path)) else path.open()
+    if not isinstance(path, (str, Path)):
+        return path.open()
+    if not Path(path).is_file():
+        raise FileNotFoundError("there is no such file")  # libsndfile only says "System error"
+    return str(path)
 
 
 def write(path: str | Path, wave: NDArray[np.generic], sample_rate: int, subtype: str = "PCM_16") -> None:

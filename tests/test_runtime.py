@@ -281,7 +281,7 @@ def test_files_of_any_rate_and_number_of_channels(extractor: Extractor, enrolmen
         (np.zeros((2, 2, 2), np.float32), r"got an array of shape \[2, 2, 2\]"),
         (np.zeros(9000), "expected samples of int16 or float32, got float64"),
         (np.full(9000, np.nan, np.float32), "found 9000 that are NaN or infinite"),
-        ("nowhere.wav", "nowhere.wav: expected a readable recording"),
+        ("nowhere.wav", "nowhere.wav: expected a readable audio file, but: there is no such file"),
     ],
     ids=lambda value: str(value)[:20],
 )

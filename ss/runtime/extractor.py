@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ss.audio import Wave
-from ss.runtime.samples import mono_float, read
+from ss.audio import Wave, read_any
+from ss.runtime.samples import mono_float
 from ss.runtime.stream import BatchStream, Stream
 
 FORMAT = 1  # of the files; a runtime reads its own and older ones
@@ -63,7 +63,7 @@ class Extractor:
         if isinstance(enrolment, Conditions):
             return enrolment
         if isinstance(enrolment, str | Path):
-            wave, name = read(enrolment, self.sample_rate), f"{enrolment}: "
+            wave, name = read_any(enrolment, self.sample_rate), f"{enrolment}: "
         else:
             wave, name = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate), ""
         if len(wave) < self.shortest_enrolment:

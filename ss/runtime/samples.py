@@ -3,15 +3,13 @@
 Shapes: R or n samples.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from ss.audio import AudioError, Wave
+from ss.audio import Wave
 
 LOUDEST = 8.0  # times full scale: what lies beyond is no audio
 QUIETEST = 1e-20  # below it arithmetic slows down, and nobody hears it
@@ -56,12 +54,3 @@ def mono_float(samples: NDArray[Any], rate: int, wanted: int) -> Wave:
     if not np.isfinite(wave).all():
         raise ValueError(f"expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
     return wave if rate == wanted else soxr.resample(wave, rate, wanted).astype(np.float32)
-
-
-def read(path: str | Path, wanted: int) -> Wave:
-    """A file of any rate and any number of channels -> [R] at the wanted rate. Raises AudioError, naming the file."""
-    try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-        return mono_float(samples, rate, wanted)
-    except (soundfile.LibsndfileError, OSError, ValueError) as error:
-        raise AudioError(f"{path}: expected a readable recording, but: {error}") from error
