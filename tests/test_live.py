@@ -214,8 +214,12 @@ def test_the_enrolment_may_be_the_beginning_of_the_input(files: Path, tmp_path: 
     np.testing.assert_allclose(read(out), estimate(files, mixture[8000:], enrolment=mixture[:8000]), atol=STEP)
     piped, _ = live(files, "--input", "-", "--output", "-", *words[:2], enrol=False, data=encode(mixture, "s16le"))
     np.testing.assert_array_equal(decode(piped, "s16le", 1), read(out))
-    again, _ = live(files, "--input", "-", "--output", "-", *words[:2], enrol=False, data=bytes(2 * 16000))
+    quiet = encode(np.tile(np.array([1, -1], np.float32) / 32768, 8000), "s16le")
+    again, said = live(files, "--input", "-", "--output", "-", *words[:2], enrol=False, data=quiet)
     assert len(again) == 16000
+    assert "warning: the enrolment is nearly silent, its peak is -90 dBFS" in said
+    _, said = live(files, "--input", "-", "--output", "-", *words[:2], enrol=False, data=bytes(2 * 16000), code=2)
+    assert "error: expected speech as enrolment, found silence" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
