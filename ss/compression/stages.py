@@ -14,6 +14,7 @@ from ss import checkpoint, distributed
 from ss.compression.recipe import Recipe, Stage
 from ss.compression.structured import Importance, Limits, chosen, smaller
 from ss.datasets import read_speakers
+from ss.inferencer import PREDECESSOR_RATE
 from ss.trainer.job import build, scenes, trained
 from ss.utils.predecessor import is_predecessor, read_checkpoint
 
@@ -66,7 +67,7 @@ def stage_config(
 def examples_config(source: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     """A config with the training examples of a checkpoint, or with those that the overrides name."""
     content = read_checkpoint(source)
-    config = {"data": {"train": {}, "sample_rate": 16000}, "seed": 0} if is_predecessor(content) else content["config"]
+    config = {"data": {"train": {}, "sample_rate": PREDECESSOR_RATE}, "seed": 0} if is_predecessor(content) else content["config"]
     return changed(copy.deepcopy(config), overrides)
 
 
