@@ -615,6 +615,7 @@ def test_rows_of_a_lost_worker_are_rendered_by_another(corpus: Path, tmp_path: P
             assert mixing.poll() is None
             time.sleep(0.02)
         workers[0].kill()
+        (out / ".1_0_x-mixed.wav.1.part").write_text("what it was writing")
         assert "400 of 400 mixtures" in mixing.communicate(timeout=120)[0]
     finally:
         for process in (*workers, scheduler):

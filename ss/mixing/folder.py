@@ -96,6 +96,7 @@ def make(rows: Sequence[Row], manifest: Manifest, render: Render, to: Output, ab
             if outcome.reason is not None:
                 skipped.append((outcome.name, outcome.reason))
                 tqdm.write(f"skipped {outcome.name}: {outcome.reason}", file=sys.stderr)
+    _remove(out, (HALF_WRITTEN,))  # a worker that was lost leaves what it was writing
     _report(out, len(rows), len(done), skipped)
 
 
@@ -142,12 +143,16 @@ def _end_with_parent() -> None:
 def _prepare(out: Path, rows: Sequence[Row], manifest: Manifest, overwrite: bool) -> set[str]:
     """Makes the folder ready and its manifest written; gives the names of the triplets that are there already."""
     out.mkdir(parents=True, exist_ok=True)
-    for path in _files(out, (manifest.FILE, HALF_WRITTEN, *WAVES) if overwrite else (HALF_WRITTEN,)):
-        path.unlink()
+    _remove(out, (manifest.FILE, HALF_WRITTEN, *WAVES) if overwrite else (HALF_WRITTEN,))
     _check_same(out, rows, manifest)
     manifest.write(out / manifest.FILE, rows)
     present = {path.stem for path in _files(out, WAVES)}
     return {row.name for row in rows if all(f"{row.name}-{kind}" in present for kind in KINDS)}
+
+
+def _remove(out: Path, ends: tuple[str, ...]) -> None:
+    for path in _files(out, ends):
+        path.unlink(missing_ok=True)  # a worker that was only taken for lost may have renamed it meanwhile
 
 
 def _files(out: Path, ends: tuple[str, ...]) -> list[Path]:
