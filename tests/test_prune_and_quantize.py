@@ -153,6 +153,15 @@ def test_quantized_graphs_run_where_torch_is_not(online: Path, trained: Path, tr
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_only_what_products_take_is_rounded(online: Path, triplets: Path, tmp_path: Path) -> None:
+    recipe = Recipe("int8", precision="int8", keep=("encoder", "decoder"))
+    exported(recipe, online / "best.pth", tmp_path / "int8", calibration(triplets))
+    graph = onnx.load(str(tmp_path / "int8" / "step.onnx")).graph
+    rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    assert rounded
+    assert {node.op_type for node in graph.node if rounded & {*node.input}} == {"Gemm"}
+
+
 def test_a_provider_that_is_not_there(online: Path, triplets: Path, tmp_path: Path) -> None:
     export(online / "best.pth", tmp_path / "exported")
     there = [*words(online, tmp_path), f"exported={tmp_path}/exported", f"folder={triplets}/test"]

@@ -28,6 +28,7 @@ from ss.export.origin import metadata_of, with_metadata
 
 Feed = dict[str, NDArray[np.float32]]
 KINDS = ("Gemm", "MatMul", "Conv")
+FLOAT_AFTER = ("Gemm", "MatMul")  # what these give is not rounded, unless the next one takes it: fewer kernels, less error
 LARGE = 4096  # numbers: smaller weights are not worth a cast
 
 
@@ -72,6 +73,7 @@ def static(source: Path, target: Path, feeds: Iterator[Feed], keep: Sequence[str
             reduce_range=True,
             nodes_to_exclude=kept(source, keep),
             calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(FLOAT_AFTER)},
         )
     smaller_file(target)
     with_metadata(target, metadata_of(source))

@@ -21,10 +21,9 @@ def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
     enrolment = g.input("enrolment", "batch", "samples")
     batch, samples = frames.sizes(g, enrolment)
     n_frames = g.op("Add", g.op("Div", g.op("Sub", samples, g.ints(kernel)), g.ints(hop)), g.ints(1))
-    kept = g.op("Mul", g.op("Div", n_frames, g.ints(stride)), g.ints(stride))  # the rest fills no frame of the speaker encoder
-    end = g.op("Add", g.op("Mul", g.op("Sub", kept, g.ints(1)), g.ints(hop)), g.ints(kernel))
-    heard = g.cut(enrolment, g.ints(0), end, axis=1)
-    spectra = frames.spectrum(g, model.encoder, frames.frames(g, heard, kept, kernel, hop))
+    # what is left over fills no frame of the speaker encoder
+    kept = g.op("Mul", g.op("Div", n_frames, g.ints(stride)), g.ints(stride * hop))
+    spectra = frames.spectra(g, model.encoder, enrolment, kept, hop)
     x = encoded(g, model.speaker_encoder, frames.log_power(g, model.encoder, spectra), batch)
     speaker = g.op("ReduceMean", g.reshape(x, -1, batch, embedding), axes=[0], keepdims=0)
     g.output("speaker", speaker, "batch", embedding)

@@ -3,8 +3,6 @@
 Shapes: B batch, S samples, T frames, K samples of the longest window, F bins of all scales. Rows [T*B,...] are frame-major.
 """
 
-import math
-
 import numpy as np
 
 from ss.export.graph import Graph, Value
@@ -18,39 +16,29 @@ def sizes(g: Graph, samples: Value) -> tuple[Value, Value]:
     return g.op("Shape", samples, start=0, end=1), g.op("Shape", samples, start=1, end=2)
 
 
-def frames(g: Graph, samples: Value, n_frames: Value, kernel: int, hop: int) -> Value:
-    """samples [B, K + (T-1)*hop] and T [1] -> their windows [T*B,K], by copying blocks of the common divisor of K and hop."""
-    unit = math.gcd(kernel, hop)
-    blocks = g.op("Transpose", g.reshape(samples, 0, -1, unit), perm=[1, 0, 2])
-    end = g.op("Squeeze", g.op("Mul", n_frames, g.ints(hop // unit)))
-    first = g.op("Range", g.number(0), end, g.number(hop // unit))
-    places = g.op("Add", g.reshape(first, -1, 1), g.ints(*range(kernel // unit)))
-    windows = g.op("Transpose", g.op("Gather", blocks, places, axis=0), perm=[0, 2, 1, 3])
-    return g.reshape(windows, -1, kernel)
-
-
-def spectrum(g: Graph, encoder: LappedEncoder, windows: Value) -> Value:
-    """Windows [n,K] -> the real parts of all bins, then the imaginary ones [n,2F].
+def spectra(g: Graph, encoder: LappedEncoder, samples: Value, span: Value, hop: int) -> list[Value]:
+    """samples [B,S], S >= K-hop + T*hop, and span [1], T*hop -> the real parts of each scale, then the imaginary ones, all [T*B,F].
 
     Around the middle of a window cosines are even and sines odd: the sums and the differences of its halves need a product of half
-    the size each. Weights to read are what a step waits for, more than for the dozen small kernels that this takes.
+    the size each. Weights to read are what a step waits for, more than for the few small kernels that this takes.
     """
     halves = [Halves(array(encoder.get_buffer(f"window{i}")), encoder.kernel) for i in range(len(encoder.kernels))]
-    ahead, back = (
-        g.op("Mul", g.op("Gather", windows, g.weight(np.concatenate(places)), axis=1), g.weight(np.concatenate(weights)))
-        for places, weights in (
-            ([half.ahead for half in halves], [half.window_ahead for half in halves]),
-            ([half.back for half in halves], [half.window_back for half in halves]),
-        )
-    )
+    places = np.concatenate([half.ahead for half in halves] + [half.back for half in halves])
+    weights = np.concatenate([half.window_ahead for half in halves] + [half.window_back for half in halves])
+    begins = g.op("Range", g.number(0), g.op("Squeeze", span), g.number(hop))
+    gathered = g.op("Gather", samples, g.op("Add", g.reshape(begins, -1, 1), g.ints(*places)), axis=1)
+    rows = g.reshape(g.op("Transpose", gathered, perm=[1, 0, 2]), -1, len(places))
+    ahead, back = g.split(g.op("Mul", rows, g.weight(weights)), [len(places) // 2] * 2, 2, axis=1)
     sizes = [len(half.ahead) for half in halves]
-    sums, differences = (
-        g.split(g.op(kind, ahead, back), sizes, len(sizes), axis=1) if len(sizes) > 1 else [g.op(kind, ahead, back)]
-        for kind in ("Add", "Sub")
-    )
+    parts = [part for kind in ("Add", "Sub") for part in columns(g, g.op(kind, ahead, back), sizes)]
     filters = [half.cosines for half in halves] + [half.sines for half in halves]
-    parts = zip([*sums, *differences], filters, strict=True)
-    return g.concat(*(g.op("Gemm", x, g.weight(f), name=f"encoder.{i}") for i, (x, f) in enumerate(parts)), axis=1)
+    pairs = zip(parts, filters, strict=True)
+    return [g.op("Gemm", x, g.weight(f), name=f"encoder.{i}") for i, (x, f) in enumerate(pairs)]
+
+
+def columns(g: Graph, x: Value, sizes: list[int]) -> list[Value]:
+    """Rows x in parts of these sizes."""
+    return g.split(x, sizes, len(sizes), axis=1) if len(sizes) > 1 else [x]
 
 
 class Halves:
@@ -71,8 +59,8 @@ class Halves:
         self.cosines, self.sines = np.cos(angles), -np.sin(angles)
 
 
-def log_power(g: Graph, encoder: LappedEncoder, spectra: Value) -> Value:
-    """Spectra [n,2F] -> features [n,F]."""
-    n_bins = sum(encoder.bins)
-    real, imag = g.split(g.op("Mul", spectra, spectra), [n_bins, n_bins], 2, axis=1)
+def log_power(g: Graph, encoder: LappedEncoder, parts: list[Value]) -> Value:
+    """`spectra` -> features [T*B,F of all scales]."""
+    every = g.concat(*parts, axis=1)
+    real, imag = g.split(g.op("Mul", every, every), [sum(encoder.bins)] * 2, 2, axis=1)
     return g.op("Log", g.op("Add", g.op("Add", real, imag), g.weight(np.array([FLOOR]))))

@@ -4,7 +4,7 @@ Kernels are what a step of a few frames costs, so each layer is written in as fe
 a block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -28,20 +28,28 @@ class Queued(NamedTuple):
 
 
 class Stream:
-    """What the layers of one step share.
+    """What the layers of one step share. queues: the lengths of all queues in frames.
 
     batch, n_frames: values [1]; conditions: columns [T*B,C] each; states: what each layer carried [n*B,C], in order;
     after: what it carries on, filled by the layers; carried: names, values and shapes of the next states. names: of the modules.
     """
 
-    def __init__(self, g: Graph, batch: Value, n_frames: Value, names: dict[nn.Module, str]) -> None:
+    def __init__(self, g: Graph, batch: Value, n_frames: Value, names: dict[nn.Module, str], queues: Iterable[int]) -> None:
         self.g, self.batch, self.names = g, batch, names
         self.n_rows = g.op("Mul", n_frames, batch)
         self.conditions: list[Value] = []
         self.states: Iterator[Value] = iter(())
         self.after: list[Value] = []
         self.carried: list[tuple[str, Value, tuple[int | str, ...]]] = []
-        self.ends: dict[int, Value] = {}
+        self.oldest_and_newest = self._oldest_and_newest(sorted({*queues}))
+
+    def _oldest_and_newest(self, lengths: list[int]) -> dict[int, Value]:
+        """For queues of these lengths in frames: how many rows leave and how many stay, a value [2] each; all at once."""
+        if not lengths:
+            return {}
+        leave, stay = self.g.ints(*[1, 0] * len(lengths)), self.g.ints(*(n for length in lengths for n in (0, length)))
+        both = self.g.op("Add", self.g.op("Mul", leave, self.n_rows), self.g.op("Mul", stay, self.batch))
+        return dict(zip(lengths, self.g.split(both, [2] * len(lengths), len(lengths), axis=0), strict=True))
 
     def state(self, name: str, n_frames: int, width: int) -> Value:
         """Adds the input state.<name> [n,B,width], and gives it as rows."""
@@ -57,10 +65,8 @@ class Stream:
 
     def queue(self, state: Value, x: Value, length: int) -> Queued:
         """Rows x behind a state of `length` frames, in the fewest kernels: past and tail together are all there is."""
-        if length not in self.ends:
-            self.ends[length] = self.g.concat(self.n_rows, self.rows(length), axis=0)
         longer = self.g.concat(state, x, axis=0)
-        return Queued(longer, *self.g.split(longer, self.ends[length], 2, axis=0))
+        return Queued(longer, *self.g.split(longer, self.oldest_and_newest[length], 2, axis=0))
 
 
 @singledispatch
@@ -85,8 +91,8 @@ def _(layer: Conditioning, x: Value, stream: Stream) -> Value:
 
 @emit.register
 def _(layer: DilatedBlock, x: Value, stream: Stream) -> Value:
-    g, reach = stream.g, (layer.taps - 1) * layer.dilation
-    longer, oldest, newest = stream.queue(next(stream.states), x, reach)
+    g = stream.g
+    longer, oldest, newest = stream.queue(next(stream.states), x, layer.reach)
     stream.after.append(newest)
     begins = [stream.rows(tap * layer.dilation) for tap in range(1, layer.taps - 1)]
     between = [g.cut(longer, begin, g.op("Add", begin, stream.n_rows), 0) for begin in begins]

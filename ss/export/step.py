@@ -15,6 +15,7 @@ from ss.export.layers import Stream, emit
 from ss.export.products import array, normed_before, product
 from ss.model import SpexPlusOnline
 from ss.model.carried import State
+from ss.model.online import DilatedBlock
 
 
 def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = False) -> ModelProto:
@@ -27,11 +28,12 @@ def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = Fa
     chunk, conditions = g.input("chunk", "batch", "samples"), g.input("conditions", "batch", model.conditions.out_features)
     batch, samples = frames.sizes(g, chunk)
     n_frames = g.op("Div", samples, g.ints(hop))
-    stream = Stream(g, batch, n_frames, {module: name for name, module in model.named_modules()})
+    names = {module: name for name, module in model.named_modules()}
+    stream = Stream(g, batch, n_frames, names, queues(model))
 
     heard = g.concat(g.input("state.history", "batch", kernel - hop), chunk, axis=1)
     stream.carried.append(("history", g.cut(heard, g.ints(hop - kernel), g.ints(END), 1), ("batch", kernel - hop)))
-    spectra = frames.spectrum(g, model.encoder, frames.frames(g, heard, n_frames, kernel, hop))
+    spectra = frames.spectra(g, model.encoder, heard, samples, hop)
     x = g.product(frames.log_power(g, model.encoder, spectra), normed_before(model.norm, product(model.conv1)), "conv1")
     x = through_body(model, x, g.op("Tile", conditions, g.concat(n_frames, g.ints(1), axis=0)), stream)
     mask = g.op("Sigmoid", g.product(x, normed_before(model.mask_norm, product(model.mask)), "mask"))
@@ -42,6 +44,12 @@ def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = Fa
     for name, value, shape in stream.carried:
         g.output(f"next.{name}", value, *shape)
     return g.model(metadata)
+
+
+def queues(model: SpexPlusOnline) -> Iterator[int]:
+    """The frames that wait in front of a block, for the mask, and for the frame behind them in the synthesis."""
+    yield from (block.reach for block in model.body.modules() if isinstance(block, DilatedBlock))
+    yield from (model.lookahead, 1) if model.lookahead else (1,)
 
 
 def through_body(model: SpexPlusOnline, x: Value, conditions: Value, stream: Stream) -> Value:
@@ -70,12 +78,10 @@ def tensors(state: State) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
-def late_enough(model: SpexPlusOnline, spectra: Value, stream: Stream) -> Value:
+def late_enough(model: SpexPlusOnline, spectra: list[Value], stream: Stream) -> Value:
     """Spectra of all scales -> the masked scale's real and imaginary bins [T*B,2M], `lookahead` frames late."""
-    g, masked, others = stream.g, model.masked, sum(model.encoder.bins[:-1])
-    columns = [width for width in (others, masked) if width] * 2
-    parts = g.split(spectra, columns, len(columns), axis=1)
-    now = g.concat(parts[len(parts) // 2 - 1], parts[-1], axis=1)
+    masked, last = model.masked, len(model.encoder.bins) - 1
+    now = stream.g.concat(spectra[last], spectra[-1], axis=1)
     if model.lookahead:
         queued = stream.queue(stream.state("ahead", model.lookahead, 2 * masked), now, model.lookahead)
         stream.carry("ahead", queued.newest, model.lookahead, 2 * masked)
