@@ -352,7 +352,7 @@ def test_bytes_do_not_depend_on_workers(settings: Settings, tmp_path: Path) -> N
 
 def test_a_killed_run_continues(settings: Settings, tmp_path: Path) -> None:
     out, whole = tmp_path / "killed", tmp_path / "whole"
-    nfiles = 150
+    nfiles = 400
     arguments = [f"audios_dir={settings.audios_dir}", "parts=part", f"nfiles={nfiles}", "num_workers=2", "snr_levels=[-5,0,5]"]
     run = [sys.executable, "./mixing/mix.py", "-cp", "./configs/", "-cn", "test", *arguments, f"out_folder={out}"]
     process = subprocess.Popen(run, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True)
@@ -611,11 +611,13 @@ def test_rows_of_a_lost_worker_are_rendered_by_another(corpus: Path, tmp_path: P
         there = json.loads(address.read_text())["address"]
         cluster = [sys.executable, "./mixing/mix.py", *words, f"out_folder={out}", f"cluster={there}"]
         mixing = subprocess.Popen(cluster, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
-        while len(list(out.glob("*-mixed.wav"))) < 40:
+        half_written = out / ".1_0_x-mixed.wav.1.part"
+        while (n_written := len(list(out.glob("*-mixed.wav")))) < 40:
             assert mixing.poll() is None
+            if n_written and not half_written.exists():
+                half_written.write_text("what the lost worker was writing")
             time.sleep(0.02)
         workers[0].kill()
-        (out / ".1_0_x-mixed.wav.1.part").write_text("what it was writing")
         assert "400 of 400 mixtures" in mixing.communicate(timeout=120)[0]
     finally:
         for process in (*workers, scheduler):
