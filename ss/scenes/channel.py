@@ -4,8 +4,8 @@ import io
 from functools import lru_cache
 
 import numpy as np
+import scipy  # loads `signal`, which takes a second, where it is first used
 import soundfile
-from scipy.signal import fftconvolve, firwin
 
 from ss.audio import Wave
 
@@ -18,12 +18,12 @@ SEARCH = 4096  # samples by which a codec may delay
 @lru_cache
 def low_pass(hz: float, sample_rate: int) -> Wave:
     """A filter with linear phase."""
-    return firwin(TAPS, hz, fs=sample_rate).astype(np.float32)
+    return scipy.signal.firwin(TAPS, hz, fs=sample_rate).astype(np.float32)
 
 
 def narrowed(wave: Wave, hz: float, sample_rate: int) -> Wave:
     """Without what is above `hz`; linear, so it may be done to parts and sums alike."""
-    return fftconvolve(wave, low_pass(hz, sample_rate), "same").astype(np.float32)
+    return scipy.signal.fftconvolve(wave, low_pass(hz, sample_rate), "same").astype(np.float32)
 
 
 def clipped(wave: Wave, db: float) -> Wave:
@@ -47,7 +47,7 @@ def coded(wave: Wave, codec: str, sample_rate: int) -> Wave:
 
 def aligned(back: Wave, wave: Wave) -> Wave:
     """What came back, without the codec's delay, as long as what went in."""
-    correlation = fftconvolve(np.pad(back, (0, SEARCH)), wave[::-1])[len(wave) - 1 :][:SEARCH]
+    correlation = scipy.signal.fftconvolve(np.pad(back, (0, SEARCH)), wave[::-1])[len(wave) - 1 :][:SEARCH]
     late = int(correlation.argmax())
     back = back[late:][: len(wave)]
     return np.pad(back, (0, len(wave) - len(back)))

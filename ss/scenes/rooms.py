@@ -6,7 +6,7 @@ Shapes: N samples of a response, S of a voice.
 from functools import lru_cache
 
 import numpy as np
-from scipy.signal import fftconvolve
+import scipy  # loads `signal`, which takes a second, where it is first used
 
 from ss.audio import Wave
 from ss.scenes.row import Room
@@ -28,7 +28,7 @@ def early(response: Wave, ms: float, sample_rate: int) -> Wave:
 
 def reverberant(voice: Wave, response: Wave) -> Wave:
     """A voice [S] in a room, as long as it was."""
-    return fftconvolve(voice, response)[: len(voice)].astype(np.float32)
+    return scipy.signal.fftconvolve(voice, response)[: len(voice)].astype(np.float32)
 
 
 @lru_cache(ROOMS_KEPT)
