@@ -30,15 +30,10 @@ def spectra(g: Graph, encoder: LappedEncoder, samples: Value, span: Value, hop: 
     rows = g.reshape(g.op("Transpose", gathered, perm=[1, 0, 2]), -1, len(places))
     ahead, back = g.split(g.op("Mul", rows, g.weight(weights)), [len(places) // 2] * 2, 2, axis=1)
     sizes = [len(half.ahead) for half in halves]
-    parts = [part for kind in ("Add", "Sub") for part in columns(g, g.op(kind, ahead, back), sizes)]
+    parts = [part for kind in ("Add", "Sub") for part in g.split(g.op(kind, ahead, back), sizes, len(sizes), axis=1)]
     filters = [half.cosines for half in halves] + [half.sines for half in halves]
     pairs = zip(parts, filters, strict=True)
     return [g.op("Gemm", x, g.weight(f), name=f"encoder.{i}") for i, (x, f) in enumerate(pairs)]
-
-
-def columns(g: Graph, x: Value, sizes: list[int]) -> list[Value]:
-    """Rows x in parts of these sizes."""
-    return g.split(x, sizes, len(sizes), axis=1) if len(sizes) > 1 else [x]
 
 
 class Halves:

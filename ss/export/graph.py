@@ -78,7 +78,9 @@ class Graph:
         return self.op("Concat", *parts, axis=axis)
 
     def split(self, x: Value, sizes: Value | Sequence[int], n: int, axis: int) -> list[Value]:
-        """x in n parts of these sizes."""
+        """x in n parts of these sizes; one part is x itself."""
+        if n == 1:
+            return [x]
         return self.ops("Split", x, sizes if isinstance(sizes, str) else self.ints(*sizes), outputs=n, axis=axis)
 
     def cut(self, x: Value, begin: Value, end: Value, axis: int) -> Value:

@@ -45,8 +45,6 @@ class Stream:
 
     def _oldest_and_newest(self, lengths: list[int]) -> dict[int, Value]:
         """For queues of these lengths in frames: how many rows leave and how many stay, a value [2] each; all at once."""
-        if not lengths:
-            return {}
         leave, stay = self.g.ints(*[1, 0] * len(lengths)), self.g.ints(*(n for length in lengths for n in (0, length)))
         both = self.g.op("Add", self.g.op("Mul", leave, self.n_rows), self.g.op("Mul", stay, self.batch))
         return dict(zip(lengths, self.g.split(both, [2] * len(lengths), len(lengths), axis=0), strict=True))

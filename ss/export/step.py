@@ -49,7 +49,9 @@ def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = Fa
 def queues(model: SpexPlusOnline) -> Iterator[int]:
     """The frames that wait in front of a block, for the mask, and for the frame behind them in the synthesis."""
     yield from (block.reach for block in model.body.modules() if isinstance(block, DilatedBlock))
-    yield from (model.lookahead, 1) if model.lookahead else (1,)
+    if model.lookahead:
+        yield model.lookahead
+    yield 1
 
 
 def through_body(model: SpexPlusOnline, x: Value, conditions: Value, stream: Stream) -> Value:
