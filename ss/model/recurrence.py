@@ -41,8 +41,8 @@ class LSTM(Carried):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         with torch.no_grad():  # memories of a few frames to start with
-            for bias in (self.lstm.bias_ih_l0, self.lstm.bias_hh_l0):
-                bias[channels : 2 * channels] = 1
+            for bias in ("bias_ih_l0", "bias_hh_l0"):
+                self.lstm.get_parameter(bias)[channels : 2 * channels] = 1
 
     def init_state(self, batch: int, frames: int) -> State:
         return self.zeros(batch, 2, self.channels)

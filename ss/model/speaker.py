@@ -1,4 +1,4 @@
-"""From frames of the enrolment to one embedding (the speaker encoder of SpEx+, Ge et al., 2020), and to slots that can be looked up.
+"""From frames of the enrolment to one embedding (the speaker encoder of SpEx+, Ge et al., 2020), and to slots for attention.
 
 Shapes: B batch, C channels, T frames, E speaker embedding, F features, M slots, Q channels of a key, N stacks.
 """
@@ -55,9 +55,9 @@ class SpeakerEncoder(nn.Module):
 
 
 class SlotEncoder(nn.Module):
-    """A fixed number of slots of an enrolment of any length, each a mean over the frames that it has learnt to ask for, as sounds
-    differ and one mean over all of them says little of how each sounds in this voice (learnt queries: Jaegle et al., "Perceiver", 2021).
+    """A fixed number of slots from an enrolment of any length, each a weighted mean over the frames that it has learnt to ask for.
 
+    One embedding says what a voice is like; slots say how different sounds are in this voice ("Perceiver", Jaegle et al., 2021).
     Gives what attention in each of N stacks needs of them: keys [Q,M] and values [M,C]. Values start at zero.
     """
 
