@@ -29,9 +29,8 @@ class Group(NamedTuple):
     def of(cls, chances: Mapping[str, int]) -> "Group":
         """From the number of chances of each speaker."""
         names = [name for name, n in chances.items() for _ in range(n)]
-        return cls(
-            names, {name: range(end - n, end) for (name, n), end in zip(chances.items(), accumulate(chances.values()), strict=True)}
-        )
+        ends = accumulate(chances.values())
+        return cls(names, {name: range(end - n, end) for (name, n), end in zip(chances.items(), ends, strict=True)})
 
 
 class Chances(NamedTuple):
