@@ -5,9 +5,12 @@ machine or several, the processes are there already and join.
 """
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +41,15 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+@cache
+def bfloat16_is_native(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 by itself; one that does not is slower with it than with float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo")
+    return device.type == "cpu" and flags.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", flags.read_text()))
 
 
 def launched() -> bool:
