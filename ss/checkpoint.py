@@ -5,12 +5,16 @@ resumed training needs.
 """
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from torch import Tensor, nn
 
+from ss.model.carried import Carried, Chain
 from ss.model.extractor import Extractor
 from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint
 
@@ -43,3 +47,60 @@ def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.
         model = build(content["config"]["model"])
         model.load_state_dict(content["model"])
     return model.to(device).eval()
+
+
+@torch.no_grad()
+def begin_from(model: nn.Module, checkpoint: str | Path, speakers: Sequence[str] = ()) -> list[str]:
+    """Gives a model the weights of a checkpoint, also where the model has grown: more layers, hidden channels, or speakers.
+
+    Layers of a body are matched by their kind and order. What is new keeps its start, and new hidden channels go into their product
+    with zeros, so that at first the model does what the checkpoint's did. Rows of the speaker classifier go to the same `speakers`
+    (names, in the order of the rows). Returns the names of the tensors that are new, wholly or in part. Raises ValueError where a
+    tensor of the checkpoint has no place in the model.
+    """
+    content = read_checkpoint(checkpoint)
+    before = load_extractor(content)
+    known, places = dict(before.state_dict()), matched_names(before)
+    known = {places[name]: tensor for name, tensor in known.items()}
+    if len(speakers) and content.get("speakers"):
+        rows = {name: row for row, name in enumerate(content["speakers"])}
+        for key in ("classifier.weight", "classifier.bias"):
+            own = model.get_parameter(key).detach().clone()
+            for row, name in enumerate(speakers):
+                if name in rows:
+                    own[row] = known[key][rows[name]]
+            known[key] = own
+    fresh = []
+    for name, place in matched_names(model).items():
+        tensor, old = model.state_dict()[name], known.pop(place, None)
+        if old is None:
+            fresh.append(name)
+        elif old.shape == tensor.shape:
+            tensor.copy_(old)
+        elif old.shape[1:] == tensor.shape[1:] and len(old) < len(tensor):
+            fresh.append(name)
+            tensor[: len(old)] = old
+        elif name.endswith("output.weight") and len(old) == len(tensor) and old.shape[1] < tensor.shape[1]:
+            fresh.append(name)
+            tensor[:, : old.shape[1]], tensor[:, old.shape[1] :] = old, 0
+        else:
+            raise ValueError(f"{checkpoint}: expected a tensor {name} that fits {list(tensor.shape)}, found {list(old.shape)}")
+    if known:
+        raise ValueError(f"{checkpoint}: expected weights that the model has a place for, found {', '.join(sorted(known)[:4])}")
+    return fresh
+
+
+def matched_names(model: nn.Module) -> dict[str, str]:
+    """For every name of a state dict one that stays the same when layers are put in between others of a body."""
+    counts: Counter[str] = Counter()
+    layers: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Carried) and not isinstance(module, Chain):
+            kind = type(module).__name__
+            layers[name], counts[kind] = f"{kind} {counts[kind]}", counts[kind] + 1
+
+    def matched(name: str) -> str:
+        inner = max((layer for layer in layers if name.startswith(f"{layer}.")), key=len, default="")
+        return layers[inner] + name[len(inner) :] if inner else name
+
+    return {name: matched(name) for name in model.state_dict()}

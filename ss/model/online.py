@@ -5,7 +5,7 @@ frame-recurrent memory in front of each stack, one mask, and a decoder with carr
 pass through the very same layers from the zero state.
 
 Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, T frames, C channels, E speaker embedding,
-D conditions (a gain and an offset per channel and stack).
+M slots of an enrolment, Q channels of their keys, D conditions (of each stack a gain and an offset per channel, then keys and values).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,22 +18,14 @@ from torch.nn import functional as F
 from ss.model.carried import Carried, Chain, State
 from ss.model.extractor import Extraction, Extractor
 from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
-from ss.model.recurrence import GRU, LinearRecurrence
-from ss.model.speaker import SpeakerEncoder
+from ss.model.norm import Norm
+from ss.model.recurrence import GRU, LSTM, LinearRecurrence
+from ss.model.speaker import SlotEncoder, SpeakerEncoder
 from ss.model.tcn import Hidden, widths
 
-MEMORIES = {"gru": GRU, "linear": LinearRecurrence}
+MEMORIES = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}
+KEY = 32  # channels by which frames and slots are compared
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
-
-
-class Norm(nn.BatchNorm1d):
-    """Batch norm of x [B,T,C]: in a stream a constant scale and offset, which the export folds into the product beside it.
-
-    Each process takes its own batch's statistics: thousands of frames are enough, and there are too many norms to wait at.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(0, 1)).view(x.shape)
 
 
 class Conditioning(Carried):
@@ -52,6 +44,28 @@ class Conditioning(Carried):
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         gain, offset = speaker[:, None, self.begin : self.middle], speaker[:, None, self.middle : self.end]
         return torch.addcmul(offset, x, gain), state
+
+
+class EnrolmentAttention(Carried):
+    """x + what the enrolment's slots that are most like a frame have to say about it (attention, Vaswani et al., 2017).
+
+    begin: where the keys [Q,M] and the values [M,C] of this stack begin among the conditions [B,D].
+    """
+
+    def __init__(self, channels: int, n_slots: int, begin: int) -> None:
+        super().__init__()
+        self.channels, self.n_slots, self.begin = channels, n_slots, begin
+        self.middle, self.end = begin + KEY * n_slots, begin + (KEY + channels) * n_slots
+        self.norm, self.query = Norm(channels), nn.Linear(channels, KEY)
+
+    def init_state(self, batch: int, frames: int) -> State:
+        return ()
+
+    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
+        keys = speaker[:, self.begin : self.middle].view(-1, KEY, self.n_slots)
+        values = speaker[:, self.middle : self.end].view(-1, self.n_slots, self.channels)
+        alike = (self.query(self.norm(x)) @ keys * KEY**-0.5).softmax(-1)
+        return torch.baddbmm(x, alike.to(x.dtype), values.to(x.dtype)), state
 
 
 class DilatedBlock(Carried):
@@ -80,20 +94,14 @@ class DilatedBlock(Carried):
         return x + self.output(y), longer[:, frames:]
 
 
-def stack(channels: int, hidden: Iterator[int], taps: int, n_blocks: int, memory: str, place: int) -> Chain:
-    """Conditioning, memory, and blocks of dilation 1, 2, 4, ...; one without hidden channels is left out."""
-    memories = [] if memory == "none" else [MEMORIES[memory](channels)]
-    blocks = (DilatedBlock(channels, width, taps, 2**i) for i, width in enumerate(islice(hidden, n_blocks)) if width)
-    return Chain([Conditioning(channels, place), *memories, *blocks])
-
-
 class SpexPlusOnline(Extractor):
     """A causal SpEx+ (Ge et al., 2020) for live streams: `step` takes any number of hops, `forward` is the same in one pass.
 
     kernels: samples of the analysis windows, the longest last (that one is masked); synthesis_kernel: samples that a frame gives
     back, between one and two hops; hop: samples between frames; n_channels, hidden_channels: of the TCN (a list: of each block, 0
-    leaves it out); out_channels: E; taps: frames that a block's convolution sees; memory: none, gru or linear; lookahead: frames
-    that a mask may wait for.
+    leaves it out); out_channels: E; taps: frames that a block's convolution sees; memory: none, lstm, gru or linear; lookahead:
+    frames that a mask may wait for; complex_mask: it turns phases too; n_slots: M, what each stack may look up in the enrolment
+    beside the embedding (0: nothing).
 
     delay: samples by which what `step` gives lags what it takes. latency: an output sample depends on input samples that are at
     most latency - 1 later than itself.
@@ -114,6 +122,8 @@ class SpexPlusOnline(Extractor):
         taps: int = 2,
         memory: str = "linear",
         lookahead: int = 0,
+        complex_mask: bool = False,
+        n_slots: int = 0,
     ) -> None:
         super().__init__()
         check(kernels, synthesis_kernel, hop, memory)
@@ -127,17 +137,31 @@ class SpexPlusOnline(Extractor):
         self.speaker_encoder = SpeakerEncoder(features, n_channels, out_channels, n_resnetblocks)
         self.classifier = nn.Linear(out_channels, n_speakers)
         self.conditions = nn.Linear(out_channels, 2 * n_channels * n_stacked_tcnblocks)
-        hidden = widths(hidden_channels)
-        self.body = Chain(stack(n_channels, hidden, taps, n_tcnblocks, memory, place) for place in range(n_stacked_tcnblocks))
+        hidden, n_stacks = widths(hidden_channels), n_stacked_tcnblocks
+
+        def stack(place: int) -> Chain:
+            """Conditioning, memory, attention, and blocks of dilation 1, 2, 4, ...; one without hidden channels is left out."""
+            layers: list[Carried] = [Conditioning(n_channels, place)]
+            if memory != "none":
+                layers.append(MEMORIES[memory](n_channels))
+            if n_slots:
+                begin = 2 * n_channels * n_stacks + place * n_slots * (KEY + n_channels)
+                layers.append(EnrolmentAttention(n_channels, n_slots, begin))
+            blocks = enumerate(islice(hidden, n_tcnblocks))
+            return Chain([*layers, *(DilatedBlock(n_channels, width, taps, 2**i) for i, width in blocks if width)])
+
+        self.body = Chain(stack(place) for place in range(n_stacks))
         self.mask_norm, self.mask = Norm(n_channels), nn.Linear(n_channels, self.masked)
-        start(self.conditions, self.mask, n_channels)
+        self.phase = nn.Linear(n_channels, 2 * self.masked) if complex_mask else None
+        self.slot_encoder = SlotEncoder(features, n_channels, n_slots, KEY, n_stacks) if n_slots else None
+        start(self.conditions, self.mask, self.phase, n_channels)
 
     def features(self, spectrum: Spectrum) -> Tensor:
         """Log power of every bin: [B,T,F] of all scales."""
         return (spectrum.real.square() + spectrum.imag.square() + FLOOR).log()
 
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """ref [B,S] -> speaker [B,E]; lengths [B]: the samples of each where shorter ones are padded.
+        """ref [B,S] -> speaker [B,E], and the slots' keys and values behind it; lengths [B]: the samples of each, where padded.
 
         Raises ValueError for an enrolment that does not fill one frame of the speaker encoder.
         """
@@ -147,10 +171,12 @@ class SpexPlusOnline(Extractor):
         if shortest < needed:
             raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
         n_frames = None if lengths is None else (lengths - kernel) // hop + 1
-        return self.speaker_encoder(self.features(self.encoder(ref, hop)).transpose(1, 2), n_frames)
+        features = self.features(self.encoder(ref, hop))
+        speaker = self.speaker_encoder(features.transpose(1, 2), n_frames)
+        return speaker if self.slot_encoder is None else torch.cat([speaker, self.slot_encoder(features, n_frames)], 1)
 
     def init_state(self, speaker: Tensor, samples: int = 0) -> State:
-        """The state of a new stream of this speaker [B,E]; `samples` is for models over chunks of one length and not used here.
+        """The state of a new stream of this speaker, as `enroll` gives it; `samples` is for models over chunks of one length and not used here.
 
         (conditions [B,D], input history [B,K-hop], spectra ahead (two of [B,lookahead,F]), TCN and memories, overlap [B,S-hop]).
         """
@@ -158,7 +184,9 @@ class SpexPlusOnline(Extractor):
         history = speaker.new_zeros(batch, self.encoder.kernel - self.hop)
         ahead = Spectrum(*(speaker.new_zeros(batch, self.lookahead, self.masked) for _ in range(2)))
         overlap = speaker.new_zeros(batch, self.decoder.overlap)
-        return self.conditions(speaker), history, ahead, self.body.init_state(batch, 0), overlap
+        embedding, slots = speaker.tensor_split([self.conditions.in_features], 1)
+        conditions = torch.cat([self.conditions(embedding), slots], 1)
+        return conditions, history, ahead, self.body.init_state(batch, 0), overlap
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
         """chunk [B,n*hop], any n >= 1 -> (the estimate [B,n*hop] of the input `delay` samples earlier,), the state after it.
@@ -172,9 +200,19 @@ class SpexPlusOnline(Extractor):
         spectrum = self.encoder(heard)
         y, body = self.body(self.conv1(self.norm(self.features(spectrum))), conditions, body)
         now, ahead = self.queued(spectrum, ahead)
-        mask = self.mask(self.mask_norm(y)).sigmoid()
-        wave, overlap = self.decoder(Spectrum(now.real * mask, now.imag * mask), overlap)
+        wave, overlap = self.decoder(self.masked_spectrum(self.mask_norm(y), now), overlap)
         return (wave,), (conditions, heard[:, chunk.shape[-1] :], ahead, body, overlap)
+
+    def masked_spectrum(self, y: Tensor, spectrum: Spectrum) -> Spectrum:
+        """Channels y [B,T,C] and the scale that is masked -> its bins, none louder than before."""
+        gain = self.mask(y).sigmoid()
+        if self.phase is None:
+            return Spectrum(spectrum.real * gain, spectrum.imag * gain)
+        real, imag = self.phase(y).chunk(2, -1)
+        real = real + 1  # no turn is what the phases start from
+        gain = gain * (real.square() + imag.square() + FLOOR).rsqrt()
+        real, imag = gain * real, gain * imag
+        return Spectrum(spectrum.real * real - spectrum.imag * imag, spectrum.real * imag + spectrum.imag * real)
 
     def queued(self, spectrum: Spectrum, ahead: Spectrum) -> tuple[Spectrum, Spectrum]:
         """The masked scale `lookahead` frames late, and what waits."""
@@ -192,7 +230,8 @@ class SpexPlusOnline(Extractor):
         waiting = self.delay + -(whole.shape[-1] + self.delay) % self.hop
         (wave,), _ = self.step(F.pad(whole, (0, waiting)), self.init_state(speaker))
         aligned = wave[:, self.delay :][:, : whole.shape[-1]]
-        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), self.classifier(speaker))
+        logits = self.classifier(speaker[:, : self.classifier.in_features])
+        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
 
 
 def check(kernels: Sequence[int], synthesis: int, hop: int, memory: str) -> None:
@@ -206,10 +245,13 @@ def check(kernels: Sequence[int], synthesis: int, hop: int, memory: str) -> None
 
 
 @torch.no_grad()
-def start(conditions: nn.Linear, mask: nn.Linear, channels: int) -> None:
-    """Gains near one, masks alike for all bins: training starts from the mixture, nearly as it is."""
+def start(conditions: nn.Linear, mask: nn.Linear, phase: nn.Linear | None, channels: int) -> None:
+    """Gains near one, masks alike for all bins, no phase turned: training starts from the mixture, nearly as it is."""
     conditions.weight.mul_(0.3)
     conditions.bias.zero_()
     conditions.bias.view(-1, 2, channels)[:, 0] = 1
     mask.weight.mul_(0.1)
     mask.bias.fill_(1)
+    if phase is not None:
+        phase.weight.zero_()
+        phase.bias.zero_()

@@ -49,7 +49,9 @@ def trained(config: dict[str, Any]) -> bool:
     if last:
         trainer.load_state_dict(last["model"], last["trainer"])
     elif config.get("init_from"):
-        trainer.model.load_state_dict(checkpoint.load_extractor(config["init_from"]).state_dict())
+        fresh = checkpoint.begin_from(trainer.model, config["init_from"], trainer.speakers)
+        if distributed.is_main():
+            print(f"weights of {config['init_from']}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
     if config.get("sparsity"):
         Sparse(trainer.model, config["sparsity"]).attach(trainer.optimizer)
     if "quantize" in config:
