@@ -131,7 +131,7 @@ class ExtractionLoss(nn.Module, ABC):
         return Loss(distortion + self.gamma * entropy, si_sdr, correct, inactive_db)
 
     def reference(self, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Reference:
-        """The batch's Reference: target and mixture [B,S], lengths [B]. Raises ValueError for a mixture that is needed and missing."""
+        """target and mixture [B,S], lengths [B] -> Reference. Raises ValueError where a mixture is needed and missing."""
         return Reference(target, lengths, mixture, within(target, lengths))
 
     @abstractmethod

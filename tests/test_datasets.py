@@ -281,7 +281,7 @@ def test_training_batches_of_two_processes_are_those_of_one_with_a_double_batch(
             shares.append(list(share))
     alone.start(3)
     assert [a + b for a, b in zip(*shares, strict=True)] == list(alone)
-    alone.start(3, first=1)
+    alone.start(3, heard=4)
     assert list(alone) == [a + b for a, b in zip(*shares, strict=True)][1:]
     alone.start(4)
     assert list(alone) != [a + b for a, b in zip(*shares, strict=True)]
