@@ -4,10 +4,15 @@ Plain `python3` starts one process per GPU (or `n_processes` on a CPU) through t
 machine or several, the processes are there already and join.
 """
 
+import fcntl
 import os
+import platform
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +33,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def local_world_size() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
+
+
 def is_main() -> bool:
     """Whether this is the process that prints and writes."""
     return rank() == 0
@@ -38,6 +48,15 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+@cache
+def bfloat16_is_native(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 by itself; one that does not is slower with it than with float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo")
+    return device.type == "cpu" and flags.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", flags.read_text()))
 
 
 def launched() -> bool:
@@ -82,8 +101,7 @@ def joined(job: Callable[..., Item], *args: Any) -> Item:
     if on_gpu:
         torch.cuda.set_device(device())
     else:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_world_size()))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         return job(*args)
@@ -132,6 +150,29 @@ def main_first() -> Iterator[None]:
     yield
     if is_main():
         barrier()
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """While inside, no other run may be here with the same folder. Raises ValueError where one is.
+
+    The main process locks `folder/lock`. The lock is the process's own (POSIX, not `flock`): it ends with it, however it ends, and
+    its workers, which may outlive it by seconds, do not hold it.
+    """
+    if not is_main():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ValueError(f"{folder}: expected no other run in this folder, found {file.read().strip()} at work") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 def share_weights(model: nn.Module) -> None:

@@ -36,6 +36,20 @@ class Loss(NamedTuple):
     inactive_db: Tensor
 
 
+class Reference(NamedTuple):
+    """What the estimates of a batch are compared with, worked out once for all of them.
+
+    target and mixture (None where the loss needs none) [B,S] of `lengths` [B] samples; masks, bool [B,S]: active, where the target
+    is asked for; inactive, where silence is.
+    """
+
+    target: Tensor
+    lengths: Tensor
+    mixture: Tensor | None
+    active: Tensor
+    inactive: Tensor | None = None
+
+
 def masked_si_sdr(estimate: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
     """SI-SDR in dB (Le Roux et al., 2019) of estimate and target [B,S] over their first `lengths` [B] samples, zero-mean -> [B]."""
     mask = within(target, lengths)
@@ -105,23 +119,28 @@ class ExtractionLoss(nn.Module, ABC):
         """waves [B,S] per scale, logits [B,n], target [B,S], lengths [B], speakers [B], mixture [B,S] -> Loss."""
         if len(waves) != len(self.weights):
             raise ValueError(f"this loss is for a model of {len(self.weights)} scales, but the model gave {len(waves)}")
-        distortions = [self.distortion(wave, target, lengths, mixture).mean() for wave in waves]
+        reference = self.reference(target, lengths, mixture)
+        distortions = [self.distortion(wave, reference).mean() for wave in waves]
         distortion = sum(weight * value for weight, value in zip(self.weights, distortions, strict=True))
         entropy = F.cross_entropy(logits, speakers, ignore_index=UNKNOWN_SPEAKER, reduction="none").mean()
         correct = (logits.argmax(-1) == speakers).float().masked_fill(speakers == UNKNOWN_SPEAKER, torch.nan)
         with torch.no_grad():
             silent = ~(target * within(target, lengths)).any(-1)
             si_sdr = masked_si_sdr(waves[0], target, lengths).masked_fill(silent, torch.nan)
-            inactive_db = self.inactive_db(waves[0], target, lengths, mixture)
+            inactive_db = self.inactive_db(waves[0], reference)
         return Loss(distortion + self.gamma * entropy, si_sdr, correct, inactive_db)
 
+    def reference(self, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Reference:
+        """target and mixture [B,S], lengths [B] -> Reference. Raises ValueError where a mixture is needed and missing."""
+        return Reference(target, lengths, mixture, within(target, lengths))
+
     @abstractmethod
-    def distortion(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+    def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
         """How far an estimate [B,S] is from its target, in dB -> [B]."""
 
-    def inactive_db(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+    def inactive_db(self, estimate: Tensor, reference: Reference) -> Tensor:
         """See Loss -> [B]."""
-        return torch.full_like(target[:, 0], torch.nan)
+        return torch.full_like(estimate[:, 0], torch.nan)
 
 
 class SpexPlusLoss(ExtractionLoss):
@@ -130,9 +149,9 @@ class SpexPlusLoss(ExtractionLoss):
     def __init__(self, weights: Sequence[float] = (0.8, 0.1, 0.1), gamma: float = 0.5) -> None:
         super().__init__(weights, gamma)
 
-    def distortion(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+    def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
         """See ExtractionLoss."""
-        return -masked_si_sdr(estimate, target, lengths)
+        return -masked_si_sdr(estimate, reference.target, reference.lengths)
 
 
 class SpexPlusShortLoss(SpexPlusLoss):
@@ -166,31 +185,30 @@ class PresenceLoss(ExtractionLoss):
         super().__init__(weights, gamma)
         self.inactive_weight, self.tau, self.tau_inactive, self.sample_rate = inactive_weight, tau, tau_inactive, sample_rate
 
-    def distortion(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
-        """See ExtractionLoss. Raises ValueError without a mixture."""
-        mixture = _given(mixture)
-        active, inactive = activity(target, lengths, self.sample_rate), self.inactive(target, lengths, mixture)
+    def reference(self, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Reference:
+        """See ExtractionLoss. Silence is asked for nowhere in an utterance in which that is too short, or silent anyway."""
+        if mixture is None:
+            raise ValueError("mixture: this loss needs the mixture [B,S], as silence is measured against it; got none")
+        heard, active = within(target, lengths), activity(target, lengths, self.sample_rate)
+        silent = heard & ~active
+        samples = silent.sum(-1)
+        power, of_all = energy_over(mixture, silent) / samples.clamp_min(1), energy_over(mixture, heard) / lengths
+        counts = (samples >= SHORTEST * self.sample_rate) & (power > SILENT * of_all)
+        return Reference(target, lengths, mixture, active, silent & counts[:, None])
+
+    def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
+        """See ExtractionLoss."""
+        target, lengths, mixture, active, inactive = reference
+        assert mixture is not None
+        assert inactive is not None
         wrong = thresholded_ratio(energy_over(target - estimate, active), energy_over(target, active), self.tau)
         heard = thresholded_ratio(energy_over(estimate, inactive), energy_over(mixture, inactive), self.tau_inactive)
         return wrong + self.inactive_weight * inactive.sum(-1) / lengths * heard
 
-    def inactive_db(self, estimate: Tensor, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Tensor:
+    def inactive_db(self, estimate: Tensor, reference: Reference) -> Tensor:
         """See Loss; not below -100 dB."""
-        mixture = _given(mixture)
-        inactive = self.inactive(target, lengths, mixture)
+        mixture, inactive = reference.mixture, reference.inactive
+        assert mixture is not None
+        assert inactive is not None
         level = 10 * torch.log10(energy_over(estimate, inactive) / energy_over(mixture, inactive))
         return torch.where(inactive.any(-1), level.clamp_min(LOWEST_DB), torch.nan)
-
-    def inactive(self, target: Tensor, lengths: Tensor, mixture: Tensor) -> Tensor:
-        """Where silence is asked for -> bool [B,S]; nowhere in an utterance in which that is too short or silent anyway."""
-        mask = within(target, lengths) & ~activity(target, lengths, self.sample_rate)
-        samples = mask.sum(-1)
-        power, of_all = energy_over(mixture, mask) / samples.clamp_min(1), energy_over(mixture, within(target, lengths)) / lengths
-        counts = (samples >= SHORTEST * self.sample_rate) & (power > SILENT * of_all)
-        return mask & counts[:, None]
-
-
-def _given(mixture: Tensor | None) -> Tensor:
-    if mixture is None:
-        raise ValueError("mixture: this loss needs the mixture [B,S], as silence is measured against it; got none")
-    return mixture

@@ -83,6 +83,24 @@ def test_remixing_makes_new_mixtures_of_the_same_targets(folder: Path) -> None:
     np.testing.assert_array_equal(examples[0].mixture, plain[0].mixture)
 
 
+def test_a_cache_changes_nothing_and_is_shared_with_workers(folder: Path) -> None:
+    options = {"max_length": 0.3, "remix": 0.5, "speed_share": 0.5, "seed": 1}
+    plain = Triplets(folder, **options)
+    for cache_mb in (0.1, 100):  # one file fits, or all
+        examples = Triplets(folder, **options, cache_mb=cache_mb)
+        batches = TrainingBatches(len(examples), 1, seed=0)
+        for epoch in (1, 2):
+            batches.start(epoch)
+            for index, batch in zip((key for (key,) in batches), loader(examples, batches, 2), strict=True):
+                np.testing.assert_array_equal(batch.mixture[0], plain[index].mixture)
+                np.testing.assert_array_equal(batch.ref[0], plain[index].ref)
+        if cache_mb == 100:
+            for path in folder.iterdir():
+                path.unlink()
+            for index in range(len(examples)):
+                assert len(examples[2, index].mixture)  # the workers have decoded it
+
+
 def test_remixing_can_stay_within_a_corpus(tmp_path: Path) -> None:
     folder = make_triplets(tmp_path / "data", ["a0_a", "a1_a", "b2_a", "b3_a"])
     plain, examples = Triplets(folder), Triplets(folder, max_length=0.3, remix=1, remix_within="^[a-z]", seed=1)
@@ -281,7 +299,7 @@ def test_training_batches_of_two_processes_are_those_of_one_with_a_double_batch(
             shares.append(list(share))
     alone.start(3)
     assert [a + b for a, b in zip(*shares, strict=True)] == list(alone)
-    alone.start(3, first=1)
+    alone.start(3, heard=4)
     assert list(alone) == [a + b for a, b in zip(*shares, strict=True)][1:]
     alone.start(4)
     assert list(alone) != [a + b for a, b in zip(*shares, strict=True)]

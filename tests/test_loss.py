@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ss.loss import Loss, PresenceLoss, SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
-from ss.trainer.progress import Averages, Progress
+from ss.trainer.progress import LossMeter, Monitor, Progress
 
 
 def batch(n: int = 4, samples: int = 1000) -> tuple[torch.Tensor, ...]:
@@ -199,18 +199,36 @@ def test_only_the_presence_loss_needs_the_mixture_and_fixes_the_level() -> None:
     assert [loss.fixes_level for loss in (PresenceLoss, SpexPlusLoss, SpexPlusShortLoss)] == [True, False, False]
 
 
-def test_averages_leave_out_what_has_no_value() -> None:
+def test_a_meter_leaves_out_what_has_no_value() -> None:
     unknown = torch.full((2,), torch.nan)
-    averages = Averages()
-    averages.add(Loss(torch.tensor(4.0), torch.tensor([torch.nan, 6.0]), unknown, torch.tensor([-20.0, torch.nan])))
-    averages.add(Loss(torch.tensor(1.0), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-10.0])))
-    assert averages.means() == pytest.approx({"loss": 3, "si_sdr": 4, "accuracy": 1, "inactive_db": -15})
-    silent = Averages()
+    meter = LossMeter()
+    meter.add(Loss(torch.tensor(4.0), torch.tensor([torch.nan, 6.0]), unknown, torch.tensor([-20.0, torch.nan])))
+    meter.add(Loss(torch.tensor(1.0), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-10.0])))
+    assert meter.means() == pytest.approx({"loss": 3, "si_sdr": 4, "accuracy": 1, "inactive_db": -15})
+    silent = LossMeter()
     silent.add(Loss(torch.tensor(4.0), unknown, unknown, unknown))
-    assert silent.means() == {"loss": 4}
-    assert silent.means_here() == {"loss": "4.00"}
+    assert silent.means() == silent.local_means() == {"loss": 4}
+    silent.add(Loss(torch.tensor(torch.nan), unknown, unknown, unknown))
+    assert np.isnan(silent.means()["loss"])
 
 
-def test_averages_of_an_older_checkpoint_go_on() -> None:
-    old = {"examples": 4.0, "loss": 8.0, "si_sdr": 12.0, "known": 0.0, "correct": 0.0}
-    assert Progress.restored({"averages": old}).averages.means() == {"loss": 2, "si_sdr": 3}
+def test_progress_goes_on_from_its_state() -> None:
+    progress = Progress(epoch=3, examples=20)
+    progress.meter.add(Loss(torch.tensor(4.0), torch.tensor([1.0, 6.0]), *torch.full((2, 2), torch.nan)))
+    again = Progress.restored(progress.state())
+    assert again.state() == progress.state()
+    assert again.meter.means() == {"loss": 4, "si_sdr": 3.5}
+    with pytest.raises(ValueError, match="expected a count of examples"):
+        Progress.restored({"epoch": 3, "batch": 4})
+
+
+def test_what_is_not_finite_is_never_kept_as_the_best() -> None:
+    for rule, good, better in (("max valid.si_sdr", 1.0, 2.0), ("min valid.loss", 2.0, 1.0)):
+        monitor = Monitor(rule)
+        assert monitor.better(np.nan, None)  # there must be one
+        for value in (np.nan, np.inf, -np.inf):
+            assert not monitor.better(value, good)
+            assert monitor.better(good, value)
+        assert monitor.better(better, good)
+        assert not monitor.better(good, better)
+    assert np.isnan(Monitor("max valid.accuracy").value({"valid": {"loss": 1.0}}))

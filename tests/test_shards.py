@@ -101,7 +101,7 @@ def test_epochs_are_whole_and_shards_come_together(packed: Path) -> None:
         first = len({shards[index] for index in order[:4]})
         assert first <= 4
     assert seen[0] != seen[1]
-    batches.start(1, 3)
+    batches.start(1, 6)
     assert [index for batch in batches for _, index in batch] == seen[0][6:]
 
 

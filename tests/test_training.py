@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, command, run, training
 
 from ss.checkpoint import load_extractor
+from ss.distributed import sole_owner
 from ss.utils.predecessor import read_checkpoint
 
 SCRIPT = ("training/short_causal_train.py", "-cn", "spexplusshort_gru")
@@ -86,7 +87,7 @@ def test_killed_and_started_again_is_the_same_run(long_training: tuple[list[str]
     interrupted(overrides, tmp_path / "run", signal.SIGKILL)
     progress = read_checkpoint(tmp_path / "run" / "last.pth")["trainer"]["progress"]
     assert progress["epoch"] == 2
-    assert 0 < progress["batch"] < 8
+    assert 0 < progress["examples"] < 8
     assert "resuming" in run(*SCRIPT, *overrides).stdout
     assert_same_run(whole, tmp_path / "run")
 
@@ -111,6 +112,43 @@ def test_a_time_budget_stops_and_goes_on(long_training: tuple[list[str], Path], 
     assert load_extractor(tmp_path / "run" / "best.pth")
     run(*SCRIPT, *overrides)
     assert_same_run(whole, tmp_path / "run")
+
+
+def test_resumes_with_other_processes_and_batches_where_it_stopped(triplets: Path, tmp_path: Path) -> None:
+    overrides = [*training(triplets, tmp_path / "run"), "optimizer.lr=0", "writer=none", "trainer.accumulate=1"]
+    run(*SCRIPT, *overrides, "trainer.max_minutes=0", "n_processes=2", "trainer.batch_size=1")
+    progress = read_checkpoint(tmp_path / "run" / "last.pth")["trainer"]["progress"]
+    assert (progress["epoch"], progress["examples"], progress["step"]) == (1, 2, 1)
+    assert progress["meter"]["counts"][0] == 2
+    run(*SCRIPT, *overrides, "trainer.max_minutes=0", "trainer.batch_size=4")
+    run(*SCRIPT, *overrides, "n_processes=2", "trainer.batch_size=1")
+    run(*SCRIPT, *training(triplets, tmp_path / "whole"), *overrides[-3:], "trainer.batch_size=1")
+    found, whole = (log(tmp_path / name) for name in ("run", "whole"))
+    steps = [row for row in found if row["kind"] == "step"]
+    assert len(steps) == 1 + 1 + 1
+    one_by_one = [row["loss"] for row in whole if row["kind"] == "step"]
+    means = [sum(one_by_one[a:b]) / (b - a) for a, b in ((0, 2), (2, 6), (6, 8))]
+    assert [row["loss"] for row in steps] == pytest.approx(means, rel=1e-3)
+    assert found[-1]["train"] == pytest.approx(whole[-1]["train"], rel=1e-3)
+
+
+def test_another_number_of_examples_to_a_step_does_not_fit_a_schedule_of_steps(triplets: Path, tmp_path: Path) -> None:
+    overrides = [*training(triplets, tmp_path / "run"), "scheduler=onecycle", "trainer.step_scheduler=true", "writer=none"]
+    run(*SCRIPT, *overrides, "trainer.max_minutes=0")
+    refused = run(*SCRIPT, *overrides, "trainer.batch_size=4", check=False)
+    assert refused.returncode == 2
+    assert "expected a product of 4 examples to a step" in refused.stderr
+    assert "finished" in run(*SCRIPT, *overrides, "trainer.batch_size=4", "trainer.accumulate=1").stdout
+
+
+def test_two_runs_in_one_folder_are_refused(triplets: Path, tmp_path: Path) -> None:
+    with sole_owner(tmp_path / "run"):
+        refused = run(*SCRIPT, *training(triplets, tmp_path / "run"), check=False)
+    assert refused.returncode == 2
+    assert f"expected no other run in this folder, found process {os.getpid()} on " in refused.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    with sole_owner(tmp_path / "run"):
+        pass  # it is free again
 
 
 def test_more_epochs_than_the_learning_rate_was_scheduled_for(triplets: Path, tmp_path: Path) -> None:
@@ -257,8 +295,9 @@ def test_another_config_in_the_same_folder_is_refused(trained: Path, triplets: P
     [
         ("model.n_speakers=3", "expected at most 3 speakers"),
         ("streamer=whole", "this training is over segments"),
-        ("trainer.precision=fp8", "precision: expected one of fp32, bf16, fp16"),
+        ("trainer.precision=fp8", "precision: expected one of auto, fp32, bf16, fp16"),
         ("trainer.monitor=max", "monitor: expected 'min' or 'max' and a name"),
+        ("trainer.monitor=max valid.sisdr", "monitor: expected 'min' or 'max' and a name (one of train.loss, "),
         ("scheduler.mode=min", "scheduler.mode is min, but the monitor is 'max valid.si_sdr'"),
         ("loss=spexplus", "this loss is for a model of 3 scales, but the model gave 1"),
         ("trainer.batch_size=9", "expected at least 9 training examples"),

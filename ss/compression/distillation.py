@@ -34,6 +34,7 @@ class DistillingTrainer(Trainer):
                 taught = match_level(taught, batch.mixture, batch.lengths)
         assert isinstance(self.loss, ExtractionLoss)
         from_teacher, from_target = (
-            self.loss.distortion(waves, wave, batch.lengths, batch.mixture).mean() for wave in (taught, batch.target)
+            self.loss.distortion(waves, self.loss.reference(wave, batch.lengths, batch.mixture)).mean()
+            for wave in (taught, batch.target)
         )
         return loss._replace(loss=loss.loss + self.weight * (from_teacher - from_target)), waves

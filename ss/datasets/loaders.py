@@ -55,7 +55,8 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """Keys (epoch, index) of this process's batches of one epoch; what does not fill a batch of every process is left out.
 
     The order is a function of (seed, epoch). Processes take turns batch by batch, so n processes with a batch of b see together,
-    step by step, what one process with a batch of n*b sees. `start` sets the epoch and the batch to begin with.
+    step by step, what one process with a batch of n*b sees. `start` sets the epoch, and how many of its examples have been heard:
+    any number of processes and any size of batch go on behind them.
     shards: of every example; those of a few shards come together, so that what has to be fetched is not needed twice.
     """
 
@@ -64,23 +65,23 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         self.shards: dict[str, list[int]] = {}
         for index in range(n_examples):
             self.shards.setdefault(shards[index] if shards else "", []).append(index)
-        self.epoch = self.first = 0
+        self.epoch = self.heard = 0
         if not len(self):
             needed = batch_size * distributed.world_size()
             raise ValueError(f"expected at least {needed} training examples (batch size x processes), found {n_examples}")
 
     def __len__(self) -> int:
-        return self.n_examples // (self.batch_size * distributed.world_size())
+        return (self.n_examples - self.heard) // (self.batch_size * distributed.world_size())
 
-    def start(self, epoch: int, first: int = 0) -> None:
-        """The next iteration is over this epoch, from this batch on."""
-        self.epoch, self.first = epoch, first
+    def start(self, epoch: int, heard: int = 0) -> None:
+        """The next iteration is over this epoch, without the first `heard` examples."""
+        self.epoch, self.heard = epoch, heard
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = self.order(generator)
+        order = self.order(generator)[self.heard :]
         n, size = distributed.world_size(), self.batch_size
-        for step in range(self.first, len(self)):
+        for step in range(len(self)):
             begin = (step * n + distributed.rank()) * size
             yield [(self.epoch, index) for index in order[begin : begin + size]]
 

@@ -3,6 +3,7 @@
 Shapes: S samples of the mixture and target, R of the enrolment.
 """
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch.utils.data import Dataset
 
 from ss import audio
 from ss.audio import AudioError, Wave
+from ss.datasets.audio_cache import AudioCache, shared_array
 from ss.datasets.scenes import faster, remixed, resounded, scene_of, speaking, start_of_cut
 from ss.loss import UNKNOWN_SPEAKER
+from ss.mixing.manifest import SCENES
 from ss.mixing.plan import group_of
 from ss.shards import Place, files_in, shard_of
 
@@ -119,7 +122,8 @@ class Triplets(Dataset[Example]):
     one whose mixture is its target stays as it is. gain_db: the range of a level in dB that is drawn for mixture and target
     together, and another for the enrolment. speed: the range of factors for the share `speed_share` of the examples, in which the
     target with its enrolment is played so much faster, and the interferer by another factor: that makes new speakers of few, whose
-    number is -100.
+    number is -100. cache_mb: megabytes of decoded audio that are kept (see AudioCache).
+    What is drawn is cut out first, and only that is played at another speed.
     An item is asked for by its index (then it is cut from its start, and never changed) or by (epoch, index): what is drawn is a
     function of those and the seed, so it is the same in any worker, process or resumed run.
     speakers: the training set's list; anybody else's number is -100.
@@ -139,6 +143,7 @@ class Triplets(Dataset[Example]):
         gain_db: tuple[float, float] | None = None,
         speed: tuple[float, float] = (0.85, 1.18),
         speed_share: float = 0.0,
+        cache_mb: float = 0,
     ) -> None:
         self.triplets = find_triplets(folder)
         self.sample_rate, self.seed, self.remix, self.remix_snr = sample_rate, seed, remix, remix_snr
@@ -151,6 +156,9 @@ class Triplets(Dataset[Example]):
             None if s is None else round(s * sample_rate) for s in (max_length, ref_max_length)
         )
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
+        files = [file for triplet in self.triplets for file in triplet[1:] if file is not None]
+        self.cache = AudioCache(files, sample_rate, cache_mb)
+        self.scenes = shared_array(len(self.triplets), np.int8)  # a number from 1 into SCENES, once it is known
         for group, alike in self.alike.items():
             if remix and len({speaker_of(triplet.name) for triplet in alike}) < 2:
                 where = f" in {group}" if group else ""
@@ -172,27 +180,47 @@ class Triplets(Dataset[Example]):
         epoch, index = key if isinstance(key, tuple) else (None, key)
         triplet = self.triplets[index]
         speaker = self.speakers.get(speaker_of(triplet.name), UNKNOWN_SPEAKER)
-        mixture, ref, target = load(triplet, self.sample_rate)
         if epoch is None:
+            mixture, ref, target = load(triplet, self.sample_rate)
             mixture, target = mixture[: self.max_samples], target[: self.max_samples]
             return Example(triplet.name, mixture, ref[: self.ref_max_samples], target, speaker)
         rng = np.random.default_rng((self.seed, epoch, index))
-        scene = scene_of(mixture, target)
-        own = other = 1.0
+        scene = self.scene(index)
+        speed = interferer_speed = 1.0
         if self.speed_share and rng.random() < self.speed_share:
-            own, other = rng.uniform(*self.speed, size=2)
-            mixture, target = resounded(mixture, target, own, other)
-            ref, speaker = faster(ref, own), UNKNOWN_SPEAKER
-        start = start_of_cut(scene, mixture, target, self.max_samples, rng)
-        mixture, target = mixture[start:][: self.max_samples], target[start:][: self.max_samples]
-        ref = ref[speaking(ref, self.ref_max_samples, rng) :][: self.ref_max_samples]
-        if rng.random() < self.remix and scene != "clean":
-            interferer = self.interferer(triplet, len(target), other, rng)
+            speed, interferer_speed = rng.uniform(*self.speed, size=2)
+            speaker = UNKNOWN_SPEAKER
+        remix = scene != "clean" and rng.random() < self.remix
+        assert triplet.target is not None
+        target = self.cache.read(triplet.target)
+        mixture = target if remix and scene == "full" else self.cache.read(triplet.mixture)  # which is not needed there
+        needed = samples_at(speed if remix else max(speed, interferer_speed), self.max_samples)
+        start = start_of_cut(scene, mixture, target, needed, rng)
+        mixture, target = mixture[start:][:needed], target[start:][:needed]
+        if remix:
+            if not target.any():
+                mixture = self.cache.read(triplet.mixture)[start:][:needed]
+            target = faster(target, speed)[: self.max_samples]
+            interferer = self.interferer(triplet, len(target), interferer_speed, rng)
             mixture = remixed(scene, mixture, target, interferer, rng.uniform(*self.remix_snr))
+        else:
+            mixture, target = (wave[: self.max_samples] for wave in resounded(mixture, target, speed, interferer_speed))
+        ref, needed = self.cache.read(triplet.ref), samples_at(speed, self.ref_max_samples)
+        ref = faster(ref[speaking(ref, needed, rng) :][:needed], speed)[: self.ref_max_samples]
         if self.gain_db is not None:
-            gain, own = (np.float32(10 ** (rng.uniform(*self.gain_db) / 20)) for _ in range(2))
-            mixture, target, ref = gain * mixture, gain * target, own * ref
+            gain, ref_gain = (np.float32(10 ** (rng.uniform(*self.gain_db) / 20)) for _ in range(2))
+            mixture, target, ref = gain * mixture, gain * target, ref_gain * ref
         return Example(triplet.name, mixture, ref, target, speaker)
+
+    def scene(self, index: int) -> str:
+        """What is heard in an example (see `scene_of`); its mixture is looked into only once. Raises AudioError as `load` does."""
+        if not self.scenes[index]:
+            triplet = self.triplets[index]
+            assert triplet.target is not None
+            mixture, target = audio.read(triplet.mixture, self.sample_rate), self.cache.read(triplet.target)
+            check_lengths(triplet, mixture, target)
+            self.scenes[index] = SCENES.index(scene_of(mixture, target)) + 1
+        return SCENES[self.scenes[index] - 1]
 
     def interferer(self, triplet: Triplet, samples: int, speed: float, rng: np.random.Generator) -> Wave:
         """So many samples of the target of an example of another speaker, not silent. Raises AudioError where all are.
@@ -205,18 +233,29 @@ class Triplets(Dataset[Example]):
             if speaker_of(other.name) == speaker_of(triplet.name):
                 continue
             assert other.target is not None
-            wave = faster(audio.read(other.target, self.sample_rate), speed)
-            wave = wave[speaking(wave, samples, rng) :][:samples]
+            wave, needed = self.cache.read(other.target), samples_at(speed, samples)
+            wave = wave[speaking(wave, needed, rng) :][:needed]
             if wave.any():
+                wave = faster(wave, speed)[:samples]
                 return np.pad(wave, (0, samples - len(wave)))
             silent += 1
         raise AudioError(f"{triplet.mixture.parent}: expected targets of other speakers that speak, to remix {triplet.name} with")
+
+
+def samples_at(speed: float, samples: int | None) -> int | None:
+    """How many samples make so many when they are played `speed` times as fast; None: all there are."""
+    return None if samples is None else math.ceil(samples * speed)
 
 
 def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
     """(mixture [S], ref [R], target [S]). Raises AudioError for an unusable file or a target of another length."""
     assert triplet.target is not None
     mixture, ref, target = (audio.read(path, sample_rate) for path in (triplet.mixture, triplet.ref, triplet.target))
+    check_lengths(triplet, mixture, target)
+    return mixture, ref, target
+
+
+def check_lengths(triplet: Triplet, mixture: Wave, target: Wave) -> None:
+    """Raises AudioError for a target of another length."""
     if len(mixture) != len(target):
         raise AudioError(f"{triplet.target}: expected {len(mixture)} samples as in {triplet.mixture.name}, found {len(target)}")
-    return mixture, ref, target

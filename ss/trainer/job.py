@@ -41,6 +41,12 @@ def train(config: dict[str, Any]) -> int:
 
 def trained(config: dict[str, Any]) -> bool:
     """Trains as the config says, or goes on with the run in its `run_dir`. Returns whether it got to the end."""
+    with distributed.sole_owner(Path(config["run_dir"])):
+        return fit(config)
+
+
+def fit(config: dict[str, Any]) -> bool:
+    """`trained`, while nobody else is in `run_dir`."""
     run_dir = Path(config["run_dir"])
     last = resumable(run_dir, config)
     check(config)

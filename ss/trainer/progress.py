@@ -1,10 +1,11 @@
 """Where a training stands: counters that a checkpoint holds, the averages of an epoch, and the reasons to stop."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,105 +14,100 @@ from ss import distributed
 from ss.loss import Loss
 
 
-@dataclass
-class Averages:
+class LossMeter:
     """Sums over examples, of which means are made: they know their counts.
 
-    spoken: examples with an SI-SDR, the target not being silent; known: with a known speaker; inactive: with time in which the
-    target is inactive.
+    The sums stay on the device of the losses, so adding a batch waits for nothing; reading them does. Each of MEANS has its sum,
+    and the number of examples that have such a value: an SI-SDR where the target is not silent, an accuracy where the speaker is
+    known, an inactive_db where the target is inactive for a while.
     """
 
-    examples: float = 0.0
-    loss: float = 0.0
-    si_sdr: float = 0.0
-    known: float = 0.0
-    correct: float = 0.0
-    spoken: float = 0.0
-    inactive: float = 0.0
-    inactive_db: float = 0.0
+    MEANS = ("loss", "si_sdr", "accuracy", "inactive_db")
 
+    def __init__(self, state: dict[str, list[float]] | None = None) -> None:
+        rows = [state["sums"], state["counts"]] if state else [[0.0] * len(self.MEANS)] * 2
+        self.sums = torch.tensor(rows, dtype=torch.float64, device=distributed.device())
+
+    @torch.no_grad()
     def add(self, loss: Loss) -> None:
         """Adds a batch."""
-        examples, spoken, known, inactive = len(loss.si_sdr), *(~x.isnan() for x in (loss.si_sdr, loss.correct, loss.inactive_db))
-        self.examples += examples
-        self.loss += loss.loss.item() * examples
-        self.spoken += spoken.sum().item()
-        self.si_sdr += loss.si_sdr[spoken].double().sum().item()
-        self.known += known.sum().item()
-        self.correct += loss.correct[known].sum().item()
-        self.inactive += inactive.sum().item()
-        self.inactive_db += loss.inactive_db[inactive].double().sum().item()
+        values = torch.stack([loss.loss.expand_as(loss.si_sdr), loss.si_sdr, loss.correct, loss.inactive_db]).double()
+        there = ~values.isnan()
+        there[0] = True  # a loss that is not a number must not go unseen
+        self.sums += torch.stack([values.where(there, 0).sum(1), there.sum(1)])
 
     def means(self) -> dict[str, float]:
         """Means over the examples of all processes that have such a value; those of which none has are left out."""
-        values = torch.tensor(list(asdict(self).values()), dtype=torch.float64, device=distributed.device())
-        return Averages(*distributed.total(values).tolist())._means()
+        return self._means(distributed.total(self.sums))
 
-    def _means(self) -> dict[str, float]:
-        sums = {
-            "loss": (self.loss, self.examples),
-            "si_sdr": (self.si_sdr, self.spoken),
-            "accuracy": (self.correct, self.known),
-            "inactive_db": (self.inactive_db, self.inactive),
-        }
-        return {name: total / count for name, (total, count) in sums.items() if count}
+    def local_means(self) -> dict[str, float]:
+        """The same over this process's examples alone."""
+        return self._means(self.sums)
 
-    def means_here(self) -> dict[str, str]:
-        """For this process's progress bar."""
-        return {name: f"{mean:.2f}" for name, mean in self._means().items() if name != "accuracy"}
+    def _means(self, sums: torch.Tensor) -> dict[str, float]:
+        return {name: total / n for name, total, n in zip(self.MEANS, *sums.tolist(), strict=True) if n}
+
+    def state(self) -> dict[str, list[float]]:
+        """What a checkpoint keeps: the sums over all processes. All of them have to ask for it."""
+        sums, counts = distributed.total(self.sums).tolist()
+        return {"sums": sums, "counts": counts}
 
 
 @dataclass
 class Progress:
     """Counters of a training; with the random states and the optimizer's, all that a resumed run goes on from.
 
-    epoch: the one going on, from 1; batch: its batches done (of one process); step: optimizer steps in all; seconds: spent in
-    all; waited: those in which no batch was there yet; best, bad_epochs: the monitored value's best so far and epochs since;
-    history: a row per finished epoch; rows: lines written to the log.
+    epoch: the one going on, from 1; examples: those of it that all processes have heard; step: optimizer steps in all; seconds:
+    spent in all; waited: those in which no batch was there yet; best, bad_epochs: the monitored value's best so far and epochs
+    since; history: a row per finished epoch; rows: lines written to the log; meter: of the epoch's examples.
     """
 
     epoch: int = 1
-    batch: int = 0
+    examples: int = 0
     step: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     best: float | None = None
     bad_epochs: int = 0
     rows: int = 0
-    averages: Averages = field(default_factory=Averages)
     history: list[dict[str, Any]] = field(default_factory=list)
+    meter: LossMeter = field(default_factory=LossMeter)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps. All processes have to ask for it."""
+        return {**vars(self), "history": list(self.history), "meter": self.meter.state()}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
-        """The reverse of dataclasses.asdict."""
-        averages = {"spoken": state["averages"]["examples"], **state["averages"]}  # checkpoints from before it was counted
-        return cls(**{**state, "averages": Averages(**averages)})
+        """The reverse of `state`; the main process holds the sums of all. Raises ValueError for a state of an older form."""
+        if "examples" not in state:
+            raise ValueError("last.pth is of an older version, which counted batches: expected a count of examples")
+        return cls(**{**state, "meter": LossMeter(state["meter"] if distributed.is_main() else None)})
 
     def next_epoch(self) -> None:
         """Begins another epoch."""
-        self.epoch, self.batch, self.averages = self.epoch + 1, 0, Averages()
+        self.epoch, self.examples, self.meter = self.epoch + 1, 0, LossMeter()
 
 
 class Monitor:
-    """The value that decides which epoch is the best: "max valid.si_sdr", "min valid.loss"."""
+    """The value that decides which epoch is the best: "max valid.si_sdr", "min valid.loss". Raises ValueError for another name."""
 
     def __init__(self, rule: str) -> None:
         mode, _, name = rule.partition(" ")
-        if mode not in ("min", "max") or name.count(".") != 1:
-            raise ValueError(f"monitor: expected 'min' or 'max' and a name such as valid.loss, got {rule!r}")
+        names = [f"{part}.{mean}" for part in ("train", "valid") for mean in LossMeter.MEANS]
+        if mode not in ("min", "max") or name not in names:
+            raise ValueError(f"monitor: expected 'min' or 'max' and a name (one of {', '.join(names)}), got {rule!r}")
         self.mode, (self.part, self.name) = mode, name.split(".")
 
     def value(self, row: dict[str, Any]) -> float:
-        """The monitored value of an epoch's row."""
-        try:
-            return row[self.part][self.name]
-        except KeyError:
-            names = ", ".join(f"{part}.{name}" for part in ("train", "valid") for name in row.get(part, {}))
-            raise ValueError(f"monitor: expected one of {names}, got {self.part}.{self.name}") from None
+        """The monitored value of an epoch's row; NaN where no example has it."""
+        return row[self.part].get(self.name, math.nan)
 
     def better(self, value: float, best: float | None) -> bool:
-        """Whether a value beats the best so far."""
-        return best is None or (value > best if self.mode == "max" else value < best)
+        """Whether a value beats the best so far; any finite one beats one that is not."""
+        if best is None or not math.isfinite(value):
+            return best is None
+        return not math.isfinite(best) or (value > best if self.mode == "max" else value < best)
 
 
 class Interval:

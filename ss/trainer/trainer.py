@@ -4,15 +4,15 @@ An epoch is the unit of commit: its row goes to the history, its weights to `las
 can stop at any optimizer step and go on from there later, bit for bit as if it had never stopped (on a CPU).
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
@@ -23,10 +23,12 @@ from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import Loss
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
-from ss.trainer.average import averaged
-from ss.trainer.progress import Averages, Interval, Monitor, Progress, Stop
-from ss.trainer.settings import PRECISIONS, Settings
+from ss.trainer.average import WeightAverage
+from ss.trainer.progress import Interval, LossMeter, Monitor, Progress, Stop
+from ss.trainer.settings import Settings
 from ss.trainer.writers import Writer
+
+POSTFIX_SECONDS = 0.5  # between two looks at the losses for the progress bar
 
 
 class NonFiniteError(ArithmeticError):
@@ -61,14 +63,16 @@ class Trainer:
         self.model.checkpointing = settings.activation_checkpointing
         distributed.share_weights(self.model)
         self.batches = TrainingBatches(len(train), settings.batch_size, train.seed, train.shards())
-        self.train_loader = loader(train, self.batches, settings.num_workers)
+        self.train_loader = loader(train, self.batches, settings.n_workers())
         self.valid_loader = loader(
-            valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.num_workers
+            valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.n_workers()
         )
-        self.average = None if settings.average is None else averaged(self.model, settings.average)
+        self.average = None if settings.average is None else WeightAverage(self.model, settings.average)
         self.optimizer = optimizer(self.model.parameters())
+        self.examples_per_step = settings.batch_size * distributed.world_size() * settings.accumulate
         self.steps_per_epoch = -(-len(self.batches) // settings.accumulate)
         self.scheduler = scheduler(self.optimizer, settings.epochs * self.steps_per_epoch)
+        self.dtype = settings.dtype()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.monitor, self.progress = Monitor(settings.monitor), Progress()
         if isinstance(self.scheduler, ReduceLROnPlateau) and self.scheduler.mode != self.monitor.mode:
@@ -96,24 +100,30 @@ class Trainer:
 
     def train_epoch(self) -> bool:
         """Trains to the end of the epoch; False when asked to stop before."""
-        progress, n_batches, size = self.progress, len(self.batches), self.settings.accumulate
+        progress, size = self.progress, self.settings.accumulate
         self.model.train()
-        self.batches.start(progress.epoch, progress.batch)
-        save, group, began = Interval(self.settings.save_minutes), Averages(), time.monotonic()
-        with self.bar(self.awaited(self.train_loader), f"epoch {progress.epoch}", n_batches, progress.batch) as bar:
-            for batch in bar:
-                first = progress.batch // size * size
-                group.add(self.backward(batch.to(self.device), min(size, n_batches - first)))
-                progress.batch += 1
-                if progress.batch % size and progress.batch < n_batches:
+        self.batches.start(progress.epoch, progress.examples)
+        n_batches = len(self.batches)
+        save, began, shown = Interval(self.settings.save_minutes), time.monotonic(), 0.0
+        group, heard = LossMeter(), list[tuple[Batch, Loss]]()
+        with self.bar(self.awaited(self.train_loader), f"epoch {progress.epoch}", n_batches) as bar:
+            for number, batch in enumerate(bar, 1):
+                loss = self.backward(batch.to(self.device), min(size, n_batches - (number - 1) // size * size))
+                group.add(loss)
+                heard.append((batch, loss))
+                progress.examples += len(batch.names) * distributed.world_size()
+                if number % size and number < n_batches:
                     continue
-                norm = self.update(batch.names)
+                norm = self.update(heard)
+                progress.meter.sums += group.sums
                 progress.seconds, began = progress.seconds + time.monotonic() - began, time.monotonic()
-                bar.set_postfix(group.means_here(), refresh=False)
+                if began - shown > POSTFIX_SECONDS:
+                    shown = began
+                    bar.set_postfix({key: f"{mean:.2f}" for key, mean in group.local_means().items()}, refresh=False)
                 self.log_step(group, norm)
-                group = Averages()
+                group, heard = LossMeter(), []
                 if self.stop.asked():
-                    return progress.batch >= n_batches
+                    return number >= n_batches
                 if save.due():
                     self.save("last.pth")
         return True
@@ -130,9 +140,9 @@ class Trainer:
             yield batch
 
     @staticmethod
-    def bar(batches: Iterable[Batch], name: str, total: int, initial: int = 0) -> "tqdm[Batch]":
+    def bar(batches: Iterable[Batch], name: str, total: int) -> "tqdm[Batch]":
         """A progress bar, shown by the main process."""
-        return tqdm(batches, name, total, initial=initial, disable=not distributed.is_main(), mininterval=0.5)
+        return tqdm(batches, name, total, disable=not distributed.is_main(), mininterval=POSTFIX_SECONDS)
 
     def trained(self) -> nn.Module:
         """The model whose weights are the result: the averaged one where there is one."""
@@ -140,30 +150,37 @@ class Trainer:
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Loss, torch.Tensor]:
         """The loss of a batch, and the first scale's waves [B,S]."""
-        precision = PRECISIONS[self.settings.precision]
-        with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             waves, logits = separate(model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths)
         waves = tuple(wave.float() for wave in waves)
         return self.loss(waves, logits.float(), batch.target, batch.lengths, batch.speakers, batch.mixture), waves[0]
 
     def backward(self, batch: Batch, group_size: int) -> Loss:
-        """Adds a batch's share of the gradient. Raises NonFiniteError for a loss that is not finite."""
+        """Adds a batch's share of the gradient; the loss is free of its graph."""
         loss, _ = self.forward(self.model, batch)
-        if not torch.isfinite(loss.loss):
-            raise NonFiniteError(self.non_finite("loss", loss.loss.item(), batch.names))
         self.scaler.scale(loss.loss / group_size).backward()
-        self.progress.averages.add(loss)
-        return loss
+        return loss._replace(loss=loss.loss.detach())
 
-    def update(self, names: Sequence[str]) -> float:
-        """One optimizer step; the norm of its gradient before clipping. Raises NonFiniteError for one that is not finite."""
+    def update(self, heard: Sequence[tuple[Batch, Loss]]) -> float:
+        """One optimizer step with the gradient of these batches; its norm before clipping.
+
+        Raises NonFiniteError for a loss or a norm that is not finite: they are looked at here, together, so that the device is
+        waited for only once in a step. The weights are then those before it.
+        """
         parameters = list(self.model.parameters())
         distributed.average_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total = get_total_norm(gradients, foreach=True)
+        norm, *losses = torch.stack([total, *(loss.loss for _, loss in heard)]).tolist()
+        faulty = [(batch, loss) for (batch, _), loss in zip(heard, losses, strict=True) if not math.isfinite(loss)]
+        if faulty:
+            raise NonFiniteError(self.non_finite("loss", faulty[0][1], [batch for batch, _ in faulty]))
+        if not self.scaler.is_enabled() and not math.isfinite(norm):
+            raise NonFiniteError(self.non_finite("gradient norm", norm, [batch for batch, _ in heard]))
         clip = self.settings.clip_grad_norm
-        norm = clip_grad_norm_(parameters, float("inf") if clip is None else clip).item()
-        if not self.scaler.is_enabled() and norm - norm != 0:
-            raise NonFiniteError(self.non_finite("gradient norm", norm, names))
+        if clip is not None and norm > clip:
+            clip_grads_with_norm_(parameters, clip, total, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -174,23 +191,23 @@ class Trainer:
             self.scheduler.step()
         return norm
 
-    def non_finite(self, what: str, value: float, names: Sequence[str]) -> str:
+    def non_finite(self, what: str, value: float, batches: Sequence[Batch]) -> str:
         """The message for a value that is not finite."""
         place = f"epoch {self.progress.epoch}, step {self.progress.step}"
-        examples = ", ".join(names)
+        examples = ", ".join(name for batch in batches for name in batch.names)
         return f"stopped: {what} is {value} at {place} (examples: {examples}); the last checkpoint in {self.run_dir} is sound"
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Means over the validation examples, each exactly once."""
-        model, averages = self.trained().eval(), Averages()
+        model, meter = self.trained().eval(), LossMeter()
         distributed.share_buffers(model)
         for number, batch in enumerate(self.bar(self.valid_loader, "valid", len(self.valid_loader))):
             loss, waves = self.forward(model, batch.to(self.device))
-            averages.add(loss)
+            meter.add(loss)
             if number == 0:
                 self.write_audio(batch, waves)
-        return averages.means()
+        return meter.means()
 
     def commit(self, valid: dict[str, float]) -> None:
         """Ends the epoch: its row, the schedule, the checkpoints."""
@@ -227,13 +244,13 @@ class Trainer:
         waited = round(progress.waited / max(progress.seconds, 1e-9), 4)  # part of all seconds
         place = {"kind": kind, "epoch": progress.epoch, "step": progress.step}
         place |= {"seconds": round(progress.seconds, 2), "waited": waited}
-        return {**place, "lr": self.learning_rate(), "train": progress.averages.means(), "valid": valid}
+        return {**place, "lr": self.learning_rate(), "train": progress.meter.means(), "valid": valid}
 
     def learning_rate(self) -> float:
         """Of the first parameter group."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def log_step(self, group: Averages, norm: float) -> None:
+    def log_step(self, group: LossMeter, norm: float) -> None:
         """Every `log_every` steps a row on that step."""
         if self.progress.step % self.settings.log_every == 0:
             place = {"kind": "step", "epoch": self.progress.epoch, "step": self.progress.step}
@@ -257,17 +274,18 @@ class Trainer:
 
     def save(self, name: str, row: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint: of a finished row with the weights only, else with all that a resumed run needs."""
+        more = {"trainer": self.state_dict()} if row is None else {"row": row}
         if distributed.is_main():
-            more = {"trainer": self.state_dict()} if row is None else {"row": row}
             model = self.model if row is None else self.trained()
             content = {"model": model.state_dict(), "config": self.config, "speakers": self.speakers}
             checkpoint.save(self.run_dir / name, {**content, **more})
         distributed.barrier()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs beside the weights."""
+        """All that a resumed run needs beside the weights. All processes have to ask for it."""
         return {
-            "progress": asdict(self.progress),
+            "progress": self.progress.state(),
+            "examples_per_step": self.examples_per_step,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -277,21 +295,24 @@ class Trainer:
 
     def load_state_dict(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
         """Goes on from a checkpoint's weights and `state_dict`."""
+        self.progress = Progress.restored(state["progress"])
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
-            self.check_steps(state["scheduler"].get("total_steps"))
+            self.check_steps(state["scheduler"].get("total_steps"), state["examples_per_step"])
             self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state.get("average") is not None:
             self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
-        self.progress = Progress.restored(state["progress"])
-        if not distributed.is_main():
-            self.progress.averages = Averages()  # the main process holds the sums of all
 
-    def check_steps(self, scheduled: int | None) -> None:
-        """Raises ValueError where the run would have more steps than its schedule of the learning rate was made for."""
+    def check_steps(self, scheduled: int | None, examples_per_step: int) -> None:
+        """Raises ValueError where the run would not have the steps that its schedule of the learning rate was made for."""
+        if self.settings.step_scheduler and examples_per_step != self.examples_per_step:
+            raise ValueError(
+                f"n_processes, trainer.batch_size, trainer.accumulate: expected a product of {examples_per_step} examples to a "
+                f"step, as this run's learning rate is scheduled by steps, found {self.examples_per_step}"
+            )
         steps = self.settings.epochs * self.steps_per_epoch
         if scheduled is not None and steps > scheduled:
             raise ValueError(
