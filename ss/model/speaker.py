@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ss.distributed import BatchNorm
+from ss.model.recurrence import LSTMLayer
 from ss.model.tcn import ChannelNorm
 
 
@@ -65,7 +66,7 @@ class SlotEncoder(nn.Module):
         super().__init__()
         self.n_slots, self.n_stacks = n_slots, n_stacks
         self.norm, self.conv = nn.LayerNorm(in_channels), nn.Linear(in_channels, channels)
-        self.lstm = nn.LSTM(channels, channels, batch_first=True)
+        self.lstm = LSTMLayer(channels, channels, batch_first=True)
         self.asked = nn.Linear(channels, n_slots)
         self.slots = nn.Parameter(torch.randn(n_slots, channels) * 0.1)
         self.keys, self.values = nn.Linear(channels, n_stacks * key), nn.Linear(channels, n_stacks * channels)
