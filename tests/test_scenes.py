@@ -413,6 +413,14 @@ def test_the_cache_changes_no_byte(sources: Sources, tmp_path: Path) -> None:
         assert small.used == 0
 
 
+def test_noise_goes_on_with_its_beginning(tmp_path: Path) -> None:
+    hum = np.arange(100, dtype=np.int16)
+    soundfile.write(tmp_path / "hum.wav", hum, RATE)
+    for cache_mb in (0, 1):
+        looped = Reader(RATE, cache_mb).loop(tmp_path / "hum.wav", 70, 250) * 32768
+        assert (looped == np.resize(np.roll(hum, -70), 250)).all()
+
+
 SCENE = {
     "seconds": [0.6, 0.6],
     "patterns": {"full": 1, "absent": 0.3},
