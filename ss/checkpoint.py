@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import nn
 
 from ss.model.carried import Carried, Chain
 from ss.model.extractor import Extractor

@@ -27,7 +27,10 @@ TINY = [f"model.{key}={value}" for key, value in SIZES.items()]
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """The model with batch norms as after a training: not the identity."""
+    """The model as after a training: no batch norm is the identity, and no weight is zero."""
+    for weight in model.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, 0, 0.1)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm1d):
             nn.init.normal_(norm.weight, 1, 0.1)

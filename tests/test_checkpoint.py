@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES
+from conftest import SIZES, WINDOWS, lively
 
 from ss import checkpoint
-from ss.model import SpexPlusShort
+from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.utils import load_predecessor_checkpoint
 
 GOLDEN = Path(__file__).parent / "assets" / "golden"
@@ -117,3 +117,36 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_a_target_outside_of_the_models_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a _target_ in ss.model, got 'os.system'"):
         checkpoint.build({"_target_": "os.system", "command": "true"})
+
+
+def saved_online(path: Path, **changes: Any) -> SpexPlusOnline:
+    """A model without memory, and its checkpoint."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, **WINDOWS, "memory": "none", **changes}
+    model = lively(SpexPlusOnline(**sizes))
+    config = {"model": {"_target_": "ss.model.SpexPlusOnline", **sizes}}
+    checkpoint.save(path, {"model": model.state_dict(), "config": config, "speakers": ["a", "b", "c"]})
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "grown",
+    [{}, {"memory": "lstm"}, {"memory": "lstm", "complex_mask": True, "n_slots": 4, "n_speakers": 9}, {"hidden_channels": 40}],
+)
+def test_a_grown_model_begins_as_the_smaller_one(grown: dict[str, Any], tmp_path: Path) -> None:
+    before, path = saved_online(tmp_path / "small.pth"), tmp_path / "small.pth"
+    model = SpexPlusOnline(**{**SIZES, **WINDOWS, "memory": "none", **grown}).eval()
+    fresh = checkpoint.begin_from(model, path, ["x", "c", "a"])
+    assert bool(fresh) == bool(grown)
+    mixture, ref = 0.1 * torch.randn(1, 2, 960), 0.1 * torch.randn(2, 900)
+    found, expected = model(mixture, ref), before(mixture, ref)
+    torch.testing.assert_close(found.waves[0], expected.waves[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.logits[:, [1, 2]], expected.logits[:, [2, 0]])  # rows follow the names
+
+
+@pytest.mark.parametrize("smaller", [{"hidden_channels": 16}, {"n_tcnblocks": 2}, {"n_channels": 24}], ids=str)
+def test_weights_without_a_place_are_refused(smaller: dict[str, Any], tmp_path: Path) -> None:
+    saved_online(tmp_path / "small.pth")
+    with pytest.raises(ValueError, match=r"small.pth: expected"):
+        checkpoint.begin_from(SpexPlusOnline(**{**SIZES, **WINDOWS, "memory": "none", **smaller}), tmp_path / "small.pth")

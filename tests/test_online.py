@@ -16,6 +16,7 @@ VARIANTS = [
     {"memory": "none"},
     {"memory": "gru"},
     {"memory": "linear"},
+    {"memory": "lstm", "complex_mask": True, "n_slots": 5},
     {"lookahead": 3},
     {"taps": 3, "hop": 16, "synthesis_kernel": 32},
     {"hop": 32},
@@ -158,7 +159,7 @@ def test_the_recurrence_is_its_formula_with_the_right_gradient() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory": "lstm"}, "memory: expected none, gru or linear"),
+        ({"memory": "mamba"}, "memory: expected none, gru or linear or lstm"),
         ({"synthesis_kernel": 50}, "synthesis_kernel: expected between one and two hops"),
         ({"kernels": [96, 32]}, "the longest last"),
     ],
@@ -176,3 +177,8 @@ def test_chunks_of_no_whole_hops_and_short_enrolments_are_refused() -> None:
             online.step(mixture[:, :samples], state)
     with pytest.raises(ValueError, match="an enrolment of 100 samples is too short"):
         online.enroll(ref[:, :100])
+
+
+def test_recomputing_activations_is_refused() -> None:
+    with pytest.raises(ValueError, match="activation_checkpointing: expected false"):
+        model().checkpointing = True

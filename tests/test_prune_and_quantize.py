@@ -23,6 +23,7 @@ from ss.compression import sparsity
 from ss.compression.exporting import Pair, exported, pairs
 from ss.compression.job import recipe_of
 from ss.compression.recipe import Recipe, read
+from ss.compression.stages import merged
 from ss.export import export
 from ss.runtime import Extractor
 
@@ -35,6 +36,13 @@ def online(tmp_path_factory: pytest.TempPathFactory, triplets: Path) -> Path:
     run_dir = tmp_path_factory.mktemp("online") / "run"
     run("training/train.py", "-cn", "spexplus_online", *training(triplets, run_dir), "writer=none")
     return run_dir
+
+
+def test_null_switches_a_key_off() -> None:
+    config = {"trainer": {"average": 0.99, "precision": "bf16"}, "data": {"train": {"sources": {"noise": "noise"}}}}
+    changes = {"trainer": {"average": None, "precision": "as_trained"}, "data": {"train": {"sources": {"noise": None}}}}
+    expected = {"trainer": {"average": None, "precision": "bf16"}, "data": {"train": {"sources": {"noise": None}}}}
+    assert merged(config, changes) == expected
 
 
 def words(online: Path, folder: Path, config: str = "spexplus_online") -> list[str]:
@@ -186,7 +194,7 @@ def test_scenes_and_folders_to_fine_tune_on(triplets: Path, tmp_path: Path) -> N
     run("training/train.py", "-cn", "spexplus_online", *sources, *few, *small)
     recipe = {"about": "int8", "precision": "int8", "calibration": 1, "stages": [{"quantize": True, "epochs": 1, "lr": 0.001}]}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    for name, folder in (("scenes", "null"), ("folder", f"{triplets}/train")):
+    for name, folder in (("scenes", "as_trained"), ("folder", f"{triplets}/train")):
         given = [*words(tmp_path / "scenes", tmp_path), valid, f"data.train.folder={folder}", f"run_dir={tmp_path}/{name}_int8"]
         run(f"{SCRIPTS}/prune_and_quantize.py", *given)
         quantized(tmp_path / f"{name}_int8" / "exported" / "step.onnx")

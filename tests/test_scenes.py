@@ -1,7 +1,10 @@
 """Scenes: what is planned and heard, and that the same row is the same bytes in files, in loaders, and after a resume."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
+from ss.audio import AudioError
 from ss.datasets import Rendered, TrainingBatches, loader
+from ss.mixing.plan import Group, draw_others
 from ss.mixing.render import Triplet
 from ss.scenes import row as manifest
 from ss.scenes.channel import coded
@@ -29,6 +34,7 @@ from ss.scenes.render import Renderer
 from ss.scenes.row import Row, Voice
 from ss.scenes.scene import CODECS, PATTERNS, Scene
 from ss.scenes.sources import Sources
+from ss.scenes.who import intervals
 
 SPEAKERS, UTTERANCES = 5, 3
 PEAK = 0.9 * 32768 + 1
@@ -159,6 +165,63 @@ def test_patterns_are_what_they_are_called(found: Pool, render: Renderer) -> Non
     assert (target & other).mean() > 0.5
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    n_others=st.integers(0, 3),
+    seconds=st.floats(0.2, 10),
+    gap=st.sampled_from([(-0.3, 0.6), (-2.0, 0.0), (0.0, 0.0), (1.0, 3.0)]),
+    turn=st.sampled_from([(0.8, 3.0), (0.3, 0.5), (5.0, 9.0)]),
+    seed=st.integers(0, 2**31),
+)
+def test_turns_alternate_and_nobody_speaks_twice_at_once(
+    n_others: int, seconds: float, gap: tuple[float, float], turn: tuple[float, float], seed: int
+) -> None:
+    samples = round(seconds * RATE)
+    times = intervals("turns", n_others, samples, Scene(gap=gap, turn=turn), RATE, np.random.default_rng(seed))
+    assert times[0], "the target never speaks"
+    for own in times:
+        assert all(stop <= start for (_, stop), (start, _) in pairwise(own)), "a speaker overlaps itself"
+        assert all(0 <= start < stop <= samples for start, stop in own)
+        assert all(stop - start >= min(0.3 * RATE, samples) for start, stop in own), "a turn is too short to hear"
+    order = [speaker for _, speaker in sorted((start, speaker) for speaker, own in enumerate(times) for start, _ in own)]
+    assert n_others == 0 or all(one != other for one, other in pairwise(order)), "somebody has two turns in a row"
+    assert 0 in order[:2]
+
+
+def test_the_target_speaks_in_every_scene_of_turns(found: Pool, render: Renderer) -> None:
+    rows = plan(found, Scene(seconds=(1, 4), patterns={"turns": 1}, interferers=(1, 3), speed_share=0.5), 0, 300)
+    for row in rows:
+        assert row.target.pieces
+        for one in (row.target, *row.interferers):
+            stops = [piece.at + floor((piece.stop - piece.start) / one.speed) for piece in one.pieces]
+            assert all(stop <= piece.at for stop, piece in zip(stops, one.pieces[1:], strict=False))
+    assert all(render(row).target.any() for row in rows[:30])
+
+
+def test_interferers_on_an_unbalanced_corpus(found: Pool) -> None:
+    """One speaker has nearly all of the speech: the others are still found, each as often as by its speech without the target."""
+    chances = [1, 2, 3, 4000]
+    group = Group.of({str(speaker): n for speaker, n in enumerate(chances)})
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3):
+        assert sorted(draw_others(group, "3", n, rng))[-1] != "3"
+    assert sorted(draw_others(group, "3", 3, rng)) == ["0", "1", "2"]
+    drawn = Counter(draw_others(group, "3", 1, rng)[0] for _ in range(6000))
+    assert [drawn[name] / 6000 for name in "012"] == pytest.approx([1 / 6, 2 / 6, 3 / 6], abs=0.02)
+    pairs = Counter(frozenset(draw_others(group, "3", 2, rng)) for _ in range(6000))
+    expected = {"01": 1 / 6 * 2 / 5 + 2 / 6 * 1 / 4, "02": 1 / 6 * 3 / 5 + 3 / 6 * 1 / 3, "12": 2 / 6 * 3 / 4 + 3 / 6 * 2 / 3}
+    assert {names: pairs[frozenset(names)] / 6000 for names in expected} == pytest.approx(expected, abs=0.02)
+    with pytest.raises(ValueError, match="interferers: expected 4 speakers beside 3, found 3"):
+        draw_others(group, "3", 4, rng)
+
+
+def test_an_unbalanced_corpus_can_be_planned(found: Pool) -> None:
+    group = Group.of({"0": 4000, "1": 1, "2": 1, "3": 1, "4": 1})
+    unbalanced = found._replace(drawn=found.drawn._replace(targets=["0"] * 4000 + list("1234"), interferers={"": group}))
+    rows = plan(unbalanced, Scene(interferers=(3, 3), seconds=(0.5, 0.5)), 0, 100)
+    assert all(len({row.target.speaker, *(other.speaker for other in row.interferers)}) == 4 for row in rows)
+
+
 def test_whole_utterances(found: Pool) -> None:
     for row in plan(found, Scene(seconds=None), 0, 20):
         (piece, *_) = row.target.pieces
@@ -184,6 +247,14 @@ def test_rooms_can_be_simulated(found: Pool, render: Renderer) -> None:
     assert row.target.room.size == row.interferers[0].room.size  # type: ignore[union-attr]
     assert row.target.room.source != row.interferers[0].room.source  # type: ignore[union-attr]
     assert (render(row).mixture == Renderer(render.sources)(row).mixture).all()
+
+
+def test_a_silent_room_is_refused(sources: Sources, tmp_path: Path) -> None:
+    put(tmp_path / "silent.wav", np.zeros(1000))
+    silent = replace(sources, rirs=str(tmp_path))
+    row = plan_row(pool(silent), Scene(reverb_share=1), 0, 0, 0)
+    with pytest.raises(AudioError, match=r"silent\.wav: expected an impulse response, found silence"):
+        Renderer(silent)(row)
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -19,6 +19,7 @@ from ss.trainer.job import build, scenes, trained
 from ss.utils.predecessor import is_predecessor, read_checkpoint
 
 NARROWED = "narrowed.pth"
+AS_TRAINED = "as_trained"  # the value that changes nothing
 
 
 def fine_tuned(recipe: Recipe, source: str | Path, run_dir: Path, overrides: dict[str, Any]) -> Path:
@@ -73,7 +74,7 @@ def examples_config(source: Path, overrides: dict[str, Any]) -> dict[str, Any]:
 
 def changed(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """A training config with other values for some keys (see `merged`). Scenes give way to a folder."""
-    if scenes(config) and overrides.get("data", {}).get("train", {}).get("folder"):
+    if scenes(config) and overrides.get("data", {}).get("train", {}).get("folder", AS_TRAINED) != AS_TRAINED:
         config["data"]["train"] = {}
     return merged(config, overrides)
 
@@ -87,11 +88,11 @@ def trained_config(model: Path) -> dict[str, Any]:
 
 
 def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The config with these changes; null changes nothing."""
+    """The config with these changes; null switches a key off, `as_trained` changes nothing."""
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(config.get(key), dict):
-            merged(config[key], value)
-        elif value is not None:
+        if isinstance(value, dict):
+            config[key] = merged(config[key] if isinstance(config.get(key), dict) else {}, value)
+        elif value != AS_TRAINED:
             config[key] = value
     return config
 

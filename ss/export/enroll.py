@@ -9,9 +9,10 @@ from torch import nn
 
 from ss.export import frames
 from ss.export.graph import Graph, Value
+from ss.export.layers import lstm
 from ss.export.products import array, normed_after, product
 from ss.model import SpexPlusOnline
-from ss.model.speaker import ResNetBlock, SpeakerEncoder
+from ss.model.speaker import ResNetBlock, SlotEncoder, SpeakerEncoder
 
 
 def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
@@ -21,13 +22,18 @@ def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
     enrolment = g.input("enrolment", "batch", "samples")
     batch, samples = frames.sizes(g, enrolment)
     n_frames = g.op("Add", g.op("Div", g.op("Sub", samples, g.ints(kernel)), g.ints(hop)), g.ints(1))
+    features = frames.log_power(
+        g, model.encoder, frames.spectra(g, model.encoder, enrolment, g.op("Mul", n_frames, g.ints(hop)), hop)
+    )
     # what is left over fills no frame of the speaker encoder
-    kept = g.op("Mul", g.op("Div", n_frames, g.ints(stride)), g.ints(stride * hop))
-    spectra = frames.spectra(g, model.encoder, enrolment, kept, hop)
-    x = encoded(g, model.speaker_encoder, frames.log_power(g, model.encoder, spectra), batch)
+    rows = g.op("Mul", g.op("Mul", g.op("Div", n_frames, g.ints(stride)), g.ints(stride)), batch)
+    x = encoded(g, model.speaker_encoder, g.cut(features, g.ints(0), rows, 0), batch)
     speaker = g.op("ReduceMean", g.reshape(x, -1, batch, embedding), axes=[0], keepdims=0)
     g.output("speaker", speaker, "batch", embedding)
-    g.output("conditions", g.product(speaker, product(model.conditions)), "batch", model.conditions.out_features)
+    conditions = g.product(speaker, product(model.conditions))
+    if model.slot_encoder is not None:
+        conditions = g.concat(conditions, slots(g, model.slot_encoder, features, batch), axis=1)
+    g.output("conditions", conditions, "batch", model.n_conditions)
     return g.model(metadata)
 
 
@@ -38,13 +44,37 @@ def shortest(model: SpexPlusOnline) -> int:
 
 def encoded(g: Graph, encoder: SpeakerEncoder, x: Value, batch: Value) -> Value:
     """Features [T*B,F] -> embedding frames [T/stride*B,E]."""
-    norm = encoder.norm
-    normed = g.op("LayerNormalization", x, *(g.weight(array(w)) for w in (norm.weight, norm.bias)), axis=-1, epsilon=norm.eps)
-    x = g.product(normed, product(encoder.conv1))
+    x = g.product(layer_norm(g, encoder.norm, x), product(encoder.conv1))
     for block in encoder.blocks:
         assert isinstance(block, ResNetBlock)
         x = resnet_block(g, block, x, batch)
     return g.product(x, product(encoder.conv2))
+
+
+def slots(g: Graph, encoder: SlotEncoder, features: Value, batch: Value) -> Value:
+    """Features [T*B,F] -> keys and values of all stacks [B,N*(Q*M+M*C)]."""
+    channels, n_slots, n_stacks = encoder.conv.out_features, encoder.n_slots, encoder.n_stacks
+    x = g.op("Relu", g.product(layer_norm(g, encoder.norm, features), product(encoder.conv)))
+    rows = g.reshape(x, -1, batch, channels)
+    heard = g.op("Add", rows, lstm(g, encoder.lstm, rows, None)[0])  # [T,B,C]
+    asked = g.reshape(g.product(g.reshape(heard, -1, channels), product(encoder.asked)), -1, batch, n_slots)
+    weights = g.op("Transpose", g.op("Softmax", asked, axis=0), perm=[1, 2, 0])  # [B,M,T]
+    found = g.op("Add", g.op("MatMul", weights, g.op("Transpose", heard, perm=[1, 0, 2])), g.weight(array(encoder.slots)))
+    rows = g.reshape(found, -1, channels)
+    widths = [layer.out_features // n_stacks for layer in (encoder.keys, encoder.values)]
+    keys, values = (
+        g.split(g.reshape(g.product(rows, product(layer)), -1, n_slots, n_stacks * width), [width] * n_stacks, n_stacks, axis=2)
+        for layer, width in zip((encoder.keys, encoder.values), widths, strict=True)
+    )
+    turned = [g.op("Transpose", part, perm=[0, 2, 1]) for part in keys]
+    both = (part for pair in zip(turned, values, strict=True) for part in pair)
+    sizes = n_slots * np.array(widths * n_stacks)
+    return g.concat(*(g.reshape(part, -1, int(size)) for part, size in zip(both, sizes, strict=True)), axis=1)
+
+
+def layer_norm(g: Graph, norm: nn.LayerNorm, x: Value) -> Value:
+    """Over the channels of rows [n,C]."""
+    return g.op("LayerNormalization", x, *(g.weight(array(w)) for w in (norm.weight, norm.bias)), axis=-1, epsilon=norm.eps)
 
 
 def resnet_block(g: Graph, block: ResNetBlock, x: Value, batch: Value) -> Value:

@@ -13,10 +13,10 @@ from onnx import GraphProto, TensorProto, helper
 from torch import nn
 
 from ss.export.graph import Graph, Value
-from ss.export.products import Array, array, bias_as_row, normed_after, product, with_one
+from ss.export.products import Array, Product, array, bias_as_row, normed_after, normed_before, product, scale_and_offset, with_one
 from ss.model.carried import Chain
-from ss.model.online import Conditioning, DilatedBlock
-from ss.model.recurrence import GRU, LinearRecurrence
+from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
+from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 
 
 class Queued(NamedTuple):
@@ -30,7 +30,8 @@ class Queued(NamedTuple):
 class Stream:
     """What the layers of one step share. queues: the lengths of all queues in frames.
 
-    batch, n_frames: values [1]; conditions: columns [T*B,C] each; states: what each layer carried [n*B,C], in order;
+    batch, n_frames: values [1]; conditions: columns [T*B,C] each; slots: keys [B,Q*M] and values [B,M*C] of each stack;
+    states: what each layer carried [n*B,C], in order;
     after: what it carries on, filled by the layers; carried: names, values and shapes of the next states. names: of the modules.
     """
 
@@ -38,6 +39,7 @@ class Stream:
         self.g, self.batch, self.names = g, batch, names
         self.n_rows = g.op("Mul", n_frames, batch)
         self.conditions: list[Value] = []
+        self.slots: Iterator[tuple[Value, Value]] = iter(())
         self.states: Iterator[Value] = iter(())
         self.after: list[Value] = []
         self.carried: list[tuple[str, Value, tuple[int | str, ...]]] = []
@@ -88,6 +90,18 @@ def _(layer: Conditioning, x: Value, stream: Stream) -> Value:
 
 
 @emit.register
+def _(layer: EnrolmentAttention, x: Value, stream: Stream) -> Value:
+    g, n_slots, channels = stream.g, layer.n_slots, layer.channels
+    keys, values = next(stream.slots)
+    weight, bias = normed_before(layer.norm, product(layer.query))
+    query = g.product(x, Product(weight * KEY**-0.5, bias * KEY**-0.5), stream.names[layer.query])
+    by_stream = g.op("Transpose", g.reshape(query, -1, stream.batch, KEY), perm=[1, 0, 2])
+    alike = g.op("Softmax", g.op("MatMul", by_stream, g.reshape(keys, -1, KEY, n_slots)), axis=-1)
+    found = g.op("MatMul", alike, g.reshape(values, -1, n_slots, channels))
+    return g.op("Add", x, g.reshape(g.op("Transpose", found, perm=[1, 0, 2]), -1, channels))
+
+
+@emit.register
 def _(layer: DilatedBlock, x: Value, stream: Stream) -> Value:
     g = stream.g
     longer, oldest, newest = stream.queue(next(stream.states), x, layer.reach)
@@ -122,6 +136,43 @@ def _(layer: GRU, x: Value, stream: Stream) -> Value:
 def _gates_as_onnx(stacked: Array) -> Array:
     reset, update, new = np.split(stacked, 3)
     return np.concatenate([update, reset, new])
+
+
+@emit.register
+def _(layer: LSTM, x: Value, stream: Stream) -> Value:
+    g, channels = stream.g, layer.channels
+    rows = g.reshape(x, -1, stream.batch, channels)
+    hidden, cell = g.split(g.reshape(next(stream.states), 2, -1, channels), [1, 1], 2, axis=0)
+    scale, offset = scale_and_offset(layer.norm)
+    y, *last = lstm(g, layer.lstm, rows, (hidden, cell), scale, offset)
+    stream.after.append(g.reshape(g.concat(*last, axis=0), -1, channels))
+    return g.op("Add", x, g.product(g.reshape(y, -1, channels), product(layer.output), stream.names[layer.output]))
+
+
+def lstm(
+    g: Graph,
+    layer: nn.LSTM,
+    rows: Value,
+    before: tuple[Value, Value] | None,
+    scale: Array | float = 1.0,
+    offset: Array | float = 0.0,
+) -> list[Value]:
+    """Frames [T,B,C], times a scale and plus an offset per channel, through an LSTM -> frames [T,B,C], hidden, cell [1,B,C].
+
+    before: its hidden and cell; None: zeros.
+    """
+    inputs, recurrent, *biases = (
+        array(layer.get_parameter(f"{kind}_l0")) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    biases[0] = biases[0] + inputs @ np.broadcast_to(offset, inputs.shape[1])
+
+    def ordered(stacked: Array) -> Array:  # torch's gates are in, forget, new, out; ONNX's in, out, forget, new
+        i, f, n, o = np.split(stacked, 4)
+        return np.concatenate([i, o, f, n])
+
+    parts = [g.weight(w[None]) for w in (ordered(inputs * scale), ordered(recurrent), np.concatenate(list(map(ordered, biases))))]
+    y, *last = g.ops("LSTM", rows, *parts, *(("", *before) if before else ()), outputs=3, hidden_size=layer.hidden_size)
+    return [g.op("Squeeze", y, g.ints(1)), *last]
 
 
 @emit.register

@@ -6,6 +6,8 @@ larger set begins with the rows of a smaller one.
 
 import math
 import re
+from collections.abc import Mapping
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -17,26 +19,41 @@ from ss.mixing.settings import Settings
 CHANCE = 10  # seconds of speech for each of a speaker's chances
 
 
+class Group(NamedTuple):
+    """Speakers who are mixed with each other: `names` holds each once per chance, `places` says where in it."""
+
+    names: list[str]
+    places: dict[str, range]
+
+    @classmethod
+    def of(cls, chances: Mapping[str, int]) -> "Group":
+        """From the number of chances of each speaker."""
+        names = [name for name, n in chances.items() for _ in range(n)]
+        ends = accumulate(chances.values())
+        return cls(names, {name: range(end - n, end) for (name, n), end in zip(chances.items(), ends, strict=True)})
+
+
 class Chances(NamedTuple):
-    """Who can be drawn, each as often as it has chances, one after the other: as the target, and as the interferer by group."""
+    """Who can be drawn: the targets, each once per chance, and the interferers by group."""
 
     targets: list[str]
-    interferers: dict[str, list[str]]
+    interferers: dict[str, Group]
 
 
 def chances(corpus: Corpus, settings: Selection) -> Chances:
     """The speakers that can be the target are those with two files, or with one that is split. Raises ValueError if none can."""
-    groups: dict[str, list[str]] = {}
-    for speaker, spans in corpus.speakers.items():
-        groups.setdefault(group_of(speaker, settings.within), []).extend([speaker] * _chances_of(spans, settings))
-    groups = {group: speakers for group, speakers in groups.items() if len(set(speakers)) > 1}
+    own = {speaker: _chances_of(spans, settings) for speaker, spans in corpus.speakers.items()}
+    members: dict[str, dict[str, int]] = {}
+    for speaker, n in own.items():
+        members.setdefault(group_of(speaker, settings.within), {})[speaker] = n
+    groups = {group: Group.of(speakers) for group, speakers in members.items() if len(speakers) > 1}
     if not groups:
         raise ValueError(f"within: expected two speakers whose ids agree in {settings.within}, found none")
     able = [
         speaker
         for speaker, spans in corpus.speakers.items()
         if (len(spans) > 1 or _splits(spans[0], settings)) and group_of(speaker, settings.within) in groups
-        for _ in range(_chances_of(spans, settings))
+        for _ in range(own[speaker])
     ]
     if not able:
         raise ValueError(
@@ -50,6 +67,23 @@ def group_of(speaker: str, within: str | None) -> str:
     """What a speaker's id has in common with those of its group: what the expression `within` matches first."""
     found = re.search(within, speaker) if within else None
     return found[0] if found else ""
+
+
+def draw_others(group: Group, speaker: str, n: int, rng: np.random.Generator) -> list[str]:
+    """n speakers of the group beside this one, all different, each draw by the chances of those that are left.
+
+    Raises ValueError where there are not so many.
+    """
+    if len(group.places) <= n:
+        raise ValueError(f"interferers: expected {n} speakers beside {speaker}, found {len(group.places) - 1}")
+    chosen = [speaker]
+    for _ in range(n):
+        taken = sorted((group.places[name] for name in chosen), key=lambda places: places.start)
+        place = int(rng.integers(len(group.names) - sum(map(len, taken))))
+        for places in taken:  # in order: steps over all that are before it
+            place += len(places) * (place >= places.start)
+        chosen.append(group.names[place])
+    return chosen[1:]
 
 
 def _chances_of(spans: tuple[Span, ...], settings: Selection) -> int:
@@ -73,9 +107,7 @@ def plan_row(corpus: Corpus, drawn: Chances, settings: Settings, index: int) -> 
     rng = np.random.default_rng(np.random.SeedSequence([settings.random_state, index]))
     speaker = drawn.targets[rng.integers(len(drawn.targets))]
     target, ref = _target_and_ref(corpus.speakers[speaker], rng)
-    names, own = drawn.interferers[group_of(speaker, settings.within)], _chances_of(corpus.speakers[speaker], settings)
-    place = int(rng.integers(len(names) - own))
-    other = names[place + own * (place >= names.index(speaker))]
+    (other,) = draw_others(drawn.interferers[group_of(speaker, settings.within)], speaker, 1, rng)
     interferer = corpus.speakers[other][rng.integers(len(corpus.speakers[other]))]
     snr = float(settings.snr_levels[rng.integers(len(settings.snr_levels))])
     seed = int(rng.integers(2**63))

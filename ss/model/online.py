@@ -5,10 +5,10 @@ frame-recurrent memory in front of each stack, one mask, and a decoder with carr
 pass through the very same layers from the zero state.
 
 Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, T frames, C channels, E speaker embedding,
-M slots of an enrolment, Q channels of their keys, D conditions (of each stack a gain and an offset per channel, then keys and values).
+M slots of an enrolment, Q channels of their keys, D conditions (a gain and an offset per channel and stack, then keys and values).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import torch
@@ -23,7 +23,7 @@ from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 from ss.model.speaker import SlotEncoder, SpeakerEncoder
 from ss.model.tcn import Hidden, widths
 
-MEMORIES = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}
+MEMORIES: dict[str, Callable[[int], Carried]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}
 KEY = 32  # channels by which frames and slots are compared
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
 
@@ -145,7 +145,7 @@ class SpexPlusOnline(Extractor):
             if memory != "none":
                 layers.append(MEMORIES[memory](n_channels))
             if n_slots:
-                begin = 2 * n_channels * n_stacks + place * n_slots * (KEY + n_channels)
+                begin = self.conditions.out_features + place * n_slots * (KEY + n_channels)
                 layers.append(EnrolmentAttention(n_channels, n_slots, begin))
             blocks = enumerate(islice(hidden, n_tcnblocks))
             return Chain([*layers, *(DilatedBlock(n_channels, width, taps, 2**i) for i, width in blocks if width)])
@@ -154,7 +154,18 @@ class SpexPlusOnline(Extractor):
         self.mask_norm, self.mask = Norm(n_channels), nn.Linear(n_channels, self.masked)
         self.phase = nn.Linear(n_channels, 2 * self.masked) if complex_mask else None
         self.slot_encoder = SlotEncoder(features, n_channels, n_slots, KEY, n_stacks) if n_slots else None
+        self.n_conditions = self.conditions.out_features + n_stacks * n_slots * (KEY + n_channels)  # D
         start(self.conditions, self.mask, self.phase, n_channels)
+
+    @property
+    def checkpointing(self) -> bool:
+        """False: recomputing a pass would count its batch twice in the norms; and it needs little memory anyway."""
+        return False
+
+    @checkpointing.setter
+    def checkpointing(self, value: bool) -> None:
+        if value:
+            raise ValueError("activation_checkpointing: expected false, as the online model recomputes nothing")
 
     def features(self, spectrum: Spectrum) -> Tensor:
         """Log power of every bin: [B,T,F] of all scales."""
@@ -176,7 +187,7 @@ class SpexPlusOnline(Extractor):
         return speaker if self.slot_encoder is None else torch.cat([speaker, self.slot_encoder(features, n_frames)], 1)
 
     def init_state(self, speaker: Tensor, samples: int = 0) -> State:
-        """The state of a new stream of this speaker, as `enroll` gives it; `samples` is for models over chunks of one length and not used here.
+        """The state of a new stream of this speaker, as `enroll` gives it; `samples` is for models over chunks of one length only.
 
         (conditions [B,D], input history [B,K-hop], spectra ahead (two of [B,lookahead,F]), TCN and memories, overlap [B,S-hop]).
         """

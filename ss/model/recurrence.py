@@ -27,6 +27,17 @@ class GRU(Carried):
         return x + y, last[0]
 
 
+class LSTMLayer(nn.LSTM):
+    """torch's, of one layer, that keeps what it hears for a few frames to start with, and whose gates are matrices of their own."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for name in ("ih_l0", "hh_l0"):
+            self.get_parameter(f"bias_{name}")[self.hidden_size : 2 * self.hidden_size] = 1  # the forget gate's
+            setattr(self.get_parameter(f"weight_{name}"), "blocks", 4)  # noqa: B010 (see ss.optimizer.Muon)
+
+
 class LSTM(Carried):
     """x + a product of a long short-term memory over frames (Hochreiter & Schmidhuber, 1997), behind a norm. Carries: [B,2,C].
 
@@ -36,13 +47,10 @@ class LSTM(Carried):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm, self.lstm, self.channels = Norm(channels), nn.LSTM(channels, channels, batch_first=True), channels
+        self.norm, self.lstm, self.channels = Norm(channels), LSTMLayer(channels, channels, batch_first=True), channels
         self.output = nn.Linear(channels, channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-        with torch.no_grad():  # memories of a few frames to start with
-            for bias in (self.lstm.bias_ih_l0, self.lstm.bias_hh_l0):
-                bias[channels : 2 * channels] = 1
 
     def init_state(self, batch: int, frames: int) -> State:
         return self.zeros(batch, 2, self.channels)

@@ -1,4 +1,4 @@
-"""From frames of the enrolment to one embedding (the speaker encoder of SpEx+, Ge et al., 2020), and to slots that can be looked up.
+"""From frames of the enrolment to one embedding (the speaker encoder of SpEx+, Ge et al., 2020), and to slots for attention.
 
 Shapes: B batch, C channels, T frames, E speaker embedding, F features, M slots, Q channels of a key, N stacks.
 """
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ss.distributed import BatchNorm
+from ss.model.recurrence import LSTMLayer
 from ss.model.tcn import ChannelNorm
 
 
@@ -55,9 +56,9 @@ class SpeakerEncoder(nn.Module):
 
 
 class SlotEncoder(nn.Module):
-    """A fixed number of slots of an enrolment of any length, each a mean over the frames that it has learnt to ask for, as sounds
-    differ and one mean over all of them says little of how each sounds in this voice (learnt queries: Jaegle et al., "Perceiver", 2021).
+    """A fixed number of slots from an enrolment of any length, each a weighted mean over the frames that it has learnt to ask for.
 
+    One embedding says what a voice is like; slots say how different sounds are in this voice ("Perceiver", Jaegle et al., 2021).
     Gives what attention in each of N stacks needs of them: keys [Q,M] and values [M,C]. Values start at zero.
     """
 
@@ -65,7 +66,7 @@ class SlotEncoder(nn.Module):
         super().__init__()
         self.n_slots, self.n_stacks = n_slots, n_stacks
         self.norm, self.conv = nn.LayerNorm(in_channels), nn.Linear(in_channels, channels)
-        self.lstm = nn.LSTM(channels, channels, batch_first=True)
+        self.lstm = LSTMLayer(channels, channels, batch_first=True)
         self.asked = nn.Linear(channels, n_slots)
         self.slots = nn.Parameter(torch.randn(n_slots, channels) * 0.1)
         self.keys, self.values = nn.Linear(channels, n_stacks * key), nn.Linear(channels, n_stacks * channels)

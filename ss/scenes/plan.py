@@ -4,25 +4,24 @@ So any rank, worker or resumed run that asks for the same number gets the same r
 """
 
 from collections.abc import Iterable, Sequence
-from math import ceil, floor
+from math import floor
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ss.mixing.corpus import Span
-from ss.mixing.plan import group_of
+from ss.mixing.plan import draw_others, group_of
 from ss.scenes.pool import Pool
 from ss.scenes.row import Noise, Piece, Room, Row, Voice
 from ss.scenes.scene import Range, Scene
-from ss.scenes.who import Interval, intervals
+from ss.scenes.who import SHORTEST, Interval, intervals
 
 Draw = np.random.Generator
 Place: TypeAlias = tuple[float, float, float]
-SHORTEST = 0.3  # seconds: nothing shorter is begun
 PAUSE = (0.1, 0.4)  # seconds between two utterances of a speaker
 SIZES = ((4.0, 8.0), (3.0, 6.0), (2.5, 3.5))  # metres of a simulated room
 WALL, DISTANCE = 0.4, (0.5, 2.5)  # metres from the walls, and from the microphone
-TRIES = 100  # to find two speakers, or a place in a room
+TRIES = 100  # to find a place in a room
 
 
 def plan(pool: Pool, scene: Scene, seed: int, n: int, epoch: int = 0) -> list[Row]:
@@ -40,7 +39,8 @@ def plan_row(pool: Pool, scene: Scene, seed: int, epoch: int, index: int) -> Row
     if not samples:
         spoken = [spoken[rng.integers(len(spoken))]]
         samples = floor((spoken[0].stop - spoken[0].start) / speed)
-    others = interferers(pool, speaker, 0 if pattern == "alone" else whole(scene.interferers, rng), rng)
+    n_others = 0 if pattern == "alone" else whole(scene.interferers, rng)
+    others = draw_others(pool.drawn.interferers[group_of(speaker, pool.sources.within)], speaker, n_others, rng)
     times = intervals(pattern, len(others), samples, scene, rate, rng)
     place = acoustics(pool, scene, scene.reverb_share, rng)
     voices = [Voice(speaker, fill(pool, spoken, times[0], speed, rng), speed, 0.0, *place())]
@@ -78,21 +78,6 @@ def apart(spans: Sequence[Span], n: int, rng: Draw) -> tuple[list[Span], list[Sp
     return [spans[i] for i in order[:n]], [spans[i] for i in order[n:]]
 
 
-def interferers(pool: Pool, speaker: str, n: int, rng: Draw) -> list[str]:
-    """n others of the speaker's group, all different. Raises ValueError where there are not so many."""
-    group = group_of(speaker, pool.sources.within)
-    able, chosen = pool.drawn.interferers[group], [speaker]
-    for _ in range(TRIES * n):
-        name = able[rng.integers(len(able))]
-        if len(chosen) <= n and name not in chosen:
-            chosen.append(name)
-        if len(chosen) > n:
-            return chosen[1:]
-    if n:
-        raise ValueError(f"interferers: expected {n} speakers beside {speaker}, found {len(set(able)) - 1}")
-    return []
-
-
 def fill(
     pool: Pool, spans: Sequence[Span], times: Sequence[Interval], speed: float, rng: Draw, once: bool = False
 ) -> tuple[Piece, ...]:
@@ -102,7 +87,7 @@ def fill(
         now = begin
         while left and (end - now >= SHORTEST * rate or now == begin):
             span = left.pop(0) if once else left[rng.integers(len(left))]
-            needed = ceil((end - now) * speed)
+            needed = max(1, floor((end - now) * speed))  # so that it ends by then
             start = cut(pool, span, needed, rng)
             stop = min(span.stop, start + needed)
             pieces.append(Piece(span.path, start, stop, now))

@@ -105,7 +105,13 @@ class Renderer:
         """The response of the room that a voice is in, from its direct sound on."""
         if voice.room is not None:
             return rooms.direct_first(rooms.simulated(voice.room, row.sample_rate))
-        return None if voice.rir is None else rooms.direct_first(self.reader.read(Path(str(self.sources.rirs), voice.rir)))
+        if voice.rir is None:
+            return None
+        path = Path(str(self.sources.rirs), voice.rir)
+        response = self.reader.read(path)
+        if not response.any():
+            raise AudioError(f"{path}: expected an impulse response, found silence")
+        return rooms.direct_first(response)
 
     def noise(self, noise: Noise | None, samples: int) -> Wave | None:
         """Noise [samples] at its level."""

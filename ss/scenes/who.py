@@ -10,6 +10,7 @@ from ss.scenes.scene import Scene
 Draw = np.random.Generator
 Interval: TypeAlias = tuple[int, int]
 Times: TypeAlias = list[list[Interval]]
+SHORTEST = 0.3  # seconds: nothing shorter is begun
 
 
 def intervals(pattern: str, n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
@@ -31,16 +32,21 @@ def partial(n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> 
 
 
 def turns(n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
-    """One after the other, never the same twice in a row; the target has the first or the second turn."""
+    """One after the other, never the same twice in a row, nobody over itself; the target has the first or the second turn.
+
+    Where there is time for one turn only, it is the target's.
+    """
     times: Times = [[] for _ in range(1 + n_others)]
-    speaker, now = (0 if rng.random() < 0.5 or not n_others else int(rng.integers(1, 1 + n_others))), 0
-    while now < samples:
+    speaker = first = 0 if rng.random() < 0.5 or not n_others else int(rng.integers(1, 1 + n_others))
+    now = stop = 0
+    while not stop or (stop < samples and now + SHORTEST * rate <= samples):
         stop = min(samples, now + round(rng.uniform(*scene.turn) * rate))
         times[speaker].append((now, stop))
-        if n_others:
-            step = int(rng.integers(1, 1 + n_others)) if times[0] else 0
-            speaker = (speaker + step) % (1 + n_others) if times[0] else 0
-        now = max(now + 1, stop + round(rng.uniform(*scene.gap) * rate))
+        speaker = (speaker + int(rng.integers(1, 1 + n_others))) % (1 + n_others) if n_others and times[0] else 0
+        free = times[speaker][-1][1] if times[speaker] else 0  # from when on it may speak
+        now = max(now + 1, free, stop + round(rng.uniform(*scene.gap) * rate))
+    if not times[0]:
+        times[0], times[first] = times[first], []
     return times
 
 
