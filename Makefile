@@ -1,4 +1,5 @@
 # make demo: from nothing to an extracted voice on one page. make test: lint, types and tests. Both make their own environment.
+# make gpu: on a machine with a GPU, with the PYTHON that has torch there: its tests, its speed, and a training for the time left.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ OUT ?= demo-output
 MINUTES ?= 6 # of training
 RUN = $(abspath $(VENV))/bin/python
 
-.PHONY: demo test clean
+.PHONY: demo test gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -19,6 +20,9 @@ test: $(VENV)/installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+
+gpu:
+	PYTHON=$(PYTHON) OUT=$(OUT)-gpu CORPUS=$(strip $(CORPUS)) MINUTES=$(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),8) demo/gpu.sh
 
 $(VENV)/installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)

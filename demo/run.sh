@@ -8,8 +8,6 @@ corpus=${CORPUS:-$OUT/corpus}
 run=$OUT/run
 cores=$(nproc)
 processes=$((cores > 1 ? 2 : 1)) # two training processes of a thread each do more than one of two
-precision=fp32
-grep -qm1 avx512_bf16 /proc/cpuinfo && precision=bf16 # a CPU that multiplies it natively trains faster
 
 step() {
   printf '\n\033[1m[%02d:%02d] %s\033[0m\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"
@@ -31,7 +29,7 @@ mix dev nfiles=60 audio_len=3 ref_max_len=3
 mix test nfiles=100
 step "Training: at most $MINUTES minutes" "$PYTHON" ./training/train.py -cp ./configs/ -cn spexplus_online "run_dir=$run" \
   "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "n_processes=$processes" "trainer.epochs=5" \
-  "trainer.batch_size=$((16 / processes))" "trainer.precision=$precision" "trainer.max_minutes=$MINUTES"
+  "trainer.batch_size=$((16 / processes))" "trainer.max_minutes=$MINUTES"
 step "Testing on voices that were not trained on" "$PYTHON" ./testing/test.py -cp ./configs/ -cn spexplus_online "run_dir=$run" \
   "folder=$OUT/data/test" "n_processes=$cores"
 step "Extracting" "$PYTHON" ./inferencing/inference.py -cp ./configs/ -cn spexplus_online "run_dir=$run" "folder=$OUT/data/test"

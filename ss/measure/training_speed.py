@@ -30,10 +30,10 @@ from ss.trainer.job import build, speaker_list
 METHOD = """\
 Every variant trains once in each round, in a process of its own, after a warm-up that is not counted; the figures are medians over
 rounds. Heard: seconds of mixtures that went through a training step, per second, and per second of processor time of the process
-and its workers. Shares of the training's time: forward and backward with the loss; optimizer, which is gradient norm, clipping, step
-and running mean; data, in which no batch was there yet; rest, which is progress bar, log and all else. Workers: their part of the
-processor time. Alone: forward and backward with the loss, again and again on the last batch. Reached: heard per processor second
-over that of alone. x: heard per processor second, times the first variant's."""
+and its workers. Shares of the training's time: forward and backward with the loss; optimizer: gradient norm, clipping, step and
+running mean; data: no batch was there yet; rest: progress bar, log and all else. Workers: their part of the processor time. Alone:
+forward and backward with the loss, again and again on the last batch. Reached: heard per processor second over that of alone. x:
+heard per processor second, times the first variant's."""
 _HEAD = [
     "variant",
     "batch",
