@@ -64,7 +64,9 @@ def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> lis
     found: list[tuple[Path, Path]] = []
     for path in map(Path, inputs):
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.is_file() and container(file) and output not in file.parents]
+            made = output.resolve() if path.resolve() in output.resolve().parents else None  # results are no inputs
+            inside = [file for file in sorted(path.rglob("*")) if container(file) and made not in file.resolve().parents]
+            inside = [file for file in inside if file.is_file()]
             if not inside:
                 raise ValueError(f"{path}: expected recordings in this folder ({', '.join(CONTAINERS)}), found none")
             found += [(file, file.relative_to(path)) for file in inside]
@@ -144,7 +146,8 @@ def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, st
     try:
         with soundfile.SoundFile(str(job.source)) as heard:
             rate, kind = heard.samplerate, container(job.target)
-            subtype = heard.subtype if soundfile.check_format(kind, heard.subtype) else soundfile.default_subtype(kind)
+            subtype = "OPUS" if job.target.suffix.lower() == ".opus" else heard.subtype
+            subtype = subtype if soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
             dtype = "int16" if heard.subtype == "PCM_16" else "float32"
             stream, progress, done = extractor.stream(speaker, rate), Progress(job, heard.frames, rate, quiet), 0
             with soundfile.SoundFile(str(aside), "w", rate, 1, subtype, format=kind) as file:
