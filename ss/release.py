@@ -1,7 +1,7 @@
 """From a checkpoint to a release: graphs in float32 and int8, their sums, and a card with the figures of these very files.
 
-A release is a folder with `float32` and `int8` (enroll.onnx and step.onnx each), SHA256SUMS, and README.md, the card. What people write
-in a card stays; what stands between its two marks is written anew.
+A release is a folder with `float32` and `int8` (enroll.onnx and step.onnx each), SHA256SUMS, and README.md, the card. What people
+write in a card stays; what stands between its two marks is written anew.
 """
 
 import csv
@@ -22,7 +22,13 @@ from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, graphs, sum_of
 
 BEGIN, END = "<!-- figures: written by inferencing/release.py -->", "<!-- end of figures -->"
 CARD = "README.md"
-TITLES = {"SI-SDRi": "SI-SDRi, dB", "STOI": "STOI", "PESQ": "PESQ", "absent-dB": "absent: dB", "STOI-drop": "clean: STOI lost"}
+TITLES = {
+    "SI-SDRi": "SI-SDRi, dB",
+    "STOI": "STOI",
+    "PESQ": "PESQ",
+    "absent-dB": "absent target: output over mixture, dB",
+    "STOI-drop": "clean target: STOI lost",
+}
 RANKING = "SI-SDRi"
 
 
@@ -55,7 +61,7 @@ def release(config: dict[str, Any]) -> int:
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
         replace(aside, folder)
     print((folder / CARD).read_text().split(BEGIN)[1].split(END)[0].strip())
-    print(f"{folder}: {', '.join(names)}; float32 at most {difference:.1g} from torch")
+    print(f"{folder}: float32 is at most {difference:.1g} from torch")
     return 0
 
 
@@ -96,42 +102,44 @@ def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, R
 
 def check_loss(title: str, results: dict[str, Result], most: float) -> None:
     """Raises ValueError where int8 loses too much."""
-    means = [results[precision].metrics[RANKING]["mean"] for precision in PRECISIONS]
-    if None not in means and means[0] - means[1] > most:
-        raise ValueError(f"{title}: expected int8 within {most:g} dB of float32, got {means[1]:.2f} and {means[0]:.2f} dB of {RANKING}")
+    exact, rounded = (results[precision].metrics[RANKING]["mean"] for precision in PRECISIONS)
+    if exact is not None and rounded is not None and exact - rounded > most:
+        raise ValueError(f"{title}: expected int8 within {most:g} dB of float32, got {rounded:.2f} and {exact:.2f} dB of SI-SDRi")
 
 
 def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Result]]) -> str:
-    """What the card says in numbers: of the model, of its files, and a table of the tests."""
+    """What the card says in numbers: of the model and its files, and a table of the tests."""
     extractor = Extractor.load(aside / "float32")
-    training = json.loads(extractor.metadata["training"])
-    sizes = {name: sum((aside / path).stat().st_size for path in graphs(name)) / 1e6 for name in PRECISIONS}
+    behind = 1000 * extractor.latency / extractor.sample_rate
+    sizes = [f"{name} {sum((aside / path).stat().st_size for path in graphs(name)) / 1e6:.2f} MB" for name in PRECISIONS]
+    columns = {name: title for name, title in TITLES.items() if any(count(by, name) for by in results.values())}
+    heads = ["mixtures", "graphs", *columns.values(), "worse than the mixture"]
     lines = [
-        f"- {extractor.metadata['model']}, {extractor.sample_rate} Hz, {1000 * extractor.latency / extractor.sample_rate:g} ms behind",
-        f"- files: {', '.join(f'{name} {size:.2f} MB' for name, size in sizes.items())}",
-        f"- from a checkpoint with the SHA-256 sum {sum_of(Path(config['checkpoint']))[:16]}..., {training}",
+        f"- {extractor.metadata['model']}, {extractor.sample_rate} Hz, {behind:g} ms behind; {', '.join(sizes)}",
+        f"- from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config['checkpoint']))[:16]}",
+        "",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
     ]
-    if results:
-        columns = [name for name in TITLES if any(r.metrics.get(name, {}).get("count") for by in results.values() for r in by.values())]
-        heads = ["mixtures", "graphs", *(TITLES[name] for name in columns), "worse than the mixture"]
-        lines += ["", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-        for title, by_precision in results.items():
-            for precision, result in by_precision.items():
-                cells = [f"{title} ({max(m['count'] for m in result.metrics.values())})", precision]
-                cells += [cell(result.metrics.get(name)) for name in columns]
-                cells.append(f"{result.worse:.0%}" if result.metrics.get(RANKING, {}).get("count") else "-")
-                lines.append(f"| {' | '.join(cells)} |")
-        lines += ["", "Mean, median. absent: the output over the mixture where the target is silent."]
-    return "\n".join(lines)
+    for title, by_precision in results.items():
+        for precision, (metrics, worse) in by_precision.items():
+            cells = [title, precision, *(cell(metrics.get(name)) for name in columns)]
+            lines.append(f"| {' | '.join(cells)} | {f'{worse:.0%}' if count(by_precision, RANKING) else '-'} |")
+    return "\n".join([*lines, "", "Means, medians, and how many mixtures have a value."])
+
+
+def count(by_precision: dict[str, Result], name: str) -> int:
+    """How many mixtures have a value of a metric."""
+    return max(result.metrics[name]["count"] if name in result.metrics else 0 for result in by_precision.values())
 
 
 def cell(average: dict[str, Any] | None) -> str:
-    """A metric's mean and median."""
-    return f"{average['mean']:.2f}, {average['median']:.2f}" if average and average["count"] else "-"
+    """A metric's mean and median, and of how many."""
+    return f"{average['mean']:.2f}, {average['median']:.2f} ({average['count']})" if average and average["count"] else "-"
 
 
 def write_card(former: Path, card: Path, text: str) -> None:
-    """The former card with new figures between its marks; a new one where there is none. Raises ValueError where marks are missing."""
+    """The former card with new figures, or a new card where there is none. Raises ValueError where a mark is missing."""
     content = former.read_text() if former.is_file() else f"# {former.parent.name}\n\n{BEGIN}\n{END}\n"
     if content.count(BEGIN) != 1 or content.count(END) != 1:
         raise ValueError(f"{former}: expected the lines {BEGIN} and {END} once each, for the figures")

@@ -1,4 +1,4 @@
-"""`ss-extract` as a user types it: files, folders, stretches, several enrolments, wrong files, constant memory; and packaged models."""
+"""`ss-extract` as a user types it: files, folders, stretches, several enrolments, warnings, wrong files, constant memory."""
 
 import os
 import subprocess
@@ -67,7 +67,9 @@ def test_a_file_gives_what_a_stream_gives(files: Path, tmp_path: Path) -> None:
     assert extract(files, "call.wav", "-o", tmp_path / "again.wav", "--quiet") == ""
 
 
-@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")])
+@pytest.mark.parametrize(
+    ("suffix", "subtype"), [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")]
+)
 def test_rate_length_and_container(files: Path, tmp_path: Path, suffix: str, subtype: str) -> None:
     out = tmp_path / f"out.{suffix}"
     extract(files, "stereo.flac", "-o", out)
@@ -165,7 +167,10 @@ def test_a_bad_file_is_named_and_the_others_are_done(files: Path, tmp_path: Path
 ERRORS = {
     "no input": (["nowhere.wav", "-o", "x.wav"], "nowhere.wav: expected a recording or a folder, but there is none"),
     "kind": (["call.wav", "-o", "x.m4a"], "x.m4a: expected a name that ends in one of ."),
-    "file for two": (["call.wav", "stereo.flac", "-o", "x.wav"], "x.wav: expected a folder for 2 recordings, found the name of a file"),
+    "file for two": (
+        ["call.wav", "stereo.flac", "-o", "x.wav"],
+        "x.wav: expected a folder for 2 recordings, found the name of a file",
+    ),
     "nothing inside": (["model", "-o", "x"], "model: expected recordings in this folder"),
     "no output": (["call.wav"], "the following arguments are required: -o/--output"),
     "precision": (["call.wav", "-o", "x.wav", "--precision", "int8"], "expected a release with SHA256SUMS to choose int8 from"),
@@ -217,7 +222,16 @@ def test_memory_does_not_grow_with_the_recording(files: Path, tmp_path: Path) ->
     call = soundfile.read(files / "call.wav")[0]
     for repeats in (4, 80):  # 10 and 200 s: 6 MB of int16, 25 MB as float32 and back
         soundfile.write(tmp_path / "long.wav", np.tile(call, repeats), RATE)
-        words = [tmp_path / "long.wav", "-o", tmp_path / "out.wav", "--enrol", files / "anna.wav", "--model", files / "model", "--quiet"]
+        words = [
+            tmp_path / "long.wav",
+            "-o",
+            tmp_path / "out.wav",
+            "--enrol",
+            files / "anna.wav",
+            "--model",
+            files / "model",
+            "--quiet",
+        ]
         command = [sys.executable, "-c", MEMORY, *map(str, words)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=True)

@@ -185,9 +185,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def make_release(checkpoint: Path, triplets: Path, folder: Path, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def make_release(
+    checkpoint: Path, triplets: Path, folder: Path, *more: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     data = [f"calibration={triplets}/dev", f"tests=[{triplets}/dev,{triplets}/test]", "metrics=fast"]
-    return run("inferencing/release.py", "-cn", "release", f"checkpoint={checkpoint}", f"folder={folder}", *data, *more, check=check)
+    return run(
+        "inferencing/release.py", "-cn", "release", f"checkpoint={checkpoint}", f"folder={folder}", *data, *more, check=check
+    )
 
 
 def test_a_checkpoint_becomes_a_release(tiny_checkpoint: Path, triplets: Path, tmp_path: Path) -> None:
@@ -202,7 +206,7 @@ def test_a_checkpoint_becomes_a_release(tiny_checkpoint: Path, triplets: Path, t
     assert card.endswith(f"{END}\n\nMore by hand.\n")
     assert "old figures" not in card
     rows = [line.split(" | ")[:2] for line in card.splitlines() if line.startswith("| ")]
-    assert rows[1:] == [["| dev (3)", "float32"], ["| dev (3)", "int8"], ["| test (3)", "float32"], ["| test (3)", "int8"]]
+    assert rows[1:] == [["| dev", "float32"], ["| dev", "int8"], ["| test", "float32"], ["| test", "int8"]]
     assert card.split(BEGIN)[1].split(END)[0].strip() in done.stdout
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     extractor, enrolment = Extractor.from_pretrained(folder, "int8"), voice(np.random.default_rng(0), 140, RATE)

@@ -1,7 +1,7 @@
 """Where a model lies: in this package, in a folder or behind a URL. Every graph is compared with its SHA-256 sum before it is used.
 
-A release is a folder that `inferencing/release.py` made: `float32` and `int8` with the two graphs each, SHA256SUMS, and README.md, its
-card. Needs neither torch nor a network, but for URLs.
+A release is a folder that `inferencing/release.py` made: `float32` and `int8` with the two graphs each, SHA256SUMS, and README.md,
+its card. Needs no torch, and a network for URLs only.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ def read_sums(path: Path) -> dict[str, str]:
 
 
 def download(url: str, precision: str) -> Path:
-    """The folder of a precision of the release at a URL, in the cache: what is there, and is as it should be, is not loaded again."""
+    """The folder of a precision of the release at a URL, in the cache: what is there and has its sum is not loaded again."""
     url, _, pin = url.partition(PIN)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "ss" / hashlib.sha256(url.encode()).hexdigest()[:16]
