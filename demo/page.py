@@ -1,8 +1,8 @@
 """Shows a run as one static page: examples to hear, metrics, the training's course, and what the model costs.
 
-`python3 demo/page.py --run RUN --test TEST --data MIXTURES --pred PREDICTIONS --exported FOLDER --measurement FILE --out index.html`
-reads what training, testing, mixing, inference, export and measuring wrote, and extracts from the real speech in `demo/speech`. The page
-needs no other file and no network.
+`python3 demo/page.py --run RUN --test TEST --data MIXTURES --pred PREDICTIONS --exported MODEL --measurement FILE --out PAGE` reads
+what training, testing, mixing, inference, export and measuring wrote, and extracts from real speech in `demo/speech`.
+The page needs no other file and no network.
 """
 
 import argparse
