@@ -1,6 +1,7 @@
 """`ss-extract` as a user types it: files, folders, stretches, several enrolments, warnings, wrong files, constant memory."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from conftest import RATE, ROOT, voice
 from test_export import online
+from test_live import until
 
 from ss.export import export
 from ss.runtime import Extractor
@@ -206,6 +208,20 @@ def test_a_warning_is_one_line_and_does_not_stop(files: Path, tmp_path: Path) ->
     assert said.startswith("warning: anna.wav@0-1: only 0.8 s of speech")
     assert said.count("\n") == 1
     assert (tmp_path / "out.wav").exists()
+
+
+def test_an_interrupted_file_is_left_out(files: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.tile(soundfile.read(files / "call.wav")[0], 700), RATE)
+    who = ["--enrol", files / "anna.wav", "--model", files / "model"]
+    command = [sys.executable, "-m", "ss.runtime.extract", tmp_path / "long.wav", "-o", tmp_path / "out" / "long.wav", *who]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True)
+    until(lambda: any((tmp_path / "out").glob(".long.wav.*.part")))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == ""
+    assert not list((tmp_path / "out").iterdir())
 
 
 MEMORY = """
