@@ -17,6 +17,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
     packages=find_packages(include=["ss", "ss.*"]),
+    package_data={"ss": ["pretrained/**"]},
     install_requires=["numpy>=1.26", "onnxruntime>=1.17", "soundfile>=0.13", "soxr>=0.5"],
     extras_require={
         "train": train,
@@ -29,5 +30,5 @@ setup(
         "shards": ["fsspec>=2024.2"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
     },
-    entry_points={"console_scripts": ["ss-live = ss.runtime.live:main"]},
+    entry_points={"console_scripts": ["ss-extract = ss.runtime.extract:main", "ss-live = ss.runtime.live:main"]},
 )

@@ -1,7 +1,8 @@
 """Shows a run as one static page: examples to hear, metrics, the training's course, and what the model costs.
 
-`python3 demo/page.py --run RUN --test TEST --data MIXTURES --pred PREDICTIONS --measurement FILE --out index.html` reads what
-training, testing, mixing, inference and measuring wrote. The page needs no other file and no network.
+`python3 demo/page.py --run RUN --test TEST --data MIXTURES --pred PREDICTIONS --exported MODEL --measurement FILE --out PAGE` reads
+what training, testing, mixing, inference, export and measuring wrote, and extracts from real speech in `demo/speech`.
+The page needs no other file and no network.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tables
 import yaml
 from charts import Point, Series, bar_chart, decibels, line_chart
 from clips import SAMPLE_RATE, picture, read_clip, sound
+from released import Example, examples
 
 from ss.audio import Wave
 
@@ -62,6 +64,7 @@ def build(args: argparse.Namespace) -> str:
         tiles=_tiles(log, summary, measurement),
         voices=_voices(args.run / "speakers.txt", rows),
         examples="".join(_example(args, name, f"{kind} of {len(rows)}", rows[name]) for name, kind in chosen.items()),
+        released="".join(map(_released, examples(args.exported))),
         improvements=_improvements(rows, chosen),
         metrics=_metrics_table(summary),
         training=_training(log),
@@ -144,6 +147,21 @@ def _example(args: argparse.Namespace, name: str, place: str, row: Row) -> str:
     )
 
 
+def _released(example: Example) -> str:
+    """The released model beside the one of this run."""
+    clips = (
+        ("Mixture", "in", example.mixture),
+        ("Enrolment", "in", example.enrolment),
+        ("Released", decibels(example.released_gain), example.released),
+        ("This run", decibels(example.trained_gain), example.trained),
+    )
+    head = f"<h3><b>{decibels(example.released_gain)}</b> {example.title}</h3>"
+    return (
+        f'<article class="example"><header>{head}</header>'
+        f'<div class="clips">{"".join(_clip(title, note, wave) for title, note, wave in clips)}</div></article>'
+    )
+
+
 def _clip(title: str, note: str, wave: Wave) -> str:
     """A recording [S] to see and to play."""
     image = f'<img alt="Spectrogram: {title}" src="{picture(wave)}">'
@@ -214,6 +232,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test", type=Path, required=True, help="folder of the test: utterances.csv, summary.json")
     parser.add_argument("--data", type=Path, required=True, help="folder of the triplets that were tested")
     parser.add_argument("--pred", type=Path, required=True, help="folder of the predictions for them")
+    parser.add_argument("--exported", type=Path, required=True, help="folder of the export of the model that was trained")
     parser.add_argument("--measurement", type=Path, required=True, help="measurement.json")
     parser.add_argument("--out", type=Path, required=True, help="the page to write")
     parser.add_argument("--seconds", type=float, default=8.0, help="show at most so much of each recording (default 8)")

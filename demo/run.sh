@@ -40,4 +40,4 @@ step "Live: a file as microphone" "$PYTHON" -m ss.runtime.live --model "$run/exp
 step "Measuring" "$PYTHON" ./measure_weight_and_time/measure_weight_and_time.py -cp ./configs/ -cn spexplus_online \
   "checkpoint=$run/best.pth" "out_folder=$run/measure" live_seconds=5 session_minutes=0.5
 step "The page" "$PYTHON" demo/page.py --run "$run" --test "$run/test" --data "$OUT/data/test" --pred "$run/predictions" \
-  --measurement "$run/measure/measurement.json" --out "$OUT/index.html"
+  --exported "$run/exported" --measurement "$run/measure/measurement.json" --out "$OUT/index.html"

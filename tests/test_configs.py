@@ -105,7 +105,7 @@ def test_training(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["testing", "inferencing"])
 def test_testing_and_inferencing(folder: str) -> None:
-    for name in set(primaries(folder)) - {"export"}:
+    for name in set(primaries(folder)) - {"export", "release"}:
         config = composed(ROOT / folder / "configs", name)
         assert issubclass(get_class(config["inferencer"]), Inferencer)
         assert config["checkpoint"] == f"runs/{name}/best.pth"
@@ -116,6 +116,14 @@ def test_export() -> None:
     config = composed(ROOT / "inferencing" / "configs", "export")
     assert config["checkpoint"] == "runs/spexplus_online/best.pth"
     assert config["folder"] == "runs/spexplus_online/exported"
+
+
+def test_release() -> None:
+    config = composed(ROOT / "inferencing" / "configs", "release")
+    assert (ROOT / config["checkpoint"]).is_file()
+    assert (ROOT / config["folder"] / "SHA256SUMS").is_file()
+    assert issubclass(get_class(config["inferencer"]), Inferencer)
+    assert {"SI-SDRi", "STOI", "absent-dB"} <= config["metrics"].keys()
 
 
 @pytest.mark.parametrize("name", ["train", "dev", "test"])

@@ -16,6 +16,7 @@ import soundfile
 import yaml
 
 from ss import audio
+from ss.runtime.pretrained import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 COUNTS = {"train": 4, "dev": 1, "test": 2}
@@ -148,7 +149,8 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         "rows": [{"part": "chunk", "real_time_factor": 0.25}],
     }
     (tmp_path / "measurement.json").write_text(json.dumps(measurement))
-    return {**folders, "measurement": tmp_path / "measurement.json", "out": tmp_path / "page" / "index.html"}
+    exported = PACKAGED / "spexplus_online" / "float32"
+    return {**folders, "exported": exported, "measurement": tmp_path / "measurement.json", "out": tmp_path / "page" / "index.html"}
 
 
 def log_rows() -> list[dict[str, object]]:
@@ -208,7 +210,7 @@ def test_the_page_shows_everything_and_needs_nothing_else(inputs: dict[str, Path
     reader = Reader()
     reader.feed(page)
     assert not reader.open
-    assert reader.counts["audio"] == reader.counts["img"] == 12
+    assert reader.counts["audio"] == reader.counts["img"] == 12 + 8
     assert reader.counts["rect"] == 4
     assert all(link.startswith("data:") for link in reader.links)
     assert "@import" not in page
@@ -218,6 +220,7 @@ def test_the_page_shows_everything_and_needs_nothing_else(inputs: dict[str, Path
         "+5.5 dB best of 4",
         "+3.5 dB median",
         "\N{MINUS SIGN}2.8 dB worst",
+        "dB A man under a woman",
         f"{REASON} (1)",
         "a <fast> one",
         "1.23 M",

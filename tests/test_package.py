@@ -7,6 +7,8 @@ import subprocess
 import sys
 from importlib.metadata import PathDistribution, version
 from pathlib import Path
+from zipfile import Path as ZipPath
+from zipfile import ZipFile
 
 import pytest
 from conftest import ROOT
@@ -41,7 +43,7 @@ def test_what_needs_no_torch_imports_none(module: str) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("module", ["ss.runtime", "ss.runtime.live"])
+@pytest.mark.parametrize("module", ["ss.runtime", "ss.runtime.live", "ss.runtime.extract"])
 def test_the_runtime_imports_little(module: str) -> None:
     heavy = ["torch", "hydra", "omegaconf", "wandb", "scipy", "matplotlib", "onnx", "tqdm", "sounddevice"]
     code = f"import sys, {module}; sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or 0)"
@@ -50,20 +52,24 @@ def test_the_runtime_imports_little(module: str) -> None:
 
 
 def test_what_pip_installs(tmp_path: Path) -> None:
-    """`pip install .` takes four packages and gives the live command; all that training needs is an extra."""
+    """`pip install .` takes four packages, and gives two commands and a model; all that training needs is an extra."""
     shutil.copytree(ROOT / "ss", tmp_path / "ss", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
-    code = "from setuptools import build_meta; print(build_meta.prepare_metadata_for_build_wheel('.'))"
+    code = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
     made = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[-1]
-    metadata = PathDistribution(tmp_path / made)
+    wheel = ZipFile(tmp_path / made)
+    files = {name.removeprefix("ss/pretrained/spexplus_online/") for name in wheel.namelist() if "/pretrained/" in name}
+    assert files == {"README.md", "SHA256SUMS", *(f"{p}/{g}.onnx" for p in ("float32", "int8") for g in ("enroll", "step"))}
+    metadata = PathDistribution(ZipPath(wheel, f"ss-{ss.__version__}.dist-info/"))
     plain = {re.split(r"\W", line)[0] for line in metadata.requires or [] if "extra ==" not in line}
     assert plain == {"numpy", "onnxruntime", "soundfile", "soxr"}
     extras = {line.split(";")[0].strip() for line in metadata.requires or [] if "extra ==" in line}
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] not in "#-"]
     assert set(wanted) <= extras
     assert {"torch", "onnx", "sounddevice"} <= {re.split(r"\W", line)[0] for line in extras}
-    assert {(entry.name, entry.value) for entry in metadata.entry_points} == {("ss-live", "ss.runtime.live:main")}
+    commands = {"ss-extract": "ss.runtime.extract:main", "ss-live": "ss.runtime.live:main"}
+    assert {entry.name: entry.value for entry in metadata.entry_points} == commands
 
 
 def test_one_version() -> None:

@@ -1,4 +1,4 @@
-"""An exported model in ONNX Runtime: enrols speakers and starts streams.
+"""A model in ONNX Runtime: enrols speakers and starts streams.
 
 Shapes: B streams, R samples of an enrolment, n samples of a chunk, D conditions.
 """
@@ -11,12 +11,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ss.audio import Wave, read_any
+from ss.audio import Wave
+from ss.runtime.enrolment import read_stretch
+from ss.runtime.pretrained import ENROLL, STEP, find_model
 from ss.runtime.samples import mono_float
 from ss.runtime.stream import BatchStream, Stream
 
 FORMAT = 1  # of the files; a runtime reads its own and older ones
-ENROLL, STEP = "enroll.onnx", "step.onnx"
 States: TypeAlias = dict[str, Wave]
 
 
@@ -26,11 +27,12 @@ class Conditions(NamedTuple):
     values: Wave
 
 
-Enrolment: TypeAlias = str | Path | NDArray[Any] | Conditions
+Recording: TypeAlias = str | Path | NDArray[Any] | Conditions
+Enrolment: TypeAlias = Recording | list[Recording]
 
 
 class Extractor:
-    """An exported model. One of it serves any number of streams, also from several threads.
+    """A model. One of it serves any number of streams, also from several threads.
 
     sample_rate in Hz; hop, delay and latency in samples of it: a stream works in steps of `hop`, an output sample depends on
     input samples up to `latency` - 1 later than itself; `delay` is what a stream holds back until `flush`, beside unfinished hops.
@@ -47,6 +49,14 @@ class Extractor:
         self.outputs = [value.name for value in stepping.get_outputs()]
 
     @classmethod
+    def from_pretrained(cls, source: str | Path | None = None, precision: str = "float32", threads: int = 1) -> "Extractor":
+        """The model that this package brings, or another one: a name, a folder or a URL (see `find_model`).
+
+        precision: float32, or int8 for CPUs that multiply it natively. Raises ValueError for what is missing or damaged.
+        """
+        return cls.load(find_model(source, precision), threads)
+
+    @classmethod
     def load(cls, folder: str | Path, threads: int = 1, provider: str = "CPUExecutionProvider") -> "Extractor":
         """The model in a folder that the export wrote. Raises ValueError where a file is missing, foreign, or of a newer format.
 
@@ -57,13 +67,16 @@ class Extractor:
     def enroll(self, enrolment: Enrolment, sample_rate: int | None = None) -> Conditions:
         """A recording of the speaker alone -> conditions for streams of this speaker.
 
-        enrolment: a file, or samples [R] or [R,channels] of int16 or float32 at sample_rate (None: the model's). Raises ValueError
-        for one that is too short, empty, silent or not finite, and AudioError for a file that cannot be read.
+        enrolment: a file, a stretch of one in seconds ("call.wav@3.0-7.5"), or samples [R] or [R,channels] of int16 or float32 at
+        sample_rate (None: the model's); of a list of these, the mean. Raises ValueError for one that is too short, empty, silent or
+        not finite, and AudioError for a file that cannot be read.
         """
+        if isinstance(enrolment, list) and enrolment:
+            return Conditions(np.mean([self.enroll(one, sample_rate).values for one in enrolment], 0))
         if isinstance(enrolment, Conditions):
             return enrolment
         if isinstance(enrolment, str | Path):
-            wave, name = read_any(enrolment, self.sample_rate), f"{enrolment}: "
+            wave, name = mono_float(*read_stretch(enrolment), self.sample_rate), f"{enrolment}: "
         else:
             wave, name = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate), ""
         if len(wave) < self.shortest_enrolment:

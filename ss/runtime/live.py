@@ -90,7 +90,7 @@ def recorded_enrolment(args: argparse.Namespace, source: Source, stop: Stop) -> 
 
 def run(args: argparse.Namespace, stop: Stop) -> None:
     """All of a session. Raises ValueError and OSError for what the user can mend."""
-    extractor = Extractor.load(args.model, threads=args.threads)
+    extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
     args.block_ms = args.block_ms or 1000 * whole_hops(extractor)
     with ExitStack() as open_now:
         source = open_now.enter_context(closing(open_source(args, extractor.sample_rate, stop)))

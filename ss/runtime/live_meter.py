@@ -20,7 +20,7 @@ from ss.runtime.stream import Stream
 QUIETEST = -100.0  # dBFS, where levels end: less is silence
 FINEST, STEP, BINS = 1e-6, 1.01, 2000  # times are counted in bins from 1 us to 7 minutes, each 1% wider than the one before
 REFRESH = 0.25  # seconds between two status lines
-BAR, BAR_FLOOR = 8, -60.0  # characters of a level's bar, and the dBFS where it begins
+BAR, BAR_FLOOR = 8, -60.0  # characters of a bar, and the dBFS where that of a level begins
 
 
 class Times:
@@ -82,10 +82,17 @@ def dbfs(amplitude: float) -> float:
     return max(QUIETEST, 20 * math.log10(max(amplitude, 1e-9)))
 
 
-def bar(level: float) -> str:
-    """A level in dBFS as a bar."""
-    filled = round(BAR * min(1.0, max(0.0, 1 - level / BAR_FLOOR)))
+def bar(part: float) -> str:
+    """A part of a whole, 0 to 1, as a bar."""
+    filled = round(BAR * min(1.0, max(0.0, part)))
     return "#" * filled + "." * (BAR - filled)
+
+
+def show_line(line: str, end: str = "") -> None:
+    """Puts a line in the place of the last one in a terminal, cut to its width; one that stays (`end`) is never cut."""
+    if sys.stderr.isatty():
+        line = "\r" + (line if end else line[: shutil.get_terminal_size().columns - 1]) + "\033[K"
+    print(line, end=end, file=sys.stderr, flush=True)
 
 
 class Meter:
@@ -120,7 +127,8 @@ class Meter:
 
     def line(self) -> str:
         """The status of this moment."""
-        levels = [f"{name} {dbfs(p):4.0f} [{bar(dbfs(p))}]" for name, p in zip(("in", "out"), self.now, strict=True)]
+        now = [(name, dbfs(p)) for name, p in zip(("in", "out"), self.now, strict=True)]
+        levels = [f"{name} {level:4.0f} [{bar(1 - level / BAR_FLOOR)}]" for name, level in now]
         report = self.report()
         return (
             f"{report['seconds']:.1f} s | {' '.join(levels)} dBFS"
@@ -134,9 +142,7 @@ class Meter:
 
     def show(self, line: str, end: str = "") -> None:
         """Puts a line in the place of the last one; one that stays (`end`) is never cut."""
-        if self.terminal:
-            line = "\r" + (line if end else line[: shutil.get_terminal_size().columns - 1]) + "\033[K"
-        print(line, end=end, file=sys.stderr, flush=True)
+        show_line(line, end)
         self.shown, self.now = time.monotonic(), [0.0, 0.0]
 
     def report(self) -> dict[str, Any]:

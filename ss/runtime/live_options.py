@@ -1,20 +1,24 @@
-"""The command line of `ss-live`: its options, and what is wrong with them in one line."""
+"""The command line of `ss-live`: its options, and what is wrong with them in one line; `ss-extract` shares some of them."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from ss.runtime.enrolment import split_stretch
 from ss.runtime.pcm import FORMATS
+from ss.runtime.pretrained import DEFAULT, PRECISIONS
 
 WHAT = "One speaker out of a live mixture: from a microphone, a pipe or a file to speakers, a pipe or a file."
 EXAMPLES = """examples:
-  ss-live --model exported --enrol anna.wav                          microphone to speakers (use headphones)
-  ss-live --model exported --enrol-seconds 5 --output-device Cable   record the enrolment first; to a virtual device
-  ss-live --model exported --enrol anna.wav --input call.wav --output anna-only.wav --fast
-  arecord -t raw -f S16_LE -r 16000 | ss-live --model exported --enrol anna.wav --input - --output - | aplay -f S16_LE -r 16000
+  ss-live --enrol anna.wav                          microphone to speakers (use headphones)
+  ss-live --enrol-seconds 5 --output-device Cable   record the enrolment first; to a virtual device
+  ss-live --enrol call.wav@3.0-7.5                  enrol from a stretch of a recording, in seconds
+  arecord -t raw -f S16_LE -r 16000 | ss-live --enrol anna.wav --input - --output - | aplay -f S16_LE -r 16000
 
 Ctrl-C or SIGTERM ends it: what was read is extracted, files are closed; what still waits in a pipe is not read.
 Exit code 0, or 2 after `error: ...`."""
+ENROL = "a recording of the target speaker alone, or FILE@START-END in seconds; several are averaged"
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,8 +52,7 @@ def parser() -> Parser:
     formatter = argparse.RawTextHelpFormatter
     top = Parser("ss-live", allow_abbrev=False, description=WHAT, epilog=EXAMPLES, formatter_class=formatter)
     add = top.add_argument_group("who is to be heard").add_argument
-    add("--model", metavar="FOLDER", help="an exported model")
-    add("--enrol", metavar="FILE", help="a recording of the target speaker alone")
+    add("--enrol", metavar="FILE", action="append", help=ENROL)
     add("--enrol-seconds", metavar="N", type=positive, help="or: the first N seconds of the input; the output begins after them")
     add("--save-enrolment", metavar="FILE", help="keep those seconds, for --enrol")
     add = top.add_argument_group("from where to where").add_argument
@@ -70,13 +73,21 @@ def how(top: Parser) -> None:
     add("--channels", metavar="N", type=count, help="of raw PCM and the microphone, averaged; default: 1")
     add("--output-channels", metavar="N", type=count, default=1, help="the estimate is repeated in each; default: 1")
     add("--format", choices=FORMATS, default="s16le", help="of raw PCM and of the samples in files written; default: s16le")
-    add = top.add_argument_group("how").add_argument
+    add = model_options(top)
     add("--fast", action="store_true", help="read an input file as fast as possible instead of at its own pace")
     add("--block-ms", metavar="MS", type=positive, help="audio taken at once; default: hops of 5 ms or more")
     add("--buffer-ms", metavar="MS", type=positive, default=20.0, help="audio that speakers hold against stalls; default: 20")
-    add("--threads", metavar="N", type=count, default=1, help="of the model; default: 1")
     add("--report", metavar="FILE", help="write the figures of the summary as JSON")
+
+
+def model_options(top: Parser) -> Callable[..., argparse.Action]:
+    """The options of every command that runs a model; adds to their group."""
+    add = top.add_argument_group("how").add_argument
+    add("--model", metavar="MODEL", default=DEFAULT, help=f"a release or export: a name, folder or URL; default: {DEFAULT}")
+    add("--precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"of a release; default: {PRECISIONS[0]}")
+    add("--threads", metavar="N", type=count, default=1, help="of the model; default: 1")
     add("--quiet", action="store_true", help="print errors and warnings only")
+    return add
 
 
 def files(*options: str | None) -> list[Path]:
@@ -87,9 +98,9 @@ def files(*options: str | None) -> list[Path]:
 def check(args: argparse.Namespace) -> None:
     """Raises ValueError for options that are missing or would do nothing."""
     from_file = args.input not in (None, "-")
-    written, read = files(args.output, args.record, args.save_enrolment, args.report), files(args.input, args.enrol)
+    enrolments = (str(split_stretch(name)[0]) for name in args.enrol or ())
+    written, read = files(args.output, args.record, args.save_enrolment, args.report), files(args.input, *enrolments)
     wrong = {
-        "--model FOLDER is missing": args.model is None,
         "expected either --enrol FILE or --enrol-seconds N": (args.enrol is None) == (args.enrol_seconds is None),
         "--save-enrolment needs --enrol-seconds": args.save_enrolment and not args.enrol_seconds,
         "--input-device is of no use with --input": args.input and args.input_device is not None,

@@ -1,0 +1,97 @@
+"""Where a model lies: in this package, in a folder or behind a URL. Every graph is compared with its SHA-256 sum before it is used.
+
+A release is a folder that `inferencing/release.py` made: `float32` and `int8` with the two graphs each, SHA256SUMS, and README.md,
+its card. Needs no torch, and a network for URLs only.
+"""
+
+import hashlib
+import os
+import shutil
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+ENROLL, STEP = "enroll.onnx", "step.onnx"
+PRECISIONS = ("float32", "int8")
+SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
+PACKAGED = Path(__file__).parents[1] / "pretrained"
+DEFAULT = "spexplus_online"
+PIN = "#sha256="
+TIMEOUT = 60.0  # seconds in which a server has to send something
+
+
+def find_model(source: str | Path | None = None, precision: str = "float32") -> Path:
+    """The folder with enroll.onnx and step.onnx of a model.
+
+    source: the name of a packaged model (None: the default one); the folder of a release or of an export; or the URL of a release's
+    folder, which is downloaded once. A URL may end in `#sha256=` and the sum of its SHA256SUMS: then no other release is taken.
+    precision: float32 or int8, of a release. Raises ValueError for what is missing, damaged or not as its sum says.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    text = str(DEFAULT if source is None else source)
+    if text.startswith(("http://", "https://")):
+        return download(text, precision)
+    names = sorted(path.parent.name for path in PACKAGED.glob(f"*/{SUMS}"))
+    folder = PACKAGED / text if text in names else Path(text)
+    if not folder.is_dir():
+        raise ValueError(f"{text}: expected a packaged model ({', '.join(names)}), a folder or a URL, but there is none")
+    if not (folder / SUMS).is_file():  # an export
+        if precision != PRECISIONS[0]:
+            raise ValueError(f"{folder}: expected a release with {SUMS} to choose {precision} from, found none")
+        return folder
+    sums = read_sums(folder / SUMS)
+    for name in graphs(precision):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: expected a file of the release, but there is none")
+        if (found := sum_of(folder / name)) != sums.get(name):
+            raise ValueError(f"{folder / name}: expected the SHA-256 sum {sums.get(name)} of {SUMS}, found {found}")
+    return folder / precision
+
+
+def graphs(precision: str) -> tuple[str, str]:
+    """The files of a precision, as SHA256SUMS names them."""
+    return f"{precision}/{ENROLL}", f"{precision}/{STEP}"
+
+
+def sum_of(path: Path) -> str:
+    """The SHA-256 sum of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """The sums that a SHA256SUMS file lists, by name."""
+    rows = [line.split() for line in path.read_text().splitlines()]
+    return {row[1]: row[0] for row in rows if len(row) == 2}
+
+
+def download(url: str, precision: str) -> Path:
+    """The folder of a precision of the release at a URL, in the cache: what is there and has its sum is not loaded again."""
+    url, _, pin = url.partition(PIN)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "ss" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    if not (folder / SUMS).is_file() or (pin and sum_of(folder / SUMS) != pin):
+        fetch(f"{url}/{SUMS}", folder / SUMS, pin)
+    sums = read_sums(folder / SUMS)
+    for name in graphs(precision):
+        if name not in sums:
+            raise ValueError(f"{url}/{SUMS}: expected the sum of {name}, found {', '.join(sums) or 'none'}")
+        if not (folder / name).is_file() or sum_of(folder / name) != sums[name]:
+            fetch(f"{url}/{name}", folder / name, sums[name])
+    return folder / precision
+
+
+def fetch(url: str, path: Path, expected: str) -> None:
+    """Downloads a file, which is there once it has the SHA-256 sum that is expected ("": any). Raises ValueError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with urlopen(url, timeout=TIMEOUT) as answer, aside.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        if expected and (found := sum_of(aside)) != expected:
+            raise ValueError(f"{url}: expected the SHA-256 sum {expected}, found {found}: damaged, or another release")
+        aside.replace(path)
+    except (OSError, HTTPException) as error:
+        raise ValueError(f"{url}: cannot be downloaded: {error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
