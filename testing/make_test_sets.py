@@ -29,8 +29,21 @@ def make_test_sets(config: dict[str, Any]) -> None:
             raise ValueError(f"{name}: expected speakers like {' '.join(patterns)} in {part} of {corpus}, found none")
         options = shlex.split(f"{config['common']} {sets[name]['mix']}".replace("{corpus}", str(corpus)))
         given = dict(option.split("=", 1) for option in options)  # a set's own argument comes after the common one and counts
-        command = [sys.executable, str(MIX), "-cp", "./configs/", "-cn", "scenes", *(f"{key}={value}" for key, value in given.items())]
-        command += [f"audios_dir={corpus}/speech", f"parts={part}", f"speakers=[{','.join(speakers)}]", f"out_folder={config['out_folder']}/{name}"]
+        command = [
+            sys.executable,
+            str(MIX),
+            "-cp",
+            "./configs/",
+            "-cn",
+            "scenes",
+            *(f"{key}={value}" for key, value in given.items()),
+        ]
+        command += [
+            f"audios_dir={corpus}/speech",
+            f"parts={part}",
+            f"speakers=[{','.join(speakers)}]",
+            f"out_folder={config['out_folder']}/{name}",
+        ]
         print(shlex.join(command), flush=True)
         subprocess.run(command, check=True)
 

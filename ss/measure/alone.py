@@ -4,6 +4,7 @@ It is run by its path and imports numpy only before it looks at the memory of th
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,8 @@ STATUS = Path("/proc/self/status")
 class Job(NamedTuple):
     """What to run.
 
-    runtime: "torch" or "onnxruntime". source: the checkpoint, or the folder of an export. streamer: of a torch model.
+    runtime: "torch", "onnxruntime" or "adapter". source: the checkpoint, the folder of an export, or the config of an adapter in
+    JSON (`ss.leaderboard.adapters`), which runs on one core. streamer: of a torch model.
     chunks: sizes in samples, each a stream of its own, all in turn; calls: of each, that are timed, after `warmup` that are not.
     enrolment: samples of noise. device: of torch.
     """
@@ -72,6 +74,12 @@ def streams(job: Job, enrolment: Samples) -> Callable[[int], Process]:
         found = SegmentExtractor if Path(job.source, MAIN).exists() else Extractor.load
         extractor = found(job.source, threads=job.threads)
         return lambda chunk: extractor.stream(enrolment).process
+    if job.runtime == "adapter":
+        from ss.leaderboard.adapters import AdapterStream, make_adapter
+
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # nobody else's library can be told how many threads to use
+        adapter = make_adapter(job.source)
+        return lambda chunk: AdapterStream(adapter, enrolment).process
     from ss.measure.sources import torch_streams
 
     return torch_streams(job, enrolment)
