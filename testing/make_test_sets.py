@@ -1,4 +1,4 @@
-"""Makes the fixed test sets of a corpus: python3 ./testing/make_test_sets.py -cp ./configs/ -cn test_sets corpus=... out_folder=..."""
+"""Makes the fixed test sets of a corpus: python3 ./testing/make_test_sets.py -cp ./configs/ -cn test_sets corpus=..."""
 
 import csv
 import shlex

@@ -1,4 +1,4 @@
-"""Extractors that others made, as the leaderboard calls them. To enter another one, write a class like these and name it in a config.
+"""Extractors that others made, as the leaderboard calls them. To enter another one, write such a class and name it in a config.
 
 This module imports numpy only, so that the process that weighs an extractor holds nothing else.
 

@@ -26,7 +26,7 @@ LABELS = {
 
 
 def read_genders(table: str | Path | None) -> dict[str, str]:
-    """Speaker to gender of a CSV file with these columns; speakers without one are left out. Raises ValueError for other columns."""
+    """Gender by speaker, from a CSV file with these columns; without a gender, none. Raises ValueError for other columns."""
     if table is None:
         return {}
     with Path(table).open(newline="") as file:

@@ -110,16 +110,20 @@ class Export:
 
     def measure_costs(self) -> dict[str, float | None]:
         """See Entry."""
-        runtime = SegmentExtractor(self.folder) if (self.folder / MAIN).exists() else Runtime.load(self.folder)
-        segments = isinstance(runtime, SegmentExtractor)
-        hop, enrolment = runtime.step if segments else runtime.hop, noise(ENROLMENT_SECONDS, self.sample_rate)  # type: ignore[union-attr]
+        enrolment, runtime = noise(ENROLMENT_SECONDS, self.sample_rate), open_export(self.folder)
+        hop = runtime.step if isinstance(runtime, SegmentExtractor) else runtime.hop
         found = latency(lambda: ListenedStream(runtime.stream(enrolment), hop))
-        chunk = hop if segments else round(CHUNK_SECONDS * self.sample_rate)
+        chunk = hop if isinstance(runtime, SegmentExtractor) else round(CHUNK_SECONDS * self.sample_rate)
         return {
             "latency_ms": 1000 * found.waits / self.sample_rate,
             **time_alone("onnxruntime", str(self.folder), chunk, self.sample_rate),
             "model_bytes": sum(file.stat().st_size for file in self.files),
         }
+
+
+def open_export(folder: Path) -> Runtime | SegmentExtractor:
+    """The runtime's extractor of an export."""
+    return SegmentExtractor(folder) if (folder / MAIN).exists() else Runtime.load(folder)
 
 
 class Peer:

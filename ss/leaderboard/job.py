@@ -15,6 +15,7 @@ from ss.datasets.triplets import find_triplets
 from ss.leaderboard import report
 from ss.leaderboard.conditions import Conditions, read_conditions, read_genders
 from ss.leaderboard.entries import Bound, Entry, make_entry
+from ss.leaderboard.page import make_page
 from ss.leaderboard.scoring import Score, Test, digest_of_folder, score
 from ss.measure.job import machine
 
@@ -156,7 +157,7 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps({**results, "utterances": utterances}) + "\n")
     (out / "leaderboard.md").write_text(text)
-    (out / "index.html").write_text(report.page(results))
+    (out / "index.html").write_text(make_page(results))
     if document is not None:
         before, found, _ = Path(document).read_text().partition(RESULTS)
         if not found:

@@ -5,8 +5,8 @@ Shapes: S samples of the mixture.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ def score(label: str, entry: Entry, test: Test, cache: Path, piece_seconds: floa
     """
     about = json.dumps([VERSION, entry.fingerprint, test.digest, dict(test.config), piece_seconds])
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
-    path = cache / f"{re.sub(r'[^A-Za-z0-9-]+', '-', f'{label}-{test.name}')}-{key}.jsonl"
+    path = cache / f"{test.name}-{key}.jsonl"
     found = read(path)
     missing = [one for one in find_triplets(test.folder) if one.name not in found]
     if not missing:
@@ -93,8 +93,8 @@ def read(path: Path) -> dict[str, list[Score]]:
 def pieces(samples: int, longest: int) -> list[slice]:
     """A signal of so many samples in pieces of this length; what is left, if it is less than half a piece, is part of the last."""
     n = max(1, (samples + longest // 2) // longest)
-    edges = [i * longest for i in range(n)] + [samples]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    edges = [*(i * longest for i in range(n)), samples]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def tensor(wave: Wave) -> torch.Tensor:
