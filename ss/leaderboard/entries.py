@@ -266,7 +266,7 @@ def noise(seconds: float, sample_rate: int) -> Wave:
 
 
 def time_alone(runtime: str, source: str, chunk: int, sample_rate: int, streamer: dict[str, Any] | None = None) -> dict[str, float]:
-    """What a stream in a process of its own needs for chunks of so many samples, in one thread on one core."""
+    """What a stream in a process of its own needs for chunks of so many samples, in one thread."""
     job = Job(
         runtime=runtime,
         source=source,

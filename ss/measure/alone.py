@@ -4,7 +4,6 @@ It is run by its path and imports numpy only before it looks at the memory of th
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ class Job(NamedTuple):
     """What to run.
 
     runtime: "torch", "onnxruntime" or "adapter". source: the checkpoint, the folder of an export, or the config of an adapter in
-    JSON (`ss.leaderboard.adapters`), which runs on one core. streamer: of a torch model.
+    JSON (`ss.leaderboard.adapters`). streamer: of a torch model.
     chunks: sizes in samples, each a stream of its own, all in turn; calls: of each, that are timed, after `warmup` that are not.
     enrolment: samples of noise. device: of torch.
     """
@@ -77,7 +76,6 @@ def streams(job: Job, enrolment: Samples) -> Callable[[int], Process]:
     if job.runtime == "adapter":
         from ss.leaderboard.adapters import AdapterStream, make_adapter
 
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # nobody else's library can be told how many threads to use
         adapter = make_adapter(job.source)
         return lambda chunk: AdapterStream(adapter, enrolment).process
     from ss.measure.sources import torch_streams
