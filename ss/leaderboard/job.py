@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
@@ -23,8 +23,8 @@ RESULTS = "## Results"  # what follows it in a document is replaced
 
 
 def run_leaderboard(config: Mapping[str, Any]) -> int:
-    """Runs what `leaderboard.yaml` describes; 1 if an entry could not be run, whose reason is told. Raises ValueError for folders
-    and documents that are not there."""
+    """Runs what `leaderboard.yaml` describes; 1 if an entry could not be run, whose reason is told. Raises ValueError for a
+    folder that is not there, and for a document without the heading."""
     out, tests = Path(config["out_folder"]), find_tests(config)
     genders = read_genders(config["speakers"])
     conditions = {test.name: read_conditions(test.folder, genders) for test in tests}
@@ -38,34 +38,41 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
             entries[label] = {"about": entry.about, "bound": isinstance(entry, Bound), "failed": "", "costs": {}}
         except ValueError as error:
             entries[label] = {"about": "", "bound": False, "failed": str(error), "costs": {}}
-    scores = {
-        test.name: {label: score(label, entry, test, out / "cache", config["piece_seconds"]) for label, entry in running.items()}
-        for test in tests
-    }
     for label, entry in running.items():
         entries[label]["costs"] = find_costs(label, entry, out / "cache")
-    results = {
-        "about": config["about"],
-        "machine": machine(),
-        "entries": ranked(entries, scores),
-        "tests": {test.name: describe_test(test, scores[test.name], ranked(running, scores), config) for test in tests},
-        "curves": find_curves(config["curves"], scores, conditions, ranked(running, scores)),
-    }
-    write(out, results, scores, conditions, config["document"])
+    scores: dict[str, dict[str, list[Score]]] = {}
+    for test in tests:  # what is known is written after each of them
+        scores[test.name] = {
+            label: score(label, entry, test, out / "cache", config["piece_seconds"]) for label, entry in running.items()
+        }
+        order = ranked(entries, scores)
+        results = {
+            "about": config["about"],
+            "machine": machine(),
+            "entries": order,
+            "tests": {one.name: describe_test(one, scores[one.name], order, config) for one in tests if one.name in scores},
+            "curves": find_curves(config["curves"], scores, conditions, [label for label in order if label in running]),
+        }
+        text = write(out, results, scores, conditions)
+    if config["document"] is not None:
+        replace_results(Path(config["document"]), text)
+    print(f"{text}\n{out / 'index.html'}\n{out / 'results.json'}")
     return int(any(entry["failed"] for entry in entries.values()))
 
 
 def find_tests(config: Mapping[str, Any]) -> list[Test]:
-    """The folders of `folders`, which may be patterns, each once. Raises ValueError for one that is not there."""
-    found = []
+    """The folders of `folders`, which may be patterns. Raises ValueError for none at one, and for two of the same name."""
+    found: dict[str, Test] = {}
     for pattern in config["folders"]:
         folders = sorted(path for path in map(Path, glob(pattern)) if path.is_dir())
         if not folders:
             raise ValueError(f"folders: expected a folder of triplets at {pattern}, found none")
         for folder in folders:
             chosen = config["quick_metrics"] if is_quick(folder.name, config) else config["metrics"]
-            found.append(Test(folder.name, folder, digest_of_folder(folder), instantiate(chosen), chosen))
-    return list({test.name: test for test in found}.values())
+            if folder.name in found:
+                raise ValueError(f"folders: expected folders of different names, found {found[folder.name].folder} and {folder}")
+            found[folder.name] = Test(folder.name, folder, digest_of_folder(folder), instantiate(chosen), chosen)
+    return list(found.values())
 
 
 def is_quick(name: str, config: Mapping[str, Any]) -> bool:
@@ -108,7 +115,7 @@ def describe_test(
         "quick": is_quick(test.name, config),
         "utterances": len(found),
         "seconds": seconds,
-        "summaries": {label: report.summarize_scores(scores[label]) for label in order},
+        "summaries": {label: report.summarize_scores(scores[label]) for label in order if label in scores},
     }
 
 
@@ -116,7 +123,7 @@ def find_curves(
     config: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, list[Score]]],
     conditions: Mapping[str, Mapping[str, Conditions]],
-    order: Mapping[str, Any],
+    order: Sequence[str],
 ) -> dict[str, Any]:
     """The curves that the tests know something for. config: by condition, patterns of tests (`of`) and `edges` between points."""
     curves = {}
@@ -140,9 +147,8 @@ def write(
     results: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, list[Score]]],
     conditions: Mapping[str, Mapping[str, Conditions]],
-    document: str | None,
-) -> None:
-    """Writes the results, with every utterance, and prints where they are. Raises ValueError for a document without its heading."""
+) -> str:
+    """Writes the results, with every utterance, their tables and the page. Returns the tables."""
     text = report.markdown(report.make_tables(results))
     utterances = {
         test: {
@@ -158,9 +164,12 @@ def write(
     (out / "results.json").write_text(json.dumps({**results, "utterances": utterances}) + "\n")
     (out / "leaderboard.md").write_text(text)
     (out / "index.html").write_text(make_page(results))
-    if document is not None:
-        before, found, _ = Path(document).read_text().partition(RESULTS)
-        if not found:
-            raise ValueError(f"{document}: expected a line {RESULTS!r}, behind which the results go, found none")
-        Path(document).write_text(f"{before}{RESULTS}\n\n{text}")
-    print(f"{text}\n{out / 'index.html'}\n{out / 'results.json'}")
+    return text
+
+
+def replace_results(document: Path, text: str) -> None:
+    """Puts the tables behind a document's heading. Raises ValueError where it has none."""
+    before, found, _ = document.read_text().partition(f"{RESULTS}\n")
+    if not found:
+        raise ValueError(f"{document}: expected a line {RESULTS!r}, behind which the results go, found none")
+    document.write_text(f"{before}{RESULTS}\n\n{text}")
