@@ -38,13 +38,9 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
             entries[label] = {"about": entry.about, "bound": isinstance(entry, Bound), "failed": "", "costs": {}}
         except ValueError as error:
             entries[label] = {"about": "", "bound": False, "failed": str(error), "costs": {}}
-    for label, entry in running.items():
-        entries[label]["costs"] = find_costs(label, entry, out / "cache")
     scores: dict[str, dict[str, list[Score]]] = {}
-    for test in tests:  # what is known is written after each of them
-        scores[test.name] = {
-            label: score(label, entry, test, out / "cache", config["piece_seconds"]) for label, entry in running.items()
-        }
+
+    def write_results() -> str:
         order = ranked(entries, scores)
         results = {
             "about": config["about"],
@@ -53,7 +49,16 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
             "tests": {one.name: describe_test(one, scores[one.name], order, config) for one in tests if one.name in scores},
             "curves": find_curves(config["curves"], scores, conditions, [label for label in order if label in running]),
         }
-        text = write(out, results, scores, conditions)
+        return write(out, results, scores, conditions)
+
+    for test in tests:
+        scores[test.name] = {
+            label: score(label, entry, test, out / "cache", config["piece_seconds"]) for label, entry in running.items()
+        }
+        write_results()  # what is known so far, as others may take hours
+    for label, entry in running.items():
+        entries[label]["costs"] = find_costs(label, entry, out / "cache")
+    text = write_results()
     if config["document"] is not None:
         replace_results(Path(config["document"]), text)
     print(f"{text}\n{out / 'index.html'}\n{out / 'results.json'}")

@@ -19,8 +19,8 @@ SI-SDRi: improvement of the scale-invariant SDR over the mixture; in brackets th
 utterances ({RESAMPLINGS} resamplings; each speaker is in several of them, so the truth is wider). Below 0: part of the mixtures
 that get worse. PESQ (wide band) and STOI: means. Output level, absent-dB: energy of the output over that of the mixture where the
 enrolled speaker is silent, median, -100 dB at least. STOI lost, STOI-drop: where the target is alone, mean. Latency: of a live
-stream, by perturbation of its input and by when its samples come out. RTF: median time of a chunk of 10 ms (a model's own
-segments, if it has them) over its length, in one thread. Peak memory: of a process that does nothing else, above an idle
+stream, by perturbation of its input and by when its samples come out. RTF: processor time for chunks of 10 ms (a model's own
+segments, if it has them) over their length, in one thread. Peak memory: of a process that does nothing else, above an idle
 interpreter; for checkpoints torch is part of it. A value that could not be computed is missing (-), never 0; the reason is below
 its table.""".replace("\n", " ")
 
