@@ -48,9 +48,12 @@ class Entry(Protocol):
         """mixture [S], ref [R] and, for bounds only, target [S] -> the estimate [S]."""
 
     def measure_costs(self) -> dict[str, float | None]:
-        """latency_ms (None: it waits for the whole utterance); p50_ms, p99_ms and real_time_factor (by the processor's time)
-        of chunks of `chunk_ms` in one thread: 10 ms, or a model's own segments; peak_bytes of a process above an idle interpreter; model_bytes.
-        Empty for a bound."""
+        """What it costs live; empty for a bound.
+
+        latency_ms (None: it waits for the whole utterance); p50_ms, p99_ms and real_time_factor (by the processor's time) of
+        chunks of `chunk_ms` in one thread: 10 ms, or a model's own segments; peak_bytes of a process above an idle interpreter;
+        model_bytes.
+        """
 
 
 class Checkpoint:
