@@ -166,10 +166,12 @@ def test_curves_and_intervals() -> None:
         ({"sir": x, "genders": word}, Row({"SI-SDRi": y}, {}))
         for x, word, y in ((-5, "b", 1), (-1, "a", 3), (0, "a", 6), (9, "b", 7))
     ]
-    known += [({"sir": 1.0}, Row({}, {"SI-SDRi": "why"})), ({}, Row({"SI-SDRi": 50.0}, {}))]
-    assert curve("sir", [-5, 0, 5], known) == [
+    known += [({"sir": 6.0}, Row({}, {"SI-SDRi": "why"})), ({}, Row({"SI-SDRi": 50.0}, {}))]
+    assert curve("sir", [-5, 0, 5, 7, 9, 10], known) == [
         {"x": -3, "mean": 2, "low": None, "high": None, "count": 2},
         {"x": 0, "mean": 6, "low": None, "high": None, "count": 1},
+        {"x": 6, "mean": None, "low": None, "high": None, "count": 0},
+        {"x": 9, "mean": 7, "low": None, "high": None, "count": 1},
     ]
     assert [(point["x"], point["mean"], point["count"]) for point in curve("genders", None, known)] == [("a", 4.5, 2), ("b", 4, 2)]
     values = np.random.default_rng(0).normal(3, 2, 400).tolist()

@@ -104,6 +104,7 @@ def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapp
     axes.grid(axis="y", color="#e4e2dc", lw=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     words = list(dict.fromkeys(point["x"] for points in entries.values() for point in points if isinstance(point["x"], str)))
+    entries = {name: [point for point in points if point["mean"] is not None] for name, points in entries.items()}
     for place, (name, points) in enumerate(entries.items()):
         shift = 0.08 * (place - (len(entries) - 1) / 2)  # beside each other over a word
         xs = [words.index(point["x"]) + shift if words else point["x"] for point in points]

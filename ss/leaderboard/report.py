@@ -61,19 +61,19 @@ def values_of(metric: str, rows: Iterable[Row]) -> list[float]:
 def curve(condition: str, edges: Sequence[float] | None, known: Sequence[tuple[Mapping[str, Any], Row]]) -> list[dict[str, Any]]:
     """SI-SDRi over a condition: one point for each range between two edges, or for each value where there are no edges.
 
-    known: conditions and metrics of each utterance. A point is {x, mean, low, high, count}; x: the mean of the values in a range.
+    known: conditions and metrics of each utterance. A point is {x, mean, low, high, count}, all but x None where none of the
+    range's utterances has a value; x: the mean of the condition in the range, so that it is the same for all entries.
     """
-    found = [(about[condition], row.values[RANKING]) for about, row in known if condition in about and RANKING in row.values]
+    found = [(about[condition], row) for about, row in known if condition in about]
     if edges is None:
         groups: list[Any] = [[pair for pair in found if pair[0] == value] for value in sorted({value for value, _ in found})]
     else:
         groups = [[pair for pair in found if low <= pair[0] < high] for low, high in pairwise(edges)]
     points = []
-    for group in groups:
-        if group:
-            xs = [x for x, _ in group]
-            x = xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs)
-            points.append({"x": x, **interval([y for _, y in group])})
+    for group in filter(None, groups):
+        xs, values = [x for x, _ in group], values_of(RANKING, (row for _, row in group))
+        x = xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs)
+        points.append({"x": x, **(interval(values) if values else {"mean": None, "low": None, "high": None, "count": 0})})
     return points
 
 
@@ -146,9 +146,9 @@ def of_test(results: Mapping[str, Any], name: str) -> Table:
 
 def of_curve(condition: str, one: Mapping[str, Any]) -> Table:
     """A curve as numbers."""
-    longest: list[dict[str, Any]] = max(one["entries"].values(), key=len, default=[])
-    places = (point["x"] if isinstance(point["x"], str) else f"{point['x']:.3g}" for point in longest)
-    head = ["", *(f"{place} (n = {point['count']})" for place, point in zip(places, longest, strict=True))]
+    first: list[dict[str, Any]] = next(iter(one["entries"].values()))
+    places = (point["x"] if isinstance(point["x"], str) else f"{point['x']:.3g}" for point in first)
+    head = ["", *(f"{place} (n = {point['count']})" for place, point in zip(places, first, strict=True))]
     rows = [[label, *(number(point["mean"], "{:.2f}") for point in points)] for label, points in one["entries"].items()]
     return Table(f"SI-SDRi in dB by {LABELS.get(condition, condition)}, on {', '.join(one['tests'])}", head, rows, [])
 
