@@ -78,12 +78,12 @@ def split_interval(cell: str) -> str:
 
 
 def best_cells(table: Table, bounds: Collection[str]) -> set[tuple[int, int]]:
-    """Row and column of the best SI-SDRi in each column of it, bounds aside."""
+    """Row and column of the best SI-SDRi in each column of it, and of what reads the same; bounds aside."""
     best = set()
     for j, head in enumerate(table.head):
-        cells = [(row[j], i) for i, row in enumerate(table.rows) if row[j] != "-" and row[0] not in bounds]
-        if cells and head.endswith(RANKING):
-            best.add((max((float(cell.split()[0]), i) for cell, i in cells)[1], j))
+        found = [(float(row[j].split()[0]), i) for i, row in enumerate(table.rows) if head.endswith(RANKING) and row[j] != "-"]
+        others = [(value, i) for value, i in found if table.rows[i][0] not in bounds]
+        best |= {(i, j) for value, i in others if value == max(others)[0]}
     return best
 
 
@@ -114,6 +114,7 @@ def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapp
                 axes.plot([x, x], [point["low"], point["high"]], color=colours[name], lw=1.2, alpha=0.5)
     if words:
         axes.set_xticks(range(len(words)), words)
+        axes.set_xlim(-0.5, len(words) - 0.5)
     shown = [point for name, points in entries.items() if not cut or colours[name] != BOUND for point in points]
     if shown:
         ends = [end for point in shown for end in (point["mean"], point["low"], point["high"]) if end is not None]

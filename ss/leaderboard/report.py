@@ -84,7 +84,8 @@ def make_tables(results: Mapping[str, Any]) -> list[Table]:
     """
     tests = [name for name, test in results["tests"].items() if not test["quick"]]
     tables = [headline(results, tests), costs(results), *(of_test(results, name) for name in tests)]
-    return tables + [of_curve(condition, one) for condition, one in results["curves"].items()]
+    tables += [of_curve(condition, one) for condition, one in results["curves"].items()]
+    return [table for table in tables if table.rows]
 
 
 def headline(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
