@@ -25,6 +25,7 @@ setup(
         "pesq": ["pesq>=0.0.4"],
         "wandb": ["wandb>=0.17"],
         "demo": ["espeakng-loader>=0.2.4"],
+        "peers": ["open-voicefilter-lite>=0.2"],
         "rooms": ["pyroomacoustics>=0.8"],
         "cluster": ["distributed>=2024.1"],
         "shards": ["fsspec>=2024.2"],

@@ -21,7 +21,8 @@ STATUS = Path("/proc/self/status")
 class Job(NamedTuple):
     """What to run.
 
-    runtime: "torch" or "onnxruntime". source: the checkpoint, or the folder of an export. streamer: of a torch model.
+    runtime: "torch", "onnxruntime" or "adapter". source: the checkpoint, the folder of an export, or the config of an adapter in
+    JSON (`ss.leaderboard.adapters`). streamer: of a torch model.
     chunks: sizes in samples, each a stream of its own, all in turn; calls: of each, that are timed, after `warmup` that are not.
     enrolment: samples of noise. device: of torch.
     """
@@ -72,6 +73,11 @@ def streams(job: Job, enrolment: Samples) -> Callable[[int], Process]:
         found = SegmentExtractor if Path(job.source, MAIN).exists() else Extractor.load
         extractor = found(job.source, threads=job.threads)
         return lambda chunk: extractor.stream(enrolment).process
+    if job.runtime == "adapter":
+        from ss.leaderboard.adapters import AdapterStream, make_adapter
+
+        adapter = make_adapter(job.source)
+        return lambda chunk: AdapterStream(adapter, enrolment).process
     from ss.measure.sources import torch_streams
 
     return torch_streams(job, enrolment)

@@ -1,0 +1,98 @@
+"""Extractors that others made, as the leaderboard calls them. To enter another one, write such a class and name it in a config.
+
+This module imports numpy only, so that the process that weighs an extractor holds nothing else.
+
+Shapes: R samples of an enrolment, n samples that come, m samples that go.
+"""
+
+import json
+from importlib import import_module, resources
+from importlib.metadata import files, version
+from typing import Any, Protocol
+
+import numpy as np
+
+from ss.audio import Wave
+
+
+class Adapter(Protocol):
+    """A streaming extractor that computes in one thread.
+
+    sample_rate: in Hz. hop: samples that `process` takes and gives. delay: samples that it gives before its estimate of the first
+    input sample. package: the distribution that it comes from.
+    """
+
+    sample_rate: int
+    hop: int
+    delay: int
+    package: str
+
+    def enroll(self, enrolment: Wave) -> None:
+        """Begins a new stream of the speaker who is heard in the enrolment [R]."""
+
+    def process(self, samples: Wave) -> Wave:
+        """The next samples [hop] -> as many of the output."""
+
+
+class OpenVoiceFilterLite:
+    """`open-voicefilter-lite` (Apache-2.0), which carries its weights in its wheel: masks on mel bands, an LSTM, int8."""
+
+    package = "open-voicefilter-lite"
+
+    def __init__(self) -> None:
+        from onnxruntime import InferenceSession, SessionOptions
+        from voicefilter_lite import StreamingVoiceFilter
+
+        self.filter, options = StreamingVoiceFilter(), SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # it has no setting for this
+        for session, file in (("_mask_sess", "voicefilter_lite"), ("_dvec_sess", "embedder")):
+            path = resources.files("voicefilter_lite") / "models" / f"{file}.int8.onnx"
+            setattr(self.filter, session, InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+        settings = self.filter.hp
+        self.sample_rate, self.hop = settings.sample_rate, settings.hop_length
+        self.delay = settings.n_fft - self.hop  # it gives the oldest hop of its last Fourier transform
+
+    def enroll(self, enrolment: Wave) -> None:
+        """See Adapter."""
+        self.filter.set_enrollment(enrolment)
+
+    def process(self, samples: Wave) -> Wave:
+        """See Adapter."""
+        return self.filter.step(samples)
+
+
+class AdapterStream:
+    """A new stream of an adapter, given any number of samples at once: hops that are complete are taken, the rest waits."""
+
+    def __init__(self, adapter: Adapter, enrolment: Wave) -> None:
+        self.adapter, self.waiting = adapter, np.zeros(0, np.float32)
+        adapter.enroll(enrolment)
+
+    def process(self, samples: Wave) -> Wave:
+        """samples [n] -> the samples [m] that are finished now."""
+        self.waiting, finished = np.concatenate([self.waiting, samples]), [np.zeros(0, np.float32)]
+        while len(self.waiting) >= self.adapter.hop:
+            finished.append(self.adapter.process(self.waiting[: self.adapter.hop]))
+            self.waiting = self.waiting[self.adapter.hop :]
+        return np.concatenate(finished)
+
+
+def make_adapter(config: str) -> Adapter:
+    """The adapter of a config in JSON: its `_target_` is called with the other keys. Raises ValueError where it is not there."""
+    arguments = dict(json.loads(config))
+    module, _, name = arguments.pop("_target_").rpartition(".")
+    try:
+        return getattr(import_module(module), name)(**arguments)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{module}.{name}: expected an adapter whose package is installed, but: {error}") from error
+
+
+def package_version(adapter: Adapter) -> str:
+    """Name and version of the package that an adapter comes from."""
+    return f"{adapter.package} {version(adapter.package)}"
+
+
+def model_bytes(adapter: Adapter) -> int:
+    """Size of the ONNX files in the package that an adapter comes from."""
+    found: list[Any] = [file for file in files(adapter.package) or () if file.suffix == ".onnx"]
+    return sum(file.locate().stat().st_size for file in found)

@@ -1,0 +1,87 @@
+"""What is known of a mixture beside its audio: from the manifest in its folder, and a table of speakers.
+
+A condition is a number (dB, seconds, a part, a minute) or a word; what nobody knows has none.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from ss.mixing import manifest as pairs
+from ss.scenes import row as scenes
+
+Conditions: TypeAlias = dict[str, float | str]
+LABELS = {
+    "sir": "SIR (dB)",
+    "snr": "SNR of the noise (dB)",
+    "enrolment_seconds": "length of the enrolment (s)",
+    "enrolment_snr": "SNR of the enrolment (dB)",
+    "overlap": "part of the time in which both speak",
+    "genders": "genders",
+    "minute": "minute of the session",
+}
+
+
+def read_genders(table: str | Path | None) -> dict[str, str]:
+    """Gender by speaker, from a CSV file with these columns; without a gender, none. Raises ValueError for other columns."""
+    if table is None:
+        return {}
+    with Path(table).open(newline="") as file:
+        rows = csv.DictReader(file)
+        if missing := {"speaker", "gender"} - set(rows.fieldnames or ()):
+            raise ValueError(f"{table}: expected columns speaker and gender, found no {' and no '.join(sorted(missing))}")
+        return {row["speaker"]: row["gender"] for row in rows if row["gender"]}
+
+
+def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, Conditions]:
+    """Conditions by the mixture's name, of a folder's `manifest.jsonl` or `manifest.csv`; of none, nothing."""
+    if (path := Path(folder, scenes.FILE)).is_file():
+        return {row.name: conditions_of_scene(row, genders) for row in scenes.read(path)}
+    if (path := Path(folder, pairs.FILE)).is_file():
+        return {row.name: conditions_of_pair(row, genders) for row in pairs.read(path)}
+    return {}
+
+
+def conditions_of_scene(row: scenes.Row, genders: Mapping[str, str]) -> Conditions:
+    """Of one mixture of a scene."""
+    found: Conditions = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
+    if row.interferers and row.target.pieces:
+        found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
+        found["overlap"] = part_of_overlap(row)
+    if row.noise:
+        found["snr"] = row.noise.level
+    if row.enrolment_noise:
+        found["enrolment_snr"] = row.enrolment_noise.level
+    return found | pair_of_genders(row.target.speaker, (voice.speaker for voice in row.interferers), genders)
+
+
+def conditions_of_pair(row: pairs.Row, genders: Mapping[str, str]) -> Conditions:
+    """Of one mixture of two speakers."""
+    found: Conditions = {"scene": row.scene}
+    if row.scene in ("full", "partly_absent"):
+        found["sir"] = row.snr
+    speakers = (next((part for part in Path(span.path).parts if part in genders), "") for span in (row.target, row.interferer))
+    target, interferer = speakers
+    return found | (pair_of_genders(target, [interferer], genders) if row.scene != "clean" else {})
+
+
+def pair_of_genders(target: str, others: Iterable[str], genders: Mapping[str, str]) -> Conditions:
+    """Whether target and interferers are of the same gender, where all are known and the interferers agree."""
+    found = {genders.get(other) for other in others}
+    own = genders.get(target)
+    if own is None or len(found) != 1 or None in found:
+        return {}
+    return {"genders": f"both {own}" if own in found else "different"}
+
+
+def part_of_overlap(row: scenes.Row) -> float:
+    """The part of the mixture's time in which the target and another speak, by what was placed where."""
+    target, others = np.zeros(row.samples, bool), np.zeros(row.samples, bool)
+    for voices, spoken in (((row.target,), target), (row.interferers, others)):
+        for voice in voices:
+            for piece in voice.pieces:
+                spoken[piece.at :][: int((piece.stop - piece.start) / voice.speed)] = True
+    return float((target & others).mean())

@@ -1,0 +1,214 @@
+"""From scores to what is read: means with intervals, curves over conditions, and tables."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ss.leaderboard.conditions import LABELS
+from ss.leaderboard.scoring import Score
+from ss.metric import COLUMNS, Row, summarize
+
+RANKING, ABSENT = "SI-SDRi", "absent-dB"
+RESAMPLINGS = 2000
+FEWEST = 8  # values that an interval is given for
+METHOD = f"""\
+SI-SDRi: improvement of the scale-invariant SDR over the mixture; in brackets the 95 % interval of the mean by bootstrap over
+utterances ({RESAMPLINGS} resamplings; each speaker is in several of them, so the truth is wider). Below 0: part of the mixtures
+that get worse. PESQ (wide band) and STOI: means. Output level, absent-dB: energy of the output over that of the mixture where the
+enrolled speaker is silent, median, -100 dB at least. STOI lost, STOI-drop: where the target is alone, mean. Latency: of a live
+stream, by perturbation of its input and by when its samples come out. RTF: processor time for chunks of 10 ms (a model's own
+segments, if it has them) over their length, in one thread. Peak memory: of a process that does nothing else, above an idle
+interpreter; for checkpoints torch is part of it. A value that could not be computed is missing (-), never 0; the reason is below
+its table.""".replace("\n", " ")
+
+
+class Table(NamedTuple):
+    """Cells to read; notes: lines below."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def interval(values: Sequence[float]) -> dict[str, Any]:
+    """{mean, low, high, count} of one or more values: the mean, and the bounds of its 95 % interval, None for too few values."""
+    array = np.array(values)
+    low = high = None
+    if len(array) >= FEWEST:
+        draws = np.random.default_rng(0).integers(len(array), size=(RESAMPLINGS, len(array)))
+        low, high = np.percentile(array[draws].mean(1), (2.5, 97.5)).tolist()
+    return {"mean": float(array.mean()), "low": low, "high": high, "count": len(array)}
+
+
+def summarize_scores(scores: Sequence[Score]) -> dict[str, Any]:
+    """Mean, median, counts and reasons of every metric; of SI-SDRi also the interval and the share below 0 dB."""
+    summary: dict[str, Any] = {name: dict(one) for name, one in summarize([score.row for score in scores])["metrics"].items()}
+    values = values_of(RANKING, (score.row for score in scores))
+    if values:
+        summary[RANKING] |= interval(values) | {"below_0": sum(value < 0 for value in values) / len(values)}
+    return summary
+
+
+def values_of(metric: str, rows: Iterable[Row]) -> list[float]:
+    """The values of a metric that there are."""
+    return [row.values[metric] for row in rows if metric in row.values]
+
+
+def curve(condition: str, edges: Sequence[float] | None, known: Sequence[tuple[Mapping[str, Any], Row]]) -> list[dict[str, Any]]:
+    """SI-SDRi over a condition: one point for each range between two edges, or for each value where there are no edges.
+
+    known: conditions and metrics of each utterance. A point is {x, mean, low, high, count}, all but x None where none of the
+    range's utterances has a value; x: the mean of the condition in the range, so that it is the same for all entries.
+    """
+    found = [(about[condition], row) for about, row in known if condition in about]
+    if edges is None:
+        groups: list[Any] = [[pair for pair in found if pair[0] == value] for value in sorted({value for value, _ in found})]
+    else:
+        groups = [[pair for pair in found if low <= pair[0] < high] for low, high in pairwise(edges)]
+    points = []
+    for group in filter(None, groups):
+        xs, values = [x for x, _ in group], values_of(RANKING, (row for _, row in group))
+        x = xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs)
+        points.append({"x": x, **(interval(values) if values else {"mean": None, "low": None, "high": None, "count": 0})})
+    return points
+
+
+def make_tables(results: Mapping[str, Any]) -> list[Table]:
+    """The headline, the costs, a table for each test that is not for curves only, and one for each curve.
+
+    results: as `results.json` has them.
+    """
+    tests = [name for name, test in results["tests"].items() if not test["quick"]]
+    tables = [headline(results, tests), costs(results), *(of_test(results, name) for name in tests)]
+    tables += [of_curve(condition, one) for condition, one in results["curves"].items()]
+    return [table for table in tables if table.rows]
+
+
+def headline(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
+    """One line per entry."""
+    ran = {label: entry for label, entry in results["entries"].items() if not entry["failed"]}
+    columns: list[tuple[str, list[str]]] = []
+    for metric, title, show in HEADLINE:
+        for name in tests:
+            summaries = results["tests"][name]["summaries"]
+            if any(one.get(metric, {}).get("count") for one in summaries.values()):
+                columns.append((f"{name}: {title}", [show(summaries[label].get(metric, {})) for label in ran]))
+    columns.append(("latency", [latency(entry) for entry in ran.values()]))
+    columns.append(("RTF", [number(entry["costs"].get("real_time_factor"), "{:.3f}") for entry in ran.values()]))
+    columns.append(("size", [mebibytes(entry, "model_bytes") for entry in ran.values()]))
+    rows = [list(cells) for cells in zip(ran, *(cells for _, cells in columns), strict=True)]
+    notes = [f"{label} did not run: {entry['failed']}" for label, entry in results["entries"].items() if entry["failed"]]
+    return Table("", ["", *(title for title, _ in columns)], rows, notes)
+
+
+def costs(results: Mapping[str, Any]) -> Table:
+    """What each entry costs live."""
+    head = ["", "runs in", "latency", "chunk", "RTF", "median of a chunk", "p99", "peak memory", "size"]
+    rows = []
+    for label, entry in results["entries"].items():
+        if found := entry["costs"]:
+            times = [
+                f"{found['chunk_ms']:g} ms",
+                f"{found['real_time_factor']:.3f}",
+                f"{found['p50_ms']:.2f} ms",
+                f"{found['p99_ms']:.2f} ms",
+            ]
+            rows.append(
+                [label, entry["about"], latency(entry), *times, *(mebibytes(entry, f"{key}_bytes") for key in ("peak", "model"))]
+            )
+    return Table(
+        "What it costs live", head, rows, [", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)]
+    )
+
+
+def of_test(results: Mapping[str, Any], name: str) -> Table:
+    """All metrics that have values, of all entries on a test; below it what is missing, and why."""
+    test = results["tests"][name]
+    summaries: dict[str, dict[str, Any]] = test["summaries"]
+    columns = [
+        metric for metric in COLUMNS if metric != "SI-SDR" and any(one.get(metric, {}).get("count") for one in summaries.values())
+    ]
+    head, rows, notes = [""], [[label] for label in summaries], []
+    for metric in columns:
+        head += [RANKING, "median", "below 0"] if metric == RANKING else [f"{metric}, median" if metric == ABSENT else metric]
+        for row, (label, summary) in zip(rows, summaries.items(), strict=True):
+            one = summary[metric]
+            if metric == RANKING:
+                row += [decibels_with_interval(one), number(one["median"], "{:.2f} dB"), below_0(one)]
+            else:
+                row.append(median_decibels(one) if metric == ABSENT else mean_of(one))
+            notes += [f"{label}: {metric} is missing for {count}: {reason}" for reason, count in one["reasons"].items()]
+    return Table(f"{name}: {test['utterances']} utterances, {test['seconds'] / 60:.1f} minutes", head, rows, notes)
+
+
+def of_curve(condition: str, one: Mapping[str, Any]) -> Table:
+    """A curve as numbers."""
+    first: list[dict[str, Any]] = next(iter(one["entries"].values()))
+    places = (point["x"] if isinstance(point["x"], str) else f"{point['x']:.3g}" for point in first)
+    head = ["", *(f"{place} (n = {point['count']})" for place, point in zip(places, first, strict=True))]
+    rows = [[label, *(number(point["mean"], "{:.2f}") for point in points)] for label, points in one["entries"].items()]
+    return Table(f"SI-SDRi in dB by {LABELS.get(condition, condition)}, on {', '.join(one['tests'])}", head, rows, [])
+
+
+def number(value: float | None, form: str) -> str:
+    """A value to read, or - where there is none."""
+    return "-" if value is None else form.format(value)
+
+
+def decibels_with_interval(one: Mapping[str, Any]) -> str:
+    """A mean in dB, with its interval."""
+    if one.get("mean") is None:
+        return "-"
+    bounds = "" if one.get("low") is None else f" ({one['low']:.1f} to {one['high']:.1f})"
+    return f"{one['mean']:.2f} dB{bounds}"
+
+
+def below_0(one: Mapping[str, Any]) -> str:
+    """The share of mixtures that get worse."""
+    return number(None if one.get("below_0") is None else 100 * one["below_0"], "{:.0f} %")
+
+
+def median_decibels(one: Mapping[str, Any]) -> str:
+    """A median in dB."""
+    return number(one.get("median"), "{:.1f} dB")
+
+
+def mean_of(one: Mapping[str, Any]) -> str:
+    """A mean."""
+    return number(one.get("mean"), "{:.3f}")
+
+
+def latency(entry: Mapping[str, Any]) -> str:
+    """What a listener waits for."""
+    if not entry["costs"]:
+        return "-"
+    return number(entry["costs"]["latency_ms"], "{:g} ms") if entry["costs"]["latency_ms"] is not None else "the utterance"
+
+
+def mebibytes(entry: Mapping[str, Any], key: str) -> str:
+    """A size to read."""
+    found = entry["costs"].get(key)
+    return number(None if found is None else found / 2**20, "{:.1f} MiB")
+
+
+HEADLINE: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
+    (RANKING, RANKING, decibels_with_interval),
+    (RANKING, "below 0", below_0),
+    (ABSENT, "output level", median_decibels),
+    ("STOI-drop", "STOI lost", mean_of),
+)
+
+
+def markdown(tables: Iterable[Table]) -> str:
+    """Tables for a document; notes are lists."""
+    parts = []
+    for table in tables:
+        lines = [f"### {table.title}", ""] if table.title else []
+        lines += [f"| {' | '.join(cells)} |" for cells in (table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows)]
+        lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, METHOD]) + "\n"

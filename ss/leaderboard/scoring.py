@@ -1,0 +1,102 @@
+"""Every metric of every utterance, kept on disk: an entry that was scored on a folder before is not run again.
+
+Shapes: S samples of the mixture.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from ss.audio import Wave
+from ss.datasets.triplets import find_triplets, load
+from ss.leaderboard.entries import Entry, digest_of_files
+from ss.metric import Metric, Row, evaluate
+
+VERSION = 1  # of what is kept
+
+
+class Score(NamedTuple):
+    """Metrics of one utterance, or of a piece of a long one that begins at `start` seconds of it."""
+
+    name: str
+    start: float
+    row: Row
+
+
+class Test(NamedTuple):
+    """A folder of triplets, and its metrics, with their config. digest: of its files."""
+
+    name: str
+    folder: Path
+    digest: str
+    metrics: dict[str, Metric]
+    config: Mapping[str, Any]
+
+
+def digest_of_folder(folder: str | Path) -> str:
+    """Of all audio of a triplet folder. Raises AudioError where there is none."""
+    return digest_of_files([Path(str(path)) for one in find_triplets(folder) for path in (one.mixture, one.target, one.ref)])
+
+
+def score(label: str, entry: Entry, test: Test, cache: Path, piece_seconds: float) -> list[Score]:
+    """The scores of an entry on a test, in the order of the names; those that `cache` has are read from there.
+
+    A file is added to utterance by utterance, so that an interrupted run goes on. An entry that fails on an utterance has no values
+    there, but the reason.
+    """
+    about = json.dumps([VERSION, entry.fingerprint, test.digest, dict(test.config), piece_seconds])
+    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    path = cache / f"{test.name}-{key}.jsonl"
+    found = read(path)
+    missing = [one for one in find_triplets(test.folder) if one.name not in found]
+    if not missing:
+        return [score for name in sorted(found) for score in found[name]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        for one in tqdm(missing, f"{label} on {test.name}", mininterval=1):
+            mixture, ref, target = load(one, entry.sample_rate)
+            try:
+                estimate, reason = entry.estimate(mixture, ref, target), ""
+            except Exception as error:  # what others' code raises is not known
+                estimate, reason = mixture, f"the entry failed: {error!r}"
+            scores = []
+            for piece in pieces(len(mixture), round(piece_seconds * entry.sample_rate)):
+                row = evaluate(test.metrics, *(tensor(wave[piece]) for wave in (estimate, target, mixture)))
+                if reason:
+                    row = Row({}, dict.fromkeys([*row.values, *row.missing], reason))
+                scores.append(Score(one.name, piece.start / entry.sample_rate, row))
+            file.write(json.dumps([[*score[:2], *score.row] for score in scores]) + "\n")
+            file.flush()
+            found[one.name] = scores
+    return [score for name in sorted(found) for score in found[name]]
+
+
+def read(path: Path) -> dict[str, list[Score]]:
+    """The scores of a file by name; a line that was cut off by a crash is left out, in the file too."""
+    found: dict[str, list[Score]] = {}
+    if not path.is_file():
+        return found
+    whole, end, _ = path.read_text().rpartition("\n")
+    path.write_text(whole + end)
+    for line in whole.splitlines():
+        scores = [Score(name, start, Row(values, missing)) for name, start, values, missing in json.loads(line)]
+        found[scores[0].name] = scores
+    return found
+
+
+def pieces(samples: int, longest: int) -> list[slice]:
+    """A signal of so many samples in pieces of this length; what is left, if it is less than half a piece, is part of the last."""
+    n = max(1, (samples + longest // 2) // longest)
+    edges = [*(i * longest for i in range(n)), samples]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def tensor(wave: Wave) -> torch.Tensor:
+    """The samples [S] for torch."""
+    return torch.from_numpy(wave)

@@ -1,0 +1,238 @@
+"""The leaderboard: entries, what is kept of them, conditions, curves, and the whole command."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from conftest import ROOT, SIZES, WINDOWS, make_triplets, run, voice
+
+from ss import audio, checkpoint
+from ss.audio import Wave
+from ss.leaderboard.conditions import read_conditions, read_genders
+from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
+from ss.leaderboard.report import curve, interval
+from ss.leaderboard.scoring import Test as Trial
+from ss.leaderboard.scoring import digest_of_folder, pieces, score
+from ss.metric import SISDR, Improvement, Row
+from ss.mixing import manifest as pairs
+from ss.mixing.corpus import Span
+from ss.model import SpexPlusOnline
+from ss.scenes import row as scenes
+
+
+class Delayed:
+    """An adapter whose output is its input, two hops late."""
+
+    sample_rate, hop, delay, package = 16000, 40, 80, "numpy"
+
+    def enroll(self, enrolment: Wave) -> None:
+        """See Adapter."""
+        self.late = np.zeros(self.delay, np.float32)
+
+    def process(self, samples: Wave) -> Wave:
+        """See Adapter."""
+        assert samples.shape == (self.hop,)
+        self.late = np.concatenate([self.late, samples])
+        out, self.late = np.split(self.late, [self.hop])
+        return out
+
+
+class Counting(Unprocessed):
+    """Fails on what it is told to, and notes what it was asked for."""
+
+    fingerprint = "counting"
+    asked: ClassVar[list[int]] = []
+
+    def __init__(self, failing: Callable[[Wave], bool] = lambda mixture: False) -> None:
+        self.failing = failing
+
+    def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
+        """See Entry."""
+        self.asked.append(len(mixture))
+        if self.failing(mixture):
+            raise RuntimeError("too loud")
+        return mixture
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    """Three mixtures and the quick metrics."""
+    folder = make_triplets(tmp_path / "three", ["s1_a", "s2_b", "s3_c"])
+    metrics = {"SI-SDR": SISDR(), "SI-SDRi": Improvement(SISDR())}
+    return Trial("three", folder, digest_of_folder(folder), metrics, {"any": 1})
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_a_mask_of_a_clean_mixture_changes_nothing(is_complex: bool) -> None:
+    wave = voice(np.random.default_rng(0), 120, 5003)
+    np.testing.assert_allclose(OracleMask(complex=is_complex).estimate(wave, wave, wave), wave, atol=1e-6)
+
+
+def test_masks_are_bounds_in_order(trial: Trial) -> None:
+    found = [
+        np.mean([one.row.values["SI-SDRi"] for one in score("x", entry, trial, trial.folder / "kept", 30)])
+        for entry in (OracleMask(complex=True), OracleMask(complex=False), Unprocessed())
+    ]
+    assert found[0] > found[1] + 3 > found[2] + 6
+    assert found[2] == 0
+
+
+def test_the_delay_of_an_adapter_is_taken_off_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")  # for the process that is timed
+    entry = make_entry({"_target_": f"{__name__}.Delayed"})
+    wave = voice(np.random.default_rng(0), 120, 5003)
+    np.testing.assert_array_equal(entry.estimate(wave, wave, wave), wave)
+    costs = entry.measure_costs()
+    assert costs["latency_ms"] == 1000 * (Delayed.delay + Delayed.hop) / Delayed.sample_rate
+    assert costs["chunk_ms"] == 10
+    assert costs["real_time_factor"] > 0
+
+
+def test_what_was_scored_is_not_scored_again(trial: Trial, tmp_path: Path) -> None:
+    Counting.asked.clear()
+    first = score("x", Counting(), trial, tmp_path / "kept", 30)
+    assert len(Counting.asked) == 3
+    assert score("another name", Counting(), trial, tmp_path / "kept", 30) == first
+    assert len(Counting.asked) == 3
+    (kept,) = (tmp_path / "kept").iterdir()
+    kept.write_text(kept.read_text()[:-20])  # as a crash leaves it
+    assert score("x", Counting(), trial, tmp_path / "kept", 30) == first
+    assert len(Counting.asked) == 4
+    assert score("x", Counting(), trial, tmp_path / "kept", 30) == first
+    audio.write(trial.folder / "s1_a-ref.wav", np.ones(9000, np.float32) / 2, 16000)
+    changed = trial._replace(digest=digest_of_folder(trial.folder))
+    score("x", Counting(), changed, tmp_path / "kept", 30)
+    assert len(Counting.asked) == 7
+
+
+def test_an_entry_that_fails_has_a_reason_and_no_value(trial: Trial, tmp_path: Path) -> None:
+    longest = max(audio.n_samples(path) for path in trial.folder.glob("*-mixed.wav"))
+    found = score("x", Counting(lambda mixture: len(mixture) == longest), trial, tmp_path / "kept", 30)
+    assert [sorted(one.row.values) for one in found] == [["SI-SDR", "SI-SDRi"]] * 2 + [[]]
+    assert set(found[2].row.missing) == {"SI-SDR", "SI-SDRi"}
+    assert "too loud" in found[2].row.missing["SI-SDRi"]
+
+
+def test_long_utterances_are_scored_in_pieces(trial: Trial, tmp_path: Path) -> None:
+    assert pieces(100, 100) == pieces(100, 1000) == [slice(0, 100)]
+    assert pieces(249, 100) == [slice(0, 100), slice(100, 249)]
+    assert pieces(250, 100) == [slice(0, 100), slice(100, 200), slice(200, 250)]
+    found = score("x", Counting(), trial, tmp_path / "kept", 0.25)
+    assert [one.start for one in found if one.name == "s1_a"] == [0.0, 0.25, 0.5]
+
+
+def test_conditions_of_scenes(tmp_path: Path) -> None:
+    def spoken(speaker: str, level: float, *times: tuple[int, int]) -> scenes.Voice:
+        return scenes.Voice(speaker, tuple(scenes.Piece("x", 0, stop - start, start) for start, stop in times), level=level)
+
+    row = scenes.Row(
+        name="a_1",
+        pattern="partial",
+        sample_rate=16000,
+        samples=1000,
+        ref_samples=80000,
+        target=spoken("a", 0.0, (0, 500)),
+        interferers=(spoken("b", 3.0, (300, 400)), spoken("c", 3.0, (450, 1000))),
+        enrolment=spoken("a", 0.0, (0, 80000)),
+        noise=scenes.Noise("n", 0, 12.5),
+    )
+    scenes.write(tmp_path / scenes.FILE, [row])
+    found = read_conditions(tmp_path, {"a": "f", "b": "m", "c": "m"})["a_1"]
+    assert found.pop("sir") == pytest.approx(3 - 10 * np.log10(2))
+    assert found == {"scene": "partial", "enrolment_seconds": 5.0, "overlap": 0.15, "snr": 12.5, "genders": "different"}
+    assert "genders" not in read_conditions(tmp_path, {"a": "f", "b": "m", "c": "f"})["a_1"]
+
+
+def test_conditions_of_pairs_and_speakers(tmp_path: Path) -> None:
+    assert read_conditions(tmp_path, {}) == {}
+    span = {name: Span(f"test/{name}/x/y.flac", 0, 9) for name in ("anna", "bea")}
+    row = pairs.Row("anna_1", span["anna"], span["bea"], span["anna"], -2.5, 0, None, None, None, None, None, 16000, "wav")
+    pairs.write(tmp_path / pairs.FILE, [row])
+    table = tmp_path / "speakers.csv"
+    table.write_text("speaker,gender\nanna,f\nbea,f\ncarl,\n")
+    assert read_genders(table) == {"anna": "f", "bea": "f"}
+    assert read_conditions(tmp_path, read_genders(table)) == {"anna_1": {"scene": "full", "sir": -2.5, "genders": "both f"}}
+    table.write_text("name\nanna\n")
+    with pytest.raises(ValueError, match="no gender and no speaker"):
+        read_genders(table)
+
+
+def test_curves_and_intervals() -> None:
+    known = [
+        ({"sir": x, "genders": word}, Row({"SI-SDRi": y}, {}))
+        for x, word, y in ((-5, "b", 1), (-1, "a", 3), (0, "a", 6), (9, "b", 7))
+    ]
+    known += [({"sir": 6.0}, Row({}, {"SI-SDRi": "why"})), ({}, Row({"SI-SDRi": 50.0}, {}))]
+    assert curve("sir", [-5, 0, 5, 7, 9, 10], known) == [
+        {"x": -3, "mean": 2, "low": None, "high": None, "count": 2},
+        {"x": 0, "mean": 6, "low": None, "high": None, "count": 1},
+        {"x": 6, "mean": None, "low": None, "high": None, "count": 0},
+        {"x": 9, "mean": 7, "low": None, "high": None, "count": 1},
+    ]
+    assert [(point["x"], point["mean"], point["count"]) for point in curve("genders", None, known)] == [("a", 4.5, 2), ("b", 4, 2)]
+    values = np.random.default_rng(0).normal(3, 2, 400).tolist()
+    found = interval(values)
+    assert found == interval(values)
+    assert found["low"] == pytest.approx(found["mean"] - 1.96 * 2 / 20, abs=0.06)
+    assert found["high"] == pytest.approx(found["mean"] + 1.96 * 2 / 20, abs=0.06)
+
+
+def test_entries_that_are_not_there(tmp_path: Path) -> None:
+    for config in (str(tmp_path), {"checkpoint": str(tmp_path / "none.pth")}, {"_target_": "nowhere.Nothing"}):
+        with pytest.raises(ValueError, match="expected"):
+            make_entry(config)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    model = SpexPlusOnline(**{**SIZES, **WINDOWS})
+    config = {"model": {"_target_": "ss.model.SpexPlusOnline", **SIZES, **WINDOWS}, "streamer": {"_target_": "ss.streamer.Whole"}}
+    checkpoint.save(tmp_path / "ours.pth", {"config": config, "model": model.state_dict()})
+    folder = make_triplets(tmp_path / "two", [f"s{i}_{i}" for i in range(8)], seconds=0.6)
+    document = tmp_path / "document.md"
+    document.write_text("Kept.\n\n## Results\n\nOld.\n")
+    arguments = [
+        *("-cn", "leaderboard", f"folders=[{folder}]", "quick=[]", f"out_folder={tmp_path / 'out'}", f"document={document}"),
+        *("entries.open-voicefilter-lite=null", "entries.spexplus_online=null", f"+entries.ours={tmp_path / 'ours.pth'}"),
+    ]
+    done = run("testing/leaderboard.py", *arguments, f"+entries.gone={tmp_path / 'gone.pth'}", check=False)
+    assert done.returncode == 1, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert next(iter(results["entries"])) == "oracle, complex mask"
+    assert "gone.pth" in results["entries"]["gone"]["failed"]
+    summaries = results["tests"]["two"]["summaries"]
+    assert set(summaries) == {"mixture", "oracle, real mask", "oracle, complex mask", "ours"}
+    assert summaries["mixture"]["SI-SDRi"]["mean"] == summaries["mixture"]["SI-SDRi"]["below_0"] == 0
+    assert len(results["utterances"]["two"]["ours"]) == summaries["ours"]["SI-SDR"]["count"] == 8
+    costs = results["entries"]["ours"]["costs"]
+    assert costs["latency_ms"] == 1000 * WINDOWS["synthesis_kernel"] / 16000  # type: ignore[operator]
+    assert costs["peak_bytes"] > costs["model_bytes"] > 0
+    text = document.read_text()
+    assert text.startswith("Kept.\n\n## Results\n\n|")
+    assert "Old." not in text
+    assert text.split("## Results\n\n")[1] == (tmp_path / "out" / "leaderboard.md").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//|url\((?!#)|@import|<script""", page)
+    assert "gone.pth" in page
+
+
+def test_fixed_test_sets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["split,speaker,utterance,seconds"]
+    for speaker in ("so1", "so2", "so3", "cv1"):
+        for number in range(4):
+            path = tmp_path / "corpus" / "speech" / "test" / speaker / "read" / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            audio.write(path, voice(rng, 120, 32000), 16000)
+            rows.append(f"test,{speaker},{number},2.0")
+    (tmp_path / "corpus" / "speech" / "utterances.csv").write_text("\n".join(rows))
+    arguments = ["-cn", "test_sets", f"corpus={tmp_path / 'corpus'}", f"out_folder={tmp_path / 'sets'}", "only=[so]"]
+    done = run("testing/make_test_sets.py", *arguments, "sets.so.mix='nfiles=3 random_state=5'", XDG_CACHE_HOME=str(tmp_path))
+    assert "speakers=[so1,so2,so3]" in done.stdout
+    found = scenes.read(tmp_path / "sets" / "so" / scenes.FILE)
+    assert [round(row.ref_samples / row.sample_rate) for row in found] == [5, 5, 5]
+    refused = run("testing/make_test_sets.py", *arguments, "+sets.so.min_seconds=9", check=False)
+    assert "expected speakers like so*" in refused.stderr
