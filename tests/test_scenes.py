@@ -32,7 +32,7 @@ from ss.scenes.reading import Reader
 from ss.scenes.render import Rendered as Heard
 from ss.scenes.render import Renderer
 from ss.scenes.row import Row, Voice
-from ss.scenes.scene import CODECS, PATTERNS, Scene
+from ss.scenes.scene import CODECS, PATTERNS, Enrolment, Scene
 from ss.scenes.sources import Sources
 from ss.scenes.who import intervals
 
@@ -70,7 +70,9 @@ def put(path: Path, wave: np.ndarray, rate: int = RATE) -> None:
 
 @pytest.fixture(scope="module")
 def found(sources: Sources) -> Pool:
-    return pool(sources)
+    genders = Path(sources.audios_dir).with_name("genders.csv")
+    genders.write_text("speaker,gender\n0,f\n1,f\n2,m\n3,m\n4,\n")
+    return pool(replace(sources, genders=str(genders)))
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +224,80 @@ def test_an_unbalanced_corpus_can_be_planned(found: Pool) -> None:
     assert all(len({row.target.speaker, *(other.speaker for other in row.interferers)}) == 4 for row in rows)
 
 
+def test_interferers_may_have_the_gender_of_the_target(found: Pool) -> None:
+    alike = {"0": "1", "1": "0", "2": "3", "3": "2"}
+    for share in (1.0, 0.5):
+        rows = plan(found, Scene(same_gender_share=share), 0, 1500)
+        pairs = [(row.target.speaker, row.interferers[0].speaker) for row in rows]
+        same = [alike[target] == other for target, other in pairs if target != "4"]
+        assert np.mean(same) == pytest.approx(share + (1 - share) / 4, abs=0.04)  # 1 of 4 others has it
+        assert {other for target, other in pairs if target == "4"} == set("0123")  # whose gender is not known
+    assert all(len(row.interferers) == 3 for row in plan(found, Scene(same_gender_share=1, interferers=(3, 3)), 0, 20))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("speaker,sex\n0,f\n", "genders.csv: expected a speaker and a gender in its lines, found no gender"),
+        ("speaker,gender\n0,f\n0,m\n", "genders.csv, entry 2: expected f as the gender of 0, like before, found m"),
+        ("speaker,gender\nx,f\n", "genders.csv: expected the genders of speakers in .*, found only of others"),
+        ("who,gender\n0,f\n", "genders.csv, entry 1: expected speaker or speaker_id or spk, found only gender, who"),
+    ],
+)
+def test_wrong_genders_are_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "genders.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        pool(replace(sources, genders=str(tmp_path / "genders.csv")))
+
+
+def test_few_interferers_are_more_frequent(found: Pool) -> None:
+    numbers = Counter(len(row.interferers) for row in plan(found, Scene(interferers=(1, 2), fewest_share=0.6), 0, 1500))
+    assert numbers[2] / 1500 == pytest.approx(0.2, abs=0.04)
+    assert numbers[1] + numbers[2] == 1500
+
+
+def test_somebody_speaks_where_the_target_is_absent(found: Pool, render: Renderer) -> None:
+    rows = plan(found, Scene(seconds=(1, 1), patterns={"absent": 1}, interferers=(0, 2), noise_share=0.5), 0, 60)
+    for row in rows:
+        heard = render(row)
+        assert not heard.target.any()
+        assert any(wave.any() for wave in heard.interferers)
+        assert heard.ref.any()
+        assert {Path(piece.path).parts[1] for piece in row.enrolment.pieces} == {row.target.speaker}
+        assert row.target.speaker not in {other.speaker for other in row.interferers}
+
+
+def test_who_is_alone_may_be_in_a_noisy_room(found: Pool, render: Renderer) -> None:
+    row = plan_row(found, Scene(patterns={"alone": 1}, interferers=(1, 2), noise_share=1, reverb_share=1, early_ms=20), 0, 0, 0)
+    assert (row.target.rir, row.noise is not None, row.interferers) == ("hall.wav", True, ())
+    late, noise = render(row).others
+    assert late.any()
+    assert noise.any()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked", "part"),
+    [
+        (4, (1, 4), 1.0),  # a fifth would be shorter than min_len
+        (4, (15, 3), 2.0),  # not enough for both: half is left to speak
+        (24, (15, 3), 20.0),
+        (24, (3, 3), 12.0),
+    ],
+)
+def test_an_only_utterance_serves_both(tmp_path: Path, seconds: int, asked: tuple[float, float], part: float) -> None:
+    rng = np.random.default_rng(0)
+    for speaker in "ab":
+        put(tmp_path / f"p/{speaker}/1/0.wav", 0.1 * rng.standard_normal(seconds * RATE))
+    single = pool(Sources(str(tmp_path), split_single_utterances=True))
+    scene = Scene(seconds=(asked[1], asked[1]), enrolment=Enrolment(seconds=(asked[0], asked[0])), speed_share=0.5)
+    for row in plan(single, scene, 0, 30):
+        ref, spoken = row.enrolment.pieces, row.target.pieces
+        assert all(one.stop <= other.start or other.stop <= one.start for one in ref for other in spoken)
+        assert all(0 <= piece.start < piece.stop <= seconds * RATE for piece in (*ref, *spoken))
+        assert row.ref_samples / RATE == pytest.approx(min(asked[0], part / row.target.speed), abs=0.01)
+        assert len(Renderer(single.sources)(row).ref) == row.ref_samples
+
+
 def test_whole_utterances(found: Pool) -> None:
     for row in plan(found, Scene(seconds=None), 0, 20):
         (piece, *_) = row.target.pieces
@@ -289,6 +365,7 @@ def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None
     [
         (Scene(noise_share=1), "noise_share: expected a folder of files"),
         (Scene(reverb_share=1), "reverb_share: expected impulse responses"),
+        (Scene(same_gender_share=1), "same_gender_share: expected a file with the speakers' genders"),
     ],
 )
 def test_what_a_scene_needs_must_be_there(sources: Sources, scene: Scene, message: str) -> None:
@@ -334,6 +411,14 @@ def test_the_cache_changes_no_byte(sources: Sources, tmp_path: Path) -> None:
             assert len(parts[0]) == stop - start
             assert all((part == parts[0]).all() for part in parts)
         assert small.used == 0
+
+
+def test_noise_goes_on_with_its_beginning(tmp_path: Path) -> None:
+    hum = np.arange(100, dtype=np.int16)
+    soundfile.write(tmp_path / "hum.wav", hum, RATE)
+    for cache_mb in (0, 1):
+        looped = Reader(RATE, cache_mb).loop(tmp_path / "hum.wav", 70, 250) * 32768
+        assert (looped == np.resize(np.roll(hum, -70), 250)).all()
 
 
 SCENE = {
@@ -475,7 +560,7 @@ def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_p
     plain = run("mixing/mix.py", *words, f"out_folder={tmp_path}/plain", "nfiles=1")
     assert "this scene uses no files of noise; this scene uses no files of rooms" in plain.stdout
     bare = run("mixing/mix.py", *words[:3], f"out_folder={tmp_path}/bare", "nfiles=1", "scene=meeting", check=False)
-    assert "asks for noise (noise=<a folder of files>) and rooms (rirs=<a folder" in bare.stderr
+    assert "asks for noise (noise=<a folder of files>), rooms (rirs=<a folder" in bare.stderr
     other = run("mixing/mix.py", *words, *out, "scene=meeting", "nfiles=8", check=False)
     assert other.returncode != 0
     assert "the folder holds other mixtures" in other.stderr

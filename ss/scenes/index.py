@@ -76,9 +76,26 @@ def listed(path: Path) -> Iterator[tuple[str, str]]:
     number = 0
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, entry {number}"
-        yield _cell(line, SPEAKER_COLUMNS, where).replace("_", "-"), _cell(line, PATH_COLUMNS, where)
+        yield _speaker(line, where), _cell(line, PATH_COLUMNS, where)
     if not number:
         raise ValueError(f"{path}: expected entries with a path and a speaker, found none")
+
+
+def genders(path: Path) -> dict[str, str]:
+    """The gender of each speaker of whom a CSV or JSONL file gives it. Raises ValueError where it gives none, or two of one."""
+    known: dict[str, str] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, entry {number}"
+        speaker, gender = _speaker(line, where), line.get("gender")
+        if gender and known.setdefault(speaker, gender) != gender:
+            raise ValueError(f"{where}: expected {known[speaker]} as the gender of {speaker}, like before, found {gender}")
+    if not known:
+        raise ValueError(f"{path}: expected a speaker and a gender in its lines, found no gender")
+    return known
+
+
+def _speaker(line: dict[str, Any], where: str) -> str:
+    return _cell(line, SPEAKER_COLUMNS, where).replace("_", "-")
 
 
 def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
@@ -93,7 +110,7 @@ def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
-        raise ValueError(f"manifest: expected a CSV or JSONL file, found none at {path}")
+        raise ValueError(f"{path}: expected a CSV or JSONL file, found none")
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)

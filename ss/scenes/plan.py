@@ -3,14 +3,14 @@
 So any rank, worker or resumed run that asks for the same number gets the same row.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import floor
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ss.mixing.corpus import Span
-from ss.mixing.plan import draw_others, group_of
+from ss.mixing.plan import Group, draw_others, group_of
 from ss.scenes.pool import Pool
 from ss.scenes.row import Noise, Piece, Room, Row, Voice
 from ss.scenes.scene import Range, Scene
@@ -30,24 +30,31 @@ def plan(pool: Pool, scene: Scene, seed: int, n: int, epoch: int = 0) -> list[Ro
 
 
 def plan_row(pool: Pool, scene: Scene, seed: int, epoch: int, index: int) -> Row:
-    """Row number `index` of an epoch. Raises ValueError where the scene asks for noise, rooms or more speakers than there are."""
+    """Row number `index` of an epoch.
+
+    Raises ValueError where the scene asks for noise, rooms, genders or more speakers than there are.
+    """
     rng, rate = np.random.default_rng((seed, epoch, index)), pool.sources.sample_rate
     speaker = pool.drawn.targets[rng.integers(len(pool.drawn.targets))]
-    enrolled, spoken = apart(pool.corpus.speakers[speaker], whole(scene.enrolment.utterances, rng), rng)
     speed, pattern = faster(scene, rng), one_of(scene.patterns, rng)
     samples = round(between(scene.seconds, rng) * rate) if scene.seconds else 0
+    ref_length = round(between(scene.enrolment.seconds, rng) * rate)
+    spans = pool.corpus.speakers[speaker]
+    if len(spans) == 1:
+        enrolled, spoken = halved(spans[0], ref_length * speed, (samples or ref_length) * speed, pool, rng)
+    else:
+        enrolled, spoken = apart(spans, whole(scene.enrolment.utterances, rng), rng)
     if not samples:
         spoken = [spoken[rng.integers(len(spoken))]]
         samples = floor((spoken[0].stop - spoken[0].start) / speed)
-    n_others = 0 if pattern == "alone" else whole(scene.interferers, rng)
-    others = draw_others(pool.drawn.interferers[group_of(speaker, pool.sources.within)], speaker, n_others, rng)
+    n_others = n_interferers(pattern, scene, rng)
+    others = draw_others(candidates(pool, scene, speaker, n_others, rng), speaker, n_others, rng)
     times = intervals(pattern, len(others), samples, scene, rate, rng)
     place = acoustics(pool, scene, scene.reverb_share, rng)
     voices = [Voice(speaker, fill(pool, spoken, times[0], speed, rng), speed, 0.0, *place())]
     for name, when in zip(others, times[1:], strict=True):
         own, sir = faster(scene, rng), between(scene.sir, rng)
         voices.append(Voice(name, fill(pool, pool.corpus.speakers[name], when, own, rng), own, sir, *place()))
-    ref_length = round(between(scene.enrolment.seconds, rng) * rate)
     ref = fill(pool, enrolled, [(0, ref_length)], speed, rng, once=True)
     return Row(
         name=f"{speaker}_{epoch:03d}{index:07d}_{pattern}",
@@ -68,11 +75,47 @@ def plan_row(pool: Pool, scene: Scene, seed: int, epoch: int, index: int) -> Row
     )
 
 
+def halved(span: Span, enrolled: float, spoken: float, pool: Pool, rng: Draw) -> tuple[list[Span], list[Span]]:
+    """A speaker's only file, cut in two: a part to enrol with, and a part to speak.
+
+    They are as long, to each other, as the samples that are asked for; but where there are not so many, half is left to speak, and
+    no part is shorter than `min_len`, or half.
+    """
+    path, start, stop = span
+    n, share = stop - start, enrolled / (enrolled + spoken)
+    least = min(n // 2, round(pool.sources.min_len * pool.sources.sample_rate))
+    first = round(n * (share if n >= enrolled + spoken else min(share, 0.5)))
+    first = min(max(first, least), n - least)
+    if rng.random() < 0.5:
+        return [Span(path, start, start + first)], [Span(path, start + first, stop)]
+    return [Span(path, stop - first, stop)], [Span(path, start, stop - first)]
+
+
+def n_interferers(pattern: str, scene: Scene, rng: Draw) -> int:
+    """How many interferers there are: where the target is absent, at least one if the scene allows any, or nobody would speak."""
+    if pattern == "alone":
+        return 0
+    low, high = scene.interferers
+    n = low if rng.random() < scene.fewest_share else whole(scene.interferers, rng)
+    return max(n, min(1, high)) if pattern == "absent" else n
+
+
+def candidates(pool: Pool, scene: Scene, speaker: str, n: int, rng: Draw) -> Group:
+    """Those whom n interferers are drawn from: the speaker's group, or in a share of all cases those of it with the same gender.
+
+    Where the speaker's gender is not known, or not n others have it, all of the group. Raises ValueError where no gender is known.
+    """
+    everybody = pool.drawn.interferers[group_of(speaker, pool.sources.within)]
+    if rng.random() >= scene.same_gender_share:
+        return everybody
+    if pool.sources.genders is None:
+        raise ValueError("same_gender_share: expected a file with the speakers' genders as `genders`, found none")
+    alike = pool.same_gender.get(speaker, everybody)
+    return alike if len(alike.places) > n else everybody
+
+
 def apart(spans: Sequence[Span], n: int, rng: Draw) -> tuple[list[Span], list[Span]]:
-    """A speaker's files: n (or all but one) to enrol with, and the others to speak; the halves of an only one."""
-    if len(spans) == 1:
-        (path, start, stop), middle = spans[0], (spans[0].start + spans[0].stop) // 2
-        spans, n = (Span(path, start, middle), Span(path, middle, stop)), 1
+    """A speaker's files: n (or all but one) to enrol with, and the others to speak."""
     order = rng.permutation(len(spans))
     n = min(n, len(spans) - 1)
     return [spans[i] for i in order[:n]], [spans[i] for i in order[n:]]
@@ -164,7 +207,7 @@ def whole(range_: tuple[int, int], rng: Draw) -> int:
     return int(rng.integers(range_[0], range_[1] + 1))
 
 
-def one_of(weights: Any, rng: Draw) -> str:
+def one_of(weights: Mapping[str, float], rng: Draw) -> str:
     """A name drawn by its weight."""
     parts = np.array(list(weights.values()), float)
     return str(list(weights)[rng.choice(len(parts), p=parts / parts.sum())])

@@ -9,18 +9,20 @@ from numpy.typing import NDArray
 
 from ss import audio
 from ss.mixing.corpus import Corpus, Span
-from ss.mixing.plan import Chances, chances
-from ss.scenes.index import File, index
+from ss.mixing.plan import Chances, Group, chances
+from ss.scenes.index import File, genders, index
 from ss.scenes.sources import Sources
 
 
 class Pool(NamedTuple):
     """corpus: spans from the first speech of a file to its last, at `sample_rate`; speech: by path, starts and stops [n,2] in it;
-    drawn: who is drawn how often; noise: paths and samples; rirs: paths. Each path is relative to its folder of `sources`."""
+    drawn: who is drawn how often; same_gender: by speaker, those of the same group and gender, if that is known; noise: paths and
+    samples; rirs: paths. Each path is relative to its folder of `sources`."""
 
     sources: Sources
     corpus: Corpus
     drawn: Chances
+    same_gender: dict[str, Group]
     speech: dict[str, NDArray[np.int64]]
     noise: tuple[tuple[str, int], ...]
     rirs: tuple[str, ...]
@@ -44,7 +46,24 @@ def pool(sources: Sources) -> Pool:
         )
     corpus = Corpus(speakers, faults)
     noise = tuple((path, _samples(Path(str(sources.noise), path), sources.sample_rate)) for path in _below("noise", sources.noise))
-    return Pool(sources, corpus, chances(corpus, sources), speech, noise, tuple(_below("rirs", sources.rirs)))
+    drawn = chances(corpus, sources)
+    return Pool(sources, corpus, drawn, same_gender(drawn, sources), speech, noise, tuple(_below("rirs", sources.rirs)))
+
+
+def same_gender(drawn: Chances, sources: Sources) -> dict[str, Group]:
+    """By speaker, those of the same group and gender. Raises ValueError where `genders` is given and knows nobody."""
+    if sources.genders is None:
+        return {}
+    known, alike = genders(Path(sources.genders)), {}
+    for group in drawn.interferers.values():
+        by_gender: dict[str, dict[str, int]] = {}
+        for speaker, places in group.places.items():
+            if speaker in known:
+                by_gender.setdefault(known[speaker], {})[speaker] = len(places)
+        alike.update({speaker: own for own in map(Group.of, by_gender.values()) for speaker in own.places})
+    if not alike:
+        raise ValueError(f"{sources.genders}: expected the genders of speakers in {sources.audios_dir}, found only of others")
+    return alike
 
 
 def _resampled(file: File, rate: int) -> NDArray[np.int64]:

@@ -36,6 +36,11 @@ class Reader:
             raise AudioError(f"{path}: expected samples {start} to {stop}, found {len(wave)} of these {stop - start}")
         return wave
 
+    def loop(self, path: audio.File, start: int, samples: int) -> Wave:
+        """So many samples of a file from `start` on, which goes on with its beginning where it ends."""
+        part = np.take(self.whole(str(path), path), np.arange(start, start + samples), mode="wrap")
+        return part.astype(np.float32) / np.float32(FULL_SCALE)
+
     def whole(self, key: str, path: audio.File) -> NDArray[np.int16]:
         """A file at the reader's rate, from memory if it is there."""
         if key in self.kept:

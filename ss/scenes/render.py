@@ -44,11 +44,8 @@ class Renderer:
 
     def __call__(self, row: Row) -> Rendered:
         """The waves of a row. Raises AudioError for a file that cannot be read, is shorter than the row says, or is silent."""
-        target, late = self.voice(row.target, row.samples, row)
-        parts = [target]
-        for interferer in row.interferers:
-            wave, rest = self.voice(interferer, row.samples, row)
-            parts.append(wave if rest is None else wave + rest)
+        target, late = self.voice(row.target, row.samples, row, row.early_ms)
+        parts = [target, *(self.voice(interferer, row.samples, row)[0] for interferer in row.interferers)]
         n_voices = len(parts)
         parts += [wave for wave in (late, self.noise(row.noise, row.samples)) if wave is not None]
         if row.bandwidth is not None:
@@ -61,14 +58,13 @@ class Renderer:
 
     def enrolment(self, row: Row) -> PCM:
         """The enrolment [R] of a row."""
-        wave, late = self.voice(row.enrolment, row.ref_samples, row)
+        wave, _ = self.voice(row.enrolment, row.ref_samples, row)
         noise = self.noise(row.enrolment_noise, row.ref_samples)
-        parts = [part for part in (wave, late, noise) if part is not None]
-        (scaled,) = on_one_scale([np.sum(parts, axis=0)], row.level)
+        (scaled,) = on_one_scale([wave if noise is None else wave + noise], row.level)
         return scaled
 
-    def voice(self, voice: Voice, samples: int, row: Row) -> tuple[Wave, Wave | None]:
-        """A voice [samples] at its level, and apart from it what is not asked for of its reverberation."""
+    def voice(self, voice: Voice, samples: int, row: Row, early_ms: float | None = None) -> tuple[Wave, Wave | None]:
+        """A voice [samples] at its level, and apart from it the reverberation that comes later than early_ms (None: nothing)."""
         dry, spoken = np.zeros(samples, np.float32), np.zeros(samples, bool)
         for piece in voice.pieces:
             wave = self.piece(piece, voice.speed, samples - piece.at, row.sample_rate)
@@ -80,12 +76,14 @@ class Renderer:
         if power < DIGITAL_SILENCE:
             raise AudioError(f"{voice.pieces[0].path}: expected speech, found silence in {row.name}")
         response = self.response(voice, row)
-        wet = dry if response is None else rooms.reverberant(dry, response)
+        if response is None:
+            wet, early = dry, None
+        elif early_ms is None:
+            (wet,), early = rooms.reverberant(dry, response), None
+        else:
+            wet, early = rooms.reverberant(dry, response, rooms.early(response, early_ms, row.sample_rate))
         gain = np.float32(10 ** (-voice.level / 20) / np.sqrt(np.square(wet).sum() / spoken.sum()))
-        if response is None or row.early_ms is None:
-            return gain * wet, None
-        asked = rooms.reverberant(dry, rooms.early(response, row.early_ms, row.sample_rate))
-        return gain * asked, gain * (wet - asked)
+        return (gain * wet, None) if early is None else (gain * early, gain * (wet - early))
 
     def piece(self, piece: Piece, speed: float, room_left: int, rate: int) -> Wave:
         """A piece, at its speed, faded at both ends."""
@@ -117,9 +115,7 @@ class Renderer:
         """Noise [samples] at its level."""
         if noise is None:
             return None
-        path = Path(str(self.sources.noise), noise.path)
-        whole = self.reader.read(path)
-        wave = np.resize(np.roll(whole, -noise.start), samples)
+        wave = self.reader.loop(Path(str(self.sources.noise), noise.path), noise.start, samples)
         power = np.square(wave).mean()
         if not power:
             return np.zeros(samples, np.float32)
@@ -129,7 +125,7 @@ class Renderer:
 def on_one_scale(parts: Sequence[Wave], level: float) -> list[PCM]:
     """Parts [S] in 16 bits, their sum with a mean power of `level` dB of full scale, or lower where a peak would be too high."""
     mixture = np.sum(parts, axis=0)
-    power, peak = np.square(mixture).mean(), max(float(np.abs(wave).max()) for wave in (mixture, *parts))
+    power, peak = np.square(mixture).mean(), max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
     if not peak:
         return [np.zeros(len(mixture), np.int16) for _ in parts]
     gain = min(10 ** (level / 20) / np.sqrt(power), PEAK / peak) * FULL_SCALE

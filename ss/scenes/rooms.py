@@ -6,7 +6,7 @@ Shapes: N samples of a response, S of a voice.
 from functools import lru_cache
 
 import numpy as np
-import scipy  # loads `signal`, which takes a second, where it is first used
+import scipy  # loads `fft` where it is first used
 
 from ss.audio import Wave
 from ss.scenes.row import Room
@@ -26,9 +26,11 @@ def early(response: Wave, ms: float, sample_rate: int) -> Wave:
     return response[: max(1, round(ms * sample_rate / 1000))]
 
 
-def reverberant(voice: Wave, response: Wave) -> Wave:
-    """A voice [S] in a room, as long as it was."""
-    return scipy.signal.fftconvolve(voice, response)[: len(voice)].astype(np.float32)
+def reverberant(voice: Wave, *responses: Wave) -> list[Wave]:
+    """A voice [S] through each of the responses, as long as it was."""
+    size = scipy.fft.next_fast_len(len(voice) + max(map(len, responses)) - 1, real=True)
+    spectrum = scipy.fft.rfft(voice, size)  # float32 all the way
+    return [scipy.fft.irfft(spectrum * scipy.fft.rfft(response, size), size)[: len(voice)] for response in responses]
 
 
 @lru_cache(ROOMS_KEPT)

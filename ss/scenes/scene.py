@@ -24,7 +24,7 @@ class Enrolment:
     def __post_init__(self) -> None:
         for key in ("seconds", "snr", "utterances"):
             object.__setattr__(self, key, a_range(key, getattr(self, key)))
-        check_shares(self, "noise_share", "reverb_share")
+        check_shares(self)
         if self.seconds[0] <= 0 or self.utterances[0] < 1:
             raise ValueError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
 
@@ -37,7 +37,8 @@ class Scene:
     `full`: all speak from beginning to end; `partial`: the target and the others overlap for `overlap` of the time;
     `turns`: one after the other, turns of `turn` seconds with `gap` seconds between (below 0: they overlap);
     `silent_start`, `silent_middle`, `silent_end`: the target is silent for `silence` of the time; `absent`: always;
-    `alone`: nobody else speaks. interferers: how many, at most 3.
+    `alone`: nobody else speaks. interferers: how many, at most 3; in `fewest_share` of the mixtures as few as that allows.
+    same_gender_share: in which part of the mixtures they have the target's gender, where that is known.
     sir: dB of the target over each interferer, each over its own speech. speed_share, speed: a factor by which a voice is played
     faster: that makes another speaker of it.
     noise_share, snr: noise from files, dB of the target's speech over it. level: dB of full scale of the mixture's mean power.
@@ -53,6 +54,8 @@ class Scene:
     turn: Range = (0.8, 3.0)
     gap: Range = (-0.3, 0.6)
     interferers: tuple[int, int] = (1, 1)
+    fewest_share: float = 0.0
+    same_gender_share: float = 0.0
     sir: Range = (-5.0, 5.0)
     speed_share: float = 0.0
     speed: Range = (0.9, 1.1)
@@ -76,7 +79,7 @@ class Scene:
         for key in ("seconds", "rt60"):
             if getattr(self, key) is not None:
                 object.__setattr__(self, key, a_range(key, getattr(self, key)))
-        check_shares(self, "speed_share", "noise_share", "reverb_share", "bandwidth_share", "codec_share", "clip_share")
+        check_shares(self)
         weights = dict(self.patterns)
         if unknown := sorted(set(weights) - set(PATTERNS)):
             raise ValueError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
@@ -131,8 +134,8 @@ def a_range(key: str, value: Any) -> Any:
     return pair
 
 
-def check_shares(config: Any, *keys: str) -> None:
+def check_shares(config: Any) -> None:
     """Raises ValueError for a share that is no part from 0 to 1."""
-    for key in keys:
+    for key in (one.name for one in fields(config) if one.name.endswith("_share")):
         if not 0 <= getattr(config, key) <= 1:
             raise ValueError(f"{key}: expected a part from 0 to 1, found {getattr(config, key)}")

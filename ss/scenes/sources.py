@@ -12,6 +12,7 @@ from ss.scenes.scene import Scene, known
 class Sources:
     """audios_dir: the corpus; its files are found by `template` and `parts` (see `ss.mixing.corpus.scan`), or listed in `manifest`,
     a CSV or JSONL file with a path (below audios_dir) and a speaker in each line. Any sample rate: what differs is resampled.
+    genders: a CSV or JSONL file with a `speaker` and a `gender` in each line, empty where it is not known (it may be the manifest).
     speakers, exclude_speakers, max_n_speakers, drawn, within, split_single_utterances: as in `ss.mixing.settings.Settings`.
     min_len: seconds of a file. trim_db: what is so far below a file's loudest part is no speech.
     noise, rirs: folders of files, looked through with their subfolders. num_workers: processes that look into files.
@@ -21,6 +22,7 @@ class Sources:
     parts: str | Sequence[str] | None = None
     template: str = "{part}/{speaker}/{chapter}/*"
     manifest: str | None = None
+    genders: str | None = None
     speakers: Sequence[str] | None = None
     exclude_speakers: Sequence[str] | None = None
     max_n_speakers: int | None = None
@@ -54,9 +56,11 @@ class Sources:
 def check_sources(scene: Scene, sources: Sources) -> None:
     """Raises ValueError for all that a scene asks for and the sources do not name."""
     missing = []
+    if scene.same_gender_share and sources.genders is None:
+        missing.append("genders (genders=<a CSV file with the columns speaker and gender>)")
     if scene.noisy and sources.noise is None:
         missing.append("noise (noise=<a folder of files>)")
     if scene.reverberant and sources.rirs is None and scene.rt60 is None:
         missing.append("rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)")
     if missing:
-        raise ValueError(f"the scene asks for {' and '.join(missing)}, found none")
+        raise ValueError(f"the scene asks for {', '.join(missing)}, found none")
