@@ -305,6 +305,22 @@ def test_training_batches_of_two_processes_are_those_of_one_with_a_double_batch(
     assert list(alone) != [a + b for a, b in zip(*shares, strict=True)]
 
 
+def test_other_batches_of_other_processes_go_on_behind_what_was_heard() -> None:
+    whole = TrainingBatches(16, 1, seed=5)
+    whole.start(3)
+    order = [index for ((_, index),) in whole]
+    seen: list[int] = []
+    for n, size, steps in ((1, 3, 2), (2, 2, 1), (3, 2, 1)):
+        shares = []
+        for rank in range(n):
+            with as_process(rank, n):
+                share = TrainingBatches(16, size, seed=5)
+                share.start(3, heard=len(seen))
+                shares.append(list(share)[:steps])
+        seen += [index for step in zip(*shares, strict=True) for batch in step for _, index in batch]
+    assert seen == order
+
+
 def test_too_few_examples_for_a_batch() -> None:
     with pytest.raises(ValueError, match="expected at least 4 training examples .*, found 3"):
         TrainingBatches(3, 4, seed=0)

@@ -50,7 +50,6 @@ def fit(config: dict[str, Any]) -> bool:
     run_dir = Path(config["run_dir"])
     last = resumable(run_dir, config)
     check(config)
-    distributed.keep_freed_memory()
     torch.manual_seed(config["seed"])
     trainer = build(config, speaker_list(config, run_dir), writers(config, last))
     if last:

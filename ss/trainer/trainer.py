@@ -56,6 +56,7 @@ class Trainer:
         scheduler: Callable[[Optimizer, int], LRScheduler | None] = lambda optimizer, steps: None,
         writers: Sequence[Writer] = (),
     ) -> None:
+        distributed.keep_freed_memory()
         self.settings, self.run_dir, self.config, self.writers = settings, Path(run_dir), config, writers
         self.device, self.streamer, self.loss = distributed.device(), streamer or Whole(), loss
         self.speakers = list(train.speakers)
