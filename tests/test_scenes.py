@@ -333,6 +333,12 @@ def test_a_silent_room_is_refused(sources: Sources, tmp_path: Path) -> None:
         Renderer(silent)(row)
 
 
+def test_rooms_may_be_from_files_and_simulated(found: Pool) -> None:
+    rows = plan(found, Scene(reverb_share=1, rt60=(0.2, 0.6), simulated_share=0.3), 0, 500)
+    assert all((voice.rir is None) != (voice.room is None) for row in rows for voice in (row.target, *row.interferers))
+    assert np.mean([row.target.room is not None for row in rows]) == pytest.approx(0.3, abs=0.06)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_codecs_keep_length_and_place(codec: str) -> None:
     wave = voice(np.random.default_rng(0), 200, 2 * RATE)

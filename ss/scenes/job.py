@@ -61,7 +61,7 @@ def describe(found: Pool, scene: Scene) -> str:
     """What there is, in one line; and what of it this scene leaves aside."""
     samples = sum(span.stop - span.start for spans in found.corpus.speakers.values() for span in spans)
     hours = samples / found.sources.sample_rate / 3600
-    unused = [("noise", found.noise and not scene.noisy), ("rooms", found.rirs and (scene.rt60 or not scene.reverberant))]
+    unused = [("noise", found.noise and not scene.noisy), ("rooms", found.rirs and not scene.uses_rirs)]
     aside = "".join(f"; this scene uses no files of {name}" for name, leaves in unused if leaves)
     return (
         f"{len(found.corpus.speakers)} speakers, {hours:.2f} hours in {found.sources.audios_dir}; "

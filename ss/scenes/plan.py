@@ -152,7 +152,7 @@ def acoustics(pool: Pool, scene: Scene, share: float, rng: Draw) -> Any:
     """A function that gives the room of each voice, `rir` and `room`: in a share of all cases one for all of them, else none."""
     if rng.random() >= share:
         return lambda: (None, None)
-    if scene.rt60 is None:
+    if scene.rt60 is None or rng.random() >= scene.simulated_share:
         if not pool.rirs:
             raise ValueError("reverb_share: expected impulse responses in `rirs`, or `rt60` to simulate rooms, found neither")
         return lambda: (pool.rirs[rng.integers(len(pool.rirs))], None)

@@ -42,9 +42,9 @@ class Scene:
     sir: dB of the target over each interferer, each over its own speech. speed_share, speed: a factor by which a voice is played
     faster: that makes another speaker of it.
     noise_share, snr: noise from files, dB of the target's speech over it. level: dB of full scale of the mixture's mean power.
-    reverb_share: in a room, from files or, with `rt60` in seconds, simulated. early_ms: how much of its reverberation belongs to
-    the target that is asked for; None: all of it. bandwidth_share, bandwidths: Hz that are left. codec_share, codecs and
-    clip_share, clip_db (below the peak): what is done to the mixture alone.
+    reverb_share: in a room, from files or, with `rt60` in seconds, a `simulated_share` of them simulated. early_ms: how much of its
+    reverberation belongs to the target that is asked for; None: all of it. bandwidth_share, bandwidths: Hz that are left.
+    codec_share, codecs and clip_share, clip_db (below the peak): what is done to the mixture alone.
     """
 
     seconds: Range | None = (3.0, 3.0)
@@ -64,6 +64,7 @@ class Scene:
     snr: Range = (0.0, 20.0)
     reverb_share: float = 0.0
     rt60: Range | None = None
+    simulated_share: float = 1.0
     early_ms: float | None = None
     bandwidth_share: float = 0.0
     bandwidths: tuple[float, ...] = (4000.0,)
@@ -107,6 +108,11 @@ class Scene:
     def reverberant(self) -> bool:
         """Whether anybody is ever in a room."""
         return bool(self.reverb_share or self.enrolment.reverb_share)
+
+    @property
+    def uses_rirs(self) -> bool:
+        """Whether a room ever comes from a file."""
+        return self.reverberant and (self.rt60 is None or self.simulated_share < 1)
 
     @classmethod
     def of(cls, config: Mapping[str, Any] | None) -> "Scene":

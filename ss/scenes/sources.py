@@ -60,7 +60,7 @@ def check_sources(scene: Scene, sources: Sources) -> None:
         missing.append("genders (genders=<a CSV file with the columns speaker and gender>)")
     if scene.noisy and sources.noise is None:
         missing.append("noise (noise=<a folder of files>)")
-    if scene.reverberant and sources.rirs is None and scene.rt60 is None:
+    if scene.uses_rirs and sources.rirs is None:
         missing.append("rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)")
     if missing:
         raise ValueError(f"the scene asks for {', '.join(missing)}, found none")
