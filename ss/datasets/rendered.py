@@ -38,6 +38,7 @@ class Rendered(Dataset[Example]):
         seed: int = 0,
     ) -> None:
         self.scene, self.examples, self.seed = Scene.of(scene), examples, seed
+        self.sample_rate = sample_rate
         self.pool = pool(Sources.of({**sources, "sample_rate": sample_rate}))
         self.render = Renderer(self.pool.sources, cache_mb)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}

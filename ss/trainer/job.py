@@ -56,6 +56,7 @@ def fit(config: dict[str, Any]) -> bool:
         trainer.load_state_dict(last["model"], last["trainer"])
     elif config.get("init_from"):
         fresh = checkpoint.begin_from(trainer.model, config["init_from"], trainer.speakers)
+        trainer.progress.hours = read_checkpoint(config["init_from"]).get("hours", 0.0)
         if distributed.is_main():
             print(f"weights of {config['init_from']}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
     if config.get("sparsity"):

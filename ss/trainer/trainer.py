@@ -59,7 +59,7 @@ class Trainer:
         distributed.keep_freed_memory()
         self.settings, self.run_dir, self.config, self.writers = settings, Path(run_dir), config, writers
         self.device, self.streamer, self.loss = distributed.device(), streamer or Whole(), loss
-        self.speakers = list(train.speakers)
+        self.speakers, self.sample_rate = list(train.speakers), train.sample_rate
         self.model = model.to(self.device)
         self.model.checkpointing = settings.activation_checkpointing
         distributed.share_weights(self.model)
@@ -113,6 +113,7 @@ class Trainer:
                 group.add(loss)
                 heard.append((batch, loss))
                 progress.examples += len(batch.names) * distributed.world_size()
+                progress.hours += batch.lengths.sum().item() * distributed.world_size() / self.sample_rate / 3600
                 if number % size and number < n_batches:
                     continue
                 norm = self.update(heard)
@@ -244,7 +245,7 @@ class Trainer:
         progress = self.progress
         waited = round(progress.waited / max(progress.seconds, 1e-9), 4)  # part of all seconds
         place = {"kind": kind, "epoch": progress.epoch, "step": progress.step}
-        place |= {"seconds": round(progress.seconds, 2), "waited": waited}
+        place |= {"hours": round(progress.hours, 3), "seconds": round(progress.seconds, 2), "waited": waited}
         return {**place, "lr": self.learning_rate(), "train": progress.meter.means(), "valid": valid}
 
     def learning_rate(self) -> float:
@@ -278,7 +279,7 @@ class Trainer:
         more = {"trainer": self.state_dict()} if row is None else {"row": row}
         if distributed.is_main():
             model = self.model if row is None else self.trained()
-            content = {"model": model.state_dict(), "config": self.config, "speakers": self.speakers}
+            content = {"model": model.state_dict(), "config": self.config, "speakers": self.speakers, "hours": self.progress.hours}
             checkpoint.save(self.run_dir / name, {**content, **more})
         distributed.barrier()
 
