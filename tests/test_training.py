@@ -1,5 +1,6 @@
 """Training through the real commands: what a run leaves, resuming, stopping, several processes, and what is refused."""
 
+import csv
 import json
 import os
 import signal
@@ -247,6 +248,22 @@ def test_begins_from_another_checkpoint(trained: Path, triplets: Path, tmp_path:
     before, after = load_extractor(trained / "best.pth"), load_extractor(tmp_path / "run" / "best.pth")
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert torch.equal(old, new), name
+    first, second = (row for folder in (trained, tmp_path / "run") for row in log(folder)[-1:])
+    heard = read_checkpoint(trained / "best.pth")["hours"]
+    assert heard > 0
+    assert second["hours"] == pytest.approx(heard + first["hours"] / first["epoch"] * second["epoch"], abs=2e-3)
+
+
+def test_a_learning_curve_grows(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    table, picture = tmp_path / "curve.csv", tmp_path / "curve.png"
+    where = [f"checkpoint={trained}/best.pth", f"folders=[{triplets}]", f"table={table}", f"picture={picture}"]
+    run("training/learning_curve.py", "-cn", "learning_curve", *where)
+    run("training/learning_curve.py", "-cn", "learning_curve", *where, "hours=0.5", "name=later")
+    run("training/learning_curve.py", "-cn", "learning_curve", *where)  # again: its row is replaced
+    rows = list(csv.DictReader(table.open()))
+    assert [row["checkpoint"] for row in rows] == ["best", "later"]
+    assert rows[0][triplets.name] == rows[1][triplets.name]
+    assert picture.stat().st_size > 1000
 
 
 def test_the_mean_of_the_weights_is_what_is_kept(triplets: Path, tmp_path: Path) -> None:

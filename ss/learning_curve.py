@@ -1,0 +1,75 @@
+"""A learning curve that grows: what checkpoints do on fixed folders of triplets against the hours of mixtures that they heard."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from hydra.utils import instantiate
+from tqdm import tqdm
+
+from ss.datasets import EvaluationBatches, Triplets, loader
+from ss.inferencer import Inferencer
+from ss.metric import SISDR, Improvement
+from ss.tester import measure
+from ss.utils.predecessor import read_checkpoint
+
+HOURS, CHECKPOINT = "hours", "checkpoint"
+METRICS = {"SI-SDRi": Improvement(SISDR())}
+
+
+def extend_curve(config: dict[str, Any]) -> int:
+    """Tests `checkpoint` on every one of `folders`, adds a row to the CSV `table`, and draws it anew. Returns the exit code.
+
+    hours: heard by the checkpoint, where it does not say so itself. name: of the row; a row of this name is replaced.
+    """
+    content = read_checkpoint(config["checkpoint"])
+    hours = content.get("hours") if config["hours"] is None else config["hours"]
+    if hours is None:
+        raise ValueError(
+            f"{config['checkpoint']}: expected a checkpoint that says how many hours it heard, or hours=...; found neither"
+        )
+    table = Path(config["table"])
+    rows = list(csv.DictReader(table.open())) if table.exists() else []
+    row = {HOURS: f"{hours:.1f}", CHECKPOINT: config["name"] or Path(config["checkpoint"]).stem}
+    extractor = Inferencer(config["checkpoint"], instantiate(config["streamer"]))
+    for folder in map(Path, config["folders"]):
+        row[folder.name] = f"{mean_improvement(extractor, folder, config['batch_size']):.2f}"
+    rows = sorted([*(other for other in rows if other[CHECKPOINT] != row[CHECKPOINT]), row], key=lambda one: float(one[HOURS]))
+    columns = list(dict.fromkeys(key for one in rows for key in one))
+    table.parent.mkdir(parents=True, exist_ok=True)
+    aside = table.with_suffix(".part")
+    with aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    aside.replace(table)
+    if config["picture"]:
+        draw(rows, columns[2:], Path(config["picture"]))
+    for one in [dict(zip(columns, columns, strict=True)), *rows]:
+        print("  ".join(f"{one.get(column) or '-':>12}" for column in columns))
+    return 0
+
+
+def mean_improvement(extractor: Inferencer, folder: Path, batch_size: int) -> float:
+    """The mean SI-SDRi in dB over a folder's triplets."""
+    examples = Triplets(folder, extractor.sample_rate, speakers=extractor.speakers)
+    batches = EvaluationBatches(examples.groups(extractor.streamer.group), batch_size)
+    rows = [row for batch in tqdm(loader(examples, batches), folder.name) for _, row in measure(extractor, METRICS, batch)]
+    return mean(row.values["SI-SDRi"] for row in rows)
+
+
+def draw(rows: Sequence[dict[str, str]], columns: Sequence[str], path: Path) -> None:
+    """SI-SDRi of each folder against hours heard, as a picture."""
+    from matplotlib.figure import Figure  # takes a second to load
+
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlabel="hours of mixtures heard", ylabel="SI-SDRi (dB)")
+    for column in columns:
+        points = [(float(row[HOURS]), float(row[column])) for row in rows if row.get(column)]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=column)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
