@@ -323,3 +323,17 @@ def test_clear_errors(triplets: Path, tmp_path: Path, override: str, message: st
     assert done.returncode == 2, done.stderr
     assert f"error: {message}" in done.stderr or message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_the_speed_of_a_training_and_its_shares(triplets: Path, tmp_path: Path) -> None:
+    overrides = ",".join(f"'{override}'" for override in training(triplets, tmp_path / "run") if not override.startswith("run_dir"))
+    times = ["rounds=1", "seconds=0.5", "warm_up=0.1", "+variants.single.overrides=['trainer.batch_size=1']"]
+    words = ["training=spexplusshort_gru", f"overrides=[{overrides}]", *times, f"out_folder={tmp_path}"]
+    done = run("measure_weight_and_time/training_speed.py", "-cn", "training_speed", *words)
+    this, single = json.loads((tmp_path / "training_speed.json").read_text())["rows"]
+    assert (this["variant"], this["batch_size"], single["variant"], single["batch_size"]) == ("this", 2, "single", 1)
+    for row in (this, single):
+        assert sum(row[key] for key in ("forward_backward", "optimizer", "data", "rest")) == pytest.approx(1)
+        assert all(row[key] > 0 for key in ("forward_backward", "optimizer", "data", "heard_per_second", "alone_per_cpu_second"))
+        assert row["example_seconds"] == 0.5
+    assert "2 x 0.5 s" in done.stdout

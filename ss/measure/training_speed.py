@@ -57,7 +57,9 @@ def measure_speed(config: dict[str, Any]) -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in config["variants"]}
     for name in tqdm(list(found) * config["rounds"], "rounds"):
         found[name].append(measure_in_checkout(config, **config["variants"][name]))
-    rows = [{"variant": name, **{key: median(row[key] for row in rounds) for key in rounds[0]}} for name, rounds in found.items()]
+    rows: list[dict[str, Any]] = [
+        {"variant": name, **{key: median(row[key] for row in rounds) for key in rounds[0]}} for name, rounds in found.items()
+    ]
     for row in rows:
         row["times"] = row["heard_per_cpu_second"] / rows[0]["heard_per_cpu_second"]
     report = {"machine": machine(), "method": METHOD.replace("\n", " "), "config": config, "rows": rows}
@@ -100,7 +102,7 @@ def measure_here(config: dict[str, Any]) -> dict[str, float]:
         torch.manual_seed(training["seed"])
         trainer = build(training, speaker_list(training, Path(run_dir)), [])
         backward, update = Stopwatch(trainer.backward), Stopwatch(trainer.update)
-        trainer.backward, trainer.update = backward, update
+        vars(trainer).update(backward=backward, update=update)
 
         def train(seconds: float) -> None:
             trainer.stop.deadline = time.monotonic() + seconds
