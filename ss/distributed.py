@@ -40,6 +40,11 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
 
 
+def n_cores() -> int:
+    """Cores that this process may use: all, or those that it is pinned to."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_main() -> bool:
     """Whether this is the process that prints and writes."""
     return rank() == 0

@@ -1,6 +1,5 @@
 """How to train: the keys of a config's `trainer`, checked."""
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ class Settings:
     """How to train.
 
     batch_size: of each process; accumulate: batches to one optimizer step; num_workers: processes that prepare batches for each
-    training process; None: one on a CPU, on a GPU all cores; clip_grad_norm: None for no clipping; precision: fp32, bf16 or fp16
+    training process; None: one on a CPU with a core to spare, on a GPU all cores; clip_grad_norm: None for no clipping; precision: fp32, bf16 or fp16
     (autocast); auto is bf16 where the device multiplies it natively, else fp32; monitor: what makes an epoch the best; early_stop:
     epochs without a better one; save_period: also keep `epoch-<n>.pth` every so many epochs; save_minutes: write `last.pth` inside
     an epoch too;
@@ -59,4 +58,5 @@ class Settings:
         """Processes that prepare batches for this one."""
         if self.num_workers is not None:
             return self.num_workers
-        return 1 if distributed.device().type == "cpu" else max(1, (os.cpu_count() or 1) // distributed.local_world_size() - 1)
+        free = distributed.n_cores() // distributed.local_world_size() - 1  # for each process, beside itself
+        return max(0, min(1, free)) if distributed.device().type == "cpu" else max(1, free)
