@@ -196,7 +196,12 @@ def test_the_command(tmp_path: Path) -> None:
     document.write_text("Kept.\n\n## Results\n\nOld.\n")
     arguments = [
         *("-cn", "leaderboard", f"folders=[{folder}]", "quick=[]", f"out_folder={tmp_path / 'out'}", f"document={document}"),
-        *("entries.open-voicefilter-lite=null", "entries.spexplus_online=null", f"+entries.ours={tmp_path / 'ours.pth'}"),
+        *(
+            "entries.open-voicefilter-lite=null",
+            "entries.released=null",
+            "entries.released_int8=null",
+            f"+entries.ours={tmp_path / 'ours.pth'}",
+        ),
     ]
     done = run("testing/leaderboard.py", *arguments, f"+entries.gone={tmp_path / 'gone.pth'}", check=False)
     assert done.returncode == 1, done.stderr
