@@ -22,7 +22,7 @@ test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 gpu:
-	PYTHON=$(PYTHON) OUT=$(OUT)-gpu CORPUS=$(strip $(CORPUS)) MINUTES=$(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),8) demo/gpu.sh
+	PYTHON=$(PYTHON) OUT=$(OUT)-gpu CORPUS=$(strip $(CORPUS)) NOISE=$(NOISE) RIRS=$(RIRS) MINUTES=$(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),8) demo/gpu.sh
 
 $(VENV)/installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)

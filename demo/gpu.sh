@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: its tests, how much it hears in a minute, and a training for the rest of the time. `make gpu` calls this.
 # Nothing is fetched. PYTHON: an interpreter with torch for CUDA; WHEELS: a folder of wheel files with what else it lacks, or empty;
-# CORPUS: a folder in LibriSpeech's layout with parts train* and dev*; CONFIG: of training/configs; OVERRIDES: of that config;
+# CORPUS: a folder in LibriSpeech's layout with parts train* and dev*; NOISE, RIRS: folders of noise and of responses of rooms, or empty;
+# CONFIG: of training/configs, one that trains on scenes; OVERRIDES: of that config;
 # MINUTES: for everything together; OUT: where it goes. The same command goes on with a training that is in OUT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${PYTHON:=python3}" "${OUT:=demo-output-gpu}" "${MINUTES:=8}" "${CONFIG:=spexplus_online}" "${OVERRIDES:=}" "${WHEELS:=}" "${CORPUS:=}"
+: "${PYTHON:=python3}" "${OUT:=demo-output-gpu}" "${MINUTES:=8}" "${CONFIG:=release}" "${NOISE:=}" "${RIRS:=}" "${OVERRIDES:=}" "${WHEELS:=}" "${CORPUS:=}"
 
 if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
   echo "make gpu: skipped: $PYTHON has no torch with a GPU that it can use"
@@ -37,8 +38,9 @@ if [ ! -e "$OUT/dev" ]; then
   step "Mixing: dev" "$PYTHON" ./mixing/mix.py -cp ./configs/ -cn dev "audios_dir=$CORPUS" "parts=[dev*]" "out_folder=$OUT/dev" nfiles=100 \
     audio_len=4 "num_workers=$(nproc)" split_single_utterances=true
 fi
-data=(data=scenes scene=two_speakers "data.train.sources.audios_dir=$CORPUS" "data.train.sources.parts=[train*]" "data.valid.folder=$OUT/dev"
-  data.train.sources.split_single_utterances=true data.train.cache_mb=1000)
+data=("data.train.sources.audios_dir=$CORPUS" "data.train.sources.parts=[train*]" "data.valid.folder=$OUT/dev" scene.same_gender_share=0)
+if [ -n "$NOISE" ]; then data+=("data.train.sources.noise=$(realpath "$NOISE")"); else data+=(scene.noise_share=0 scene.enrolment.noise_share=0); fi
+if [ -n "$RIRS" ]; then data+=("data.train.sources.rirs=$(realpath "$RIRS")"); else data+=(scene.reverb_share=0 scene.enrolment.reverb_share=0); fi
 # shellcheck disable=SC2206 # words of it
 more=($OVERRIDES)
 quoted=$(printf "'%s'," "${data[@]}" "${more[@]}")

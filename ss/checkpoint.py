@@ -50,7 +50,7 @@ def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.
 
 
 @torch.no_grad()
-def begin_from(model: nn.Module, checkpoint: str | Path, speakers: Sequence[str] = ()) -> list[str]:
+def begin_from(model: nn.Module, checkpoint: str | Path, speakers: Sequence[str]) -> list[str]:
     """Gives a model the weights of a checkpoint, also where the model has grown: more layers, hidden channels, or speakers.
 
     Layers of a body are matched by their kind and order. What is new keeps its start, and new hidden channels go into their product
@@ -62,7 +62,7 @@ def begin_from(model: nn.Module, checkpoint: str | Path, speakers: Sequence[str]
     before = load_extractor(content)
     known, places = dict(before.state_dict()), matched_names(before)
     known = {places[name]: tensor for name, tensor in known.items()}
-    if len(speakers) and content.get("speakers"):
+    if content.get("speakers", list(speakers)) != list(speakers):
         rows = {name: row for row, name in enumerate(content["speakers"])}
         for key in ("classifier.weight", "classifier.bias"):
             own = model.get_parameter(key).detach().clone()

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from ss.datasets import EvaluationBatches, Triplets, loader
 from ss.inferencer import Inferencer
-from ss.metric import SISDR, Improvement
+from ss.metric import SISDR, Improvement, Metric
 from ss.tester import measure
 from ss.utils.predecessor import read_checkpoint
 
 HOURS, CHECKPOINT = "hours", "checkpoint"
-METRICS = {"SI-SDRi": Improvement(SISDR())}
+METRICS: dict[str, Metric] = {"SI-SDRi": Improvement(SISDR())}
 
 
 def extend_curve(config: dict[str, Any]) -> int:

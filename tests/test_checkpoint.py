@@ -149,4 +149,4 @@ def test_a_grown_model_begins_as_the_smaller_one(grown: dict[str, Any], tmp_path
 def test_weights_without_a_place_are_refused(smaller: dict[str, Any], tmp_path: Path) -> None:
     saved_online(tmp_path / "small.pth")
     with pytest.raises(ValueError, match=r"small.pth: expected"):
-        checkpoint.begin_from(SpexPlusOnline(**{**SIZES, **WINDOWS, "memory": "none", **smaller}), tmp_path / "small.pth")
+        checkpoint.begin_from(SpexPlusOnline(**{**SIZES, **WINDOWS, "memory": "none", **smaller}), tmp_path / "small.pth", [])

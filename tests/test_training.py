@@ -256,13 +256,13 @@ def test_begins_from_another_checkpoint(trained: Path, triplets: Path, tmp_path:
 
 def test_a_learning_curve_grows(trained: Path, triplets: Path, tmp_path: Path) -> None:
     table, picture = tmp_path / "curve.csv", tmp_path / "curve.png"
-    where = [f"checkpoint={trained}/best.pth", f"folders=[{triplets}]", f"table={table}", f"picture={picture}"]
+    where = [f"checkpoint={trained}/best.pth", f"folders=[{triplets}/dev]", f"table={table}", f"picture={picture}"]
     run("training/learning_curve.py", "-cn", "learning_curve", *where)
     run("training/learning_curve.py", "-cn", "learning_curve", *where, "hours=0.5", "name=later")
     run("training/learning_curve.py", "-cn", "learning_curve", *where)  # again: its row is replaced
     rows = list(csv.DictReader(table.open()))
     assert [row["checkpoint"] for row in rows] == ["best", "later"]
-    assert rows[0][triplets.name] == rows[1][triplets.name]
+    assert rows[0]["dev"] == rows[1]["dev"]
     assert picture.stat().st_size > 1000
 
 

@@ -30,6 +30,7 @@ from ss.export.origin import metadata_of, with_metadata
 Feed = dict[str, NDArray[np.float32]]
 KINDS = ("Gemm", "MatMul", "Conv")
 FLOAT_AFTER = ("Gemm", "MatMul")  # what these give is not rounded, unless the next one takes it: fewer kernels, less error
+ATTENTION = "attention"  # as the export names its products
 LARGE = 4096  # numbers: smaller weights are not worth a cast
 
 
@@ -112,5 +113,5 @@ def smaller_file(path: Path) -> None:
 
 
 def kept(path: Path, keep: Sequence[str]) -> list[str]:
-    """The layers of a graph that stay in float."""
-    return [name for name in layers(path) if name.lstrip("/").startswith(tuple(keep))]
+    """The layers of a graph that stay in float: those asked for, and attention: most of its products have no weights."""
+    return [name for name in layers(path) if name.lstrip("/").startswith((ATTENTION, *keep))]

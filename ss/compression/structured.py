@@ -137,7 +137,7 @@ def macs(model_config: dict[str, Any]) -> int:
     """Multiply-accumulates of a model on a second of audio."""
     model = checkpoint.build(model_config).eval()
     with torch.inference_mode():
-        state = model.init_state(torch.zeros(1, model.classifier.in_features), SECOND)  # type: ignore[union-attr,arg-type]
+        state = model.init_state(model.enroll(torch.zeros(1, SECOND)), SECOND)
         return n_macs(lambda wave: model.step(wave, state)[0][0], torch.zeros(1, SECOND - SECOND % getattr(model, "hop", 1)))
 
 

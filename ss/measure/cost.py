@@ -25,7 +25,7 @@ def n_macs(call: Callable[..., Any], *args: Any) -> int:
     A depthwise convolution runs as shifted multiply-adds on a CPU: those are counted, so that a GPU, where it is a convolution,
     gives the same number. Norms, activations and other work on single elements are not counted.
     """
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addcmul: _addcmul_flops})
+    counter = FlopCounterMode(display=False, custom_mapping=COUNTED)
     with torch.no_grad(), counter:
         call(*args)
     return counter.get_total_flops() // 2
@@ -33,3 +33,10 @@ def n_macs(call: Callable[..., Any], *args: Any) -> int:
 
 def _addcmul_flops(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
     return 2 * prod(out_shape)
+
+
+def _lstm_flops(frames: tuple[int, ...], inputs: tuple[int, ...], recurrent: tuple[int, ...], *_: Any, **__: Any) -> int:
+    return 2 * prod(frames[:2]) * (prod(inputs) + prod(recurrent))
+
+
+COUNTED = {torch.ops.aten.addcmul: _addcmul_flops, torch.ops.aten.mkldnn_rnn_layer: _lstm_flops}

@@ -82,7 +82,7 @@ def config_of(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """
     composed = compose("training_step", [f"model={name}", *config["recipes"].get(name, [])])
     chosen = plain(OmegaConf.merge(composed, config["each"]))  # type: ignore[arg-type]
-    return {**config, **{key: chosen[key] for key in ("model", "loss", "streamer")}}
+    return {**config, **{key: chosen[key] for key in ("model", "loss", "streamer", "activation_checkpointing")}}
 
 
 def row(config: dict[str, Any], name: str, costs: list[Cost]) -> dict[str, Any]:
