@@ -19,7 +19,7 @@ from ss.leaderboard.page import make_page
 from ss.leaderboard.scoring import Score, Test, digest_of_folder, score
 from ss.measure.job import machine
 
-RESULTS = "## Results"  # what follows it in a document is replaced
+RESULTS = "\n## Results\n"  # what follows it in a document is replaced
 
 
 def run_leaderboard(config: Mapping[str, Any]) -> int:
@@ -174,7 +174,7 @@ def write(
 
 def replace_results(document: Path, text: str) -> None:
     """Puts the tables behind a document's heading. Raises ValueError where it has none."""
-    before, found, _ = document.read_text().partition(f"{RESULTS}\n")
+    before, found, _ = document.read_text().partition(RESULTS)
     if not found:
-        raise ValueError(f"{document}: expected a line {RESULTS!r}, behind which the results go, found none")
-    document.write_text(f"{before}{RESULTS}\n\n{text}")
+        raise ValueError(f"{document}: expected a line {RESULTS.strip()!r}, behind which the results go, found none")
+    document.write_text(f"{before}{RESULTS}\n{text}")
