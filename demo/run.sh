@@ -27,7 +27,7 @@ fi
 mix train nfiles=2000 audio_len=3 ref_max_len=3 max_n_speakers=500
 mix dev nfiles=60 audio_len=3 ref_max_len=3
 mix test nfiles=100
-# without memory, phase and slots: in six minutes fewer layers learn more
+# without memory, phase and slots, so that six minutes are enough to hear every mixture several times
 step "Training: at most $MINUTES minutes" "$PYTHON" ./training/train.py -cp ./configs/ -cn spexplus_online "run_dir=$run" \
   "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "n_processes=$processes" "trainer.epochs=5" \
   "trainer.batch_size=$((16 / processes))" "trainer.max_minutes=$MINUTES" \

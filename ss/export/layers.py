@@ -91,13 +91,13 @@ def _(layer: Conditioning, x: Value, stream: Stream) -> Value:
 
 @emit.register
 def _(layer: EnrolmentAttention, x: Value, stream: Stream) -> Value:
-    g, n_slots, channels, n = stream.g, layer.n_slots, layer.channels, layer.begin
+    g, n_slots, channels, name = stream.g, layer.n_slots, layer.channels, f"attention.{layer.begin}"
     keys, values = next(stream.slots)
     weight, bias = normed_before(layer.norm, product(layer.query))
-    query = g.product(x, Product(weight * KEY**-0.5, bias * KEY**-0.5), f"attention.{n}.query")
+    query = g.product(x, Product(weight * KEY**-0.5, bias * KEY**-0.5), f"{name}.query")
     by_stream = g.op("Transpose", g.reshape(query, -1, stream.batch, KEY), perm=[1, 0, 2])
-    alike = g.op("Softmax", g.op("MatMul", by_stream, g.reshape(keys, -1, KEY, n_slots), name=f"attention.{n}.keys"), axis=-1)
-    found = g.op("MatMul", alike, g.reshape(values, -1, n_slots, channels), name=f"attention.{n}.values")
+    alike = g.op("Softmax", g.op("MatMul", by_stream, g.reshape(keys, -1, KEY, n_slots), name=f"{name}.keys"), axis=-1)
+    found = g.op("MatMul", alike, g.reshape(values, -1, n_slots, channels), name=f"{name}.values")
     return g.op("Add", x, g.reshape(g.op("Transpose", found, perm=[1, 0, 2]), -1, channels))
 
 

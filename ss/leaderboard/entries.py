@@ -6,6 +6,7 @@ Shapes: S samples of the mixture, R of the enrolment; T frames, K samples of a w
 import hashlib
 import inspect
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -56,17 +57,13 @@ class Entry(Protocol):
         """
 
 
-class Checkpoint:
-    """A checkpoint of ours or the predecessor's, in torch. streamer: how utterances are cut; None: as it was trained."""
+class Inferring(ABC):
+    """What checkpoints and exports have in common: both are run by an Inferencer."""
 
-    def __init__(self, path: Path, streamer: Mapping[str, Any] | None = None) -> None:
-        self.path, self.streamer = path, streamer
-        self.fingerprint = f"{digest_of_files([path])} {json.dumps(streamer)}"
-        self.about = "torch"
-
-    @cached_property
+    @property
+    @abstractmethod
     def inferencer(self) -> Inferencer:
-        return Inferencer(self.path, instantiate(self.streamer))
+        """What runs it, loaded when it is first asked for."""
 
     @property
     def sample_rate(self) -> int:
@@ -76,6 +73,20 @@ class Checkpoint:
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         """See Entry."""
         return self.inferencer.extract(mixture, ref)
+
+
+class Checkpoint(Inferring):
+    """A checkpoint of ours or the predecessor's, in torch. streamer: how utterances are cut; None: as it was trained."""
+
+    def __init__(self, path: Path, streamer: Mapping[str, Any] | None = None) -> None:
+        self.path, self.streamer = path, streamer
+        self.fingerprint = f"{digest_of_files([path])} {json.dumps(streamer)}"
+        self.about = "torch"
+
+    @cached_property
+    def inferencer(self) -> Inferencer:
+        """See Inferring."""
+        return Inferencer(self.path, instantiate(self.streamer))
 
     def measure_costs(self) -> dict[str, float | None]:
         """See Entry."""
@@ -90,7 +101,7 @@ class Checkpoint:
         }
 
 
-class Export:
+class Export(Inferring):
     """The folder of an export, in ONNX Runtime."""
 
     def __init__(self, folder: Path) -> None:
@@ -100,16 +111,8 @@ class Export:
 
     @cached_property
     def inferencer(self) -> Inferencer:
+        """See Inferring."""
         return Inferencer(self.folder)
-
-    @property
-    def sample_rate(self) -> int:
-        """See Entry."""
-        return self.inferencer.sample_rate
-
-    def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        """See Entry."""
-        return self.inferencer.extract(mixture, ref)
 
     def measure_costs(self) -> dict[str, float | None]:
         """See Entry."""
