@@ -150,3 +150,27 @@ def test_weights_without_a_place_are_refused(smaller: dict[str, Any], tmp_path: 
     saved_online(tmp_path / "small.pth")
     with pytest.raises(ValueError, match=r"small.pth: expected"):
         checkpoint.begin_from(SpexPlusOnline(**{**SIZES, **WINDOWS, "memory": "none", **smaller}), tmp_path / "small.pth", [])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_resnetblocks", [2, 4, 5])
+def test_a_predecessor_with_another_number_of_residual_blocks(n_resnetblocks: int) -> None:
+    """Of its n blocks the last but one goes from n_channels to out_channels: the golden checkpoint with blocks taken out or put in."""
+    golden = checkpoint.read_checkpoint(PREDECESSOR)
+    more, weights = n_resnetblocks - 3, {}
+    for name, value in golden["model"].items():
+        before, inner, after = name.partition("speaker_encoder.resnetblocks.")
+        if not inner:
+            weights[name] = value
+            continue
+        number, _, rest = after.partition(".")
+        places = range(more + 1) if number == "0" else [int(number) + more]
+        weights |= {f"{before}{inner}{place}.{rest}": value for place in places}
+    arch = golden["config"].plain()["arch"]
+    arch["args"]["n_resnetblocks"] = n_resnetblocks
+    model = load_predecessor_checkpoint({"model": weights, "config": {"arch": arch}}).eval()
+    assert len(model.speaker_encoder.blocks) == n_resnetblocks
+    widths = [block.conv1.weight.shape[:2] for block in model.speaker_encoder.blocks]
+    n, e = arch["args"]["n_channels"], arch["args"]["out_channels"]
+    assert widths == [(n, n)] * (n_resnetblocks - 2) + [(e, n), (e, e)]
+    assert model.enroll(0.1 * torch.randn(1, 8000)).shape == (1, e)

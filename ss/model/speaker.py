@@ -32,11 +32,14 @@ class ResNetBlock(nn.Module):
 
 
 class SpeakerEncoder(nn.Module):
-    """Norm, 1x1 convolution, residual blocks, 1x1 convolution, mean over time. One embedding frame per `stride` frames."""
+    """Norm, 1x1 convolution, residual blocks, 1x1 convolution, mean over time. One embedding frame per `stride` frames.
+
+    The last block but one goes from C channels to E, as the predecessor's does (a single block does too).
+    """
 
     def __init__(self, in_channels: int, channels: int, embedding: int, n_resnetblocks: int) -> None:
         super().__init__()
-        widths = [channels, channels] + [embedding] * (n_resnetblocks - 1)
+        widths = [channels] * max(1, n_resnetblocks - 1) + [embedding] * min(2, n_resnetblocks)
         self.norm, self.conv1 = ChannelNorm(in_channels), nn.Conv1d(in_channels, channels, 1)
         self.blocks = nn.ModuleList(ResNetBlock(a, b) for a, b in pairwise(widths))
         self.conv2 = nn.Conv1d(widths[-1], embedding, 1)
