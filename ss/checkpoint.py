@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
+from ss import allowlist
 from ss.model.carried import Carried, Chain
 from ss.model.extractor import Extractor
 from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint
@@ -22,7 +22,12 @@ FORMAT = 1
 
 
 def save(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes aside, then renames: an interrupted save leaves the former file."""
+    """Writes aside, then renames: an interrupted save leaves the former file.
+
+    Raises ValueError for a model that nobody could load.
+    """
+    if model := content["config"].get("model"):
+        allowlist.check("model", model)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -31,11 +36,8 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def build(model_config: dict[str, Any]) -> Extractor:
-    """The extractor that a config's `model` describes. Raises ValueError for a _target_ outside of `ss.model`."""
-    target = str(model_config.get("_target_"))
-    if not target.startswith("ss.model."):
-        raise ValueError(f"model: expected a _target_ in ss.model, got {target!r}")
-    return instantiate(model_config)
+    """The extractor that a config's `model` describes. Raises ValueError for what `ss.allowlist` does not let a file ask for."""
+    return allowlist.create("model", model_config)
 
 
 def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.device = "cpu") -> Extractor:
@@ -44,7 +46,8 @@ def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.
     if is_predecessor(content):
         model = load_predecessor_checkpoint(content)
     else:
-        model = build(content["config"]["model"])
+        config = content["config"]
+        model = build(config.get("model") if isinstance(config, dict) else config)
         model.load_state_dict(content["model"])
     return model.to(device).eval()
 

@@ -13,7 +13,7 @@ from hydra.utils import get_class, instantiate
 from torch import Tensor
 from tqdm import tqdm
 
-from ss import audio, distributed
+from ss import allowlist, audio, distributed
 from ss.checkpoint import load_extractor
 from ss.datasets import Triplet, scan, triplet_of
 from ss.extraction import Chunking, cut, match_level, separate
@@ -43,7 +43,8 @@ class Inferencer:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)
         trained = content["config"] if isinstance(content["config"], dict) else {}
-        self.streamer = streamer or instantiate(trained.get("streamer"))
+        cut_as = trained.get("streamer")
+        self.streamer = streamer or (None if cut_as is None else allowlist.create("streamer", cut_as))
         self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])
         self.fixes_level = fixes_level(trained.get("loss"))
@@ -68,10 +69,10 @@ class Inferencer:
 
 def fixes_level(loss: dict[str, Any] | None) -> bool:
     """Whether a config's loss made the model give its estimates at the right level."""
-    target = str((loss or {}).get("_target_"))
-    if not target.startswith("ss.loss."):
+    target = (loss or {}).get("_target_")
+    if target not in allowlist.CLASSES["loss"]:
         return False
-    kind = get_class(target)
+    kind = allowlist.class_of(target)
     assert issubclass(kind, ExtractionLoss)
     return kind.fixes_level
 

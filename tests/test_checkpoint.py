@@ -155,7 +155,7 @@ def test_weights_without_a_place_are_refused(smaller: dict[str, Any], tmp_path: 
 @torch.no_grad()
 @pytest.mark.parametrize("n_resnetblocks", [2, 4, 5])
 def test_a_predecessor_with_another_number_of_residual_blocks(n_resnetblocks: int) -> None:
-    """Of its n blocks the last but one goes from n_channels to out_channels: the golden checkpoint with blocks taken out or put in."""
+    """The last block but one goes from n_channels to out_channels; made of the golden checkpoint, with blocks out or in."""
     golden = checkpoint.read_checkpoint(PREDECESSOR)
     more, weights = n_resnetblocks - 3, {}
     for name, value in golden["model"].items():

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from conftest import SIZES, WINDOWS, lively
-from hydra.errors import InstantiationException
 
 from ss.checkpoint import build
 from ss.compression import Importance, Limits, Sparse, chosen, macs, smaller, sparsity
@@ -93,7 +92,7 @@ def test_a_limit_that_cannot_be_reached_is_refused() -> None:
 
 
 def test_a_list_of_widths_must_be_as_long_as_there_are_blocks() -> None:
-    with pytest.raises(InstantiationException, match="hidden_channels: expected a number for each block, got only 2"):
+    with pytest.raises(ValueError, match="hidden_channels: expected a number for each block, got only 2"):
         model_of({**SEGMENTS, "hidden_channels": [24, 24]})
 
 

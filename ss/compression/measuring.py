@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ss import allowlist
 from ss.compression.sparse import nonzero
 from ss.measure.job import machine
 from ss.measure.listening import live_rows, macs_per_second, sessions
@@ -18,6 +19,7 @@ KEYS = ("threads", "chunk_ms", "live_seconds", "session_minutes")
 def settings_of(checkpoint: Path, **asked: Any) -> Settings:
     """How to measure what a checkpoint of ours was exported to."""
     trained = read_checkpoint(checkpoint)["config"]
+    allowlist.check("streamer", trained["streamer"])
     rate = trained["data"]["sample_rate"]
     return Settings("", trained["streamer"], checkpoint=str(checkpoint), sample_rate=rate, **asked)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ss import checkpoint, distributed
+from ss import allowlist, checkpoint, distributed
 from ss.compression.recipe import Recipe, Stage
 from ss.compression.structured import Importance, Limits, chosen, smaller
 from ss.datasets import read_speakers
@@ -52,7 +52,7 @@ def stage_config(
     """The training config of a stage that begins with the checkpoint `model`; keep: layers that are not quantized."""
     config = changed(trained_config(source), overrides)
     config |= {"run_dir": str(run_dir), "init_from": str(model), "resume": True, "sparsity": stage.sparsity}
-    config["model"] = read_checkpoint(model)["config"]["model"]
+    config["model"] = trained_config(model)["model"]
     config["trainer"]["epochs"] = stage.epochs
     config["optimizer"]["lr"] = stage.lr
     if "max_lr" in (config.get("scheduler") or {}):
@@ -80,10 +80,12 @@ def changed(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]
 
 
 def trained_config(model: Path) -> dict[str, Any]:
-    """How a checkpoint was trained. Raises ValueError for one of the predecessor's, which does not say."""
+    """How a checkpoint was trained. Raises ValueError for one of the predecessor's, which does not say, and for one whose config
+    names what no file may (see `ss.allowlist`)."""
     config = read_checkpoint(model)["config"]
     if not isinstance(config, dict) or "trainer" not in config:
         raise ValueError(f"{model}: expected a checkpoint of a training of ours, whose config says how to fine-tune it")
+    allowlist.check_config(config)
     return copy.deepcopy(config)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from ss import __version__
+from ss import __version__, allowlist
 from ss.checkpoint import load_extractor
 from ss.export.check import TOLERANCE
 from ss.export.origin import of_checkpoint, with_metadata
@@ -51,7 +50,7 @@ def export_segments(content: dict[str, Any], folder: Path) -> float:
     if not isinstance(model, SpexPlusShortGRUModel):
         raise ValueError(f"expected a SpexPlusShortGRUModel, which is exported in two halves; got a {type(model).__name__}")
     config = content["config"]
-    streamer = instantiate(config["streamer"])
+    streamer = allowlist.create("streamer", config.get("streamer"))
     if not isinstance(streamer, Streamer):
         raise ValueError("streamer: expected one for segments, as the exported graph is for segments of one length")
     halves = Halves(model, config["model"])

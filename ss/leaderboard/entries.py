@@ -17,6 +17,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from torch import Tensor
 
+from ss import allowlist
 from ss.audio import Wave
 from ss.inferencer import Inferencer
 from ss.leaderboard.adapters import AdapterStream, make_adapter, model_bytes, package_version
@@ -90,7 +91,10 @@ class Checkpoint(Inferring):
 
     def measure_costs(self) -> dict[str, float | None]:
         """See Entry."""
-        streamer = dict(self.streamer or read_checkpoint(self.path)["config"]["streamer"])
+        streamer = self.streamer
+        if streamer is None:
+            streamer = read_checkpoint(self.path)["config"]["streamer"]
+            allowlist.check("streamer", streamer)
         settings = Settings("", streamer, checkpoint=str(self.path), sample_rate=self.sample_rate)
         model = settings.load()
         (chunk,) = chunk_sizes(settings, model, [1000 * CHUNK_SECONDS])

@@ -143,6 +143,7 @@ def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trai
     """The trainer that a config describes."""
     data, seed = config["data"], config["seed"]
     rate = data["sample_rate"]
+    get_class(config["model"]["_target_"])  # imports the module of a class of the user's own, where it is registered
     model = checkpoint.build(config["model"])
     settings = dict(config["trainer"])
     trainer = get_class(settings.pop("_target_"))

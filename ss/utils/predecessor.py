@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import ss.model
+from ss import allowlist
 from ss.model.carried import Gated, Scaled
 from ss.model.extractor import Extractor
 from ss.model.tcn import ChannelNorm, RecurrentStack, Stack
@@ -99,9 +99,10 @@ def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> Extr
         name, args = arch["type"], arch["args"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"expected a predecessor's checkpoint with config.arch.type and args, but {error!r} is missing") from error
-    if name not in ss.model.__all__:
-        raise ValueError(f"config.arch.type: expected one of {', '.join(ss.model.__all__)}, got {name!r}")
-    model = getattr(ss.model, name)(**args)
+    ours = [known.removeprefix("ss.model.") for known in allowlist.CLASSES["model"] if known.startswith("ss.model.")]
+    if name not in ours or not isinstance(args, dict):
+        raise ValueError(f"config.arch.type: expected one of {', '.join(ours)} with args, got {name!r}")
+    model = allowlist.create("model", {**args, "_target_": f"ss.model.{name}"})
     load_predecessor_weights(model, content["model"])
     return model
 
