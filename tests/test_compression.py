@@ -96,6 +96,14 @@ def test_a_list_of_widths_must_be_as_long_as_there_are_blocks() -> None:
         model_of({**SEGMENTS, "hidden_channels": [24, 24]})
 
 
+@pytest.mark.parametrize("config", [ONLINE, SEGMENTS], ids=["online", "segments"])
+def test_a_list_of_widths_may_not_be_longer_either(config: dict[str, Any]) -> None:
+    blocks_in_it = 6 if config is ONLINE else 7
+    assert model_of({**config, "hidden_channels": [24] * blocks_in_it})
+    with pytest.raises(ValueError, match=f"hidden_channels: expected a number for each of {blocks_in_it} blocks, got 9"):
+        model_of({**config, "hidden_channels": [24] * 9})
+
+
 def test_a_narrowed_model_exports(tmp_path: Path) -> None:
     assert export(model_of({**ONLINE, "hidden_channels": [24, 0, 8, 16, 24, 0]}), tmp_path) < 1e-4
 

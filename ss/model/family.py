@@ -17,7 +17,7 @@ from ss.model.carried import Cached, Carried, Chain, Gated, Scaled, SpecialChann
 from ss.model.codec import SpeechDecoder, SpeechEncoder
 from ss.model.extractor import Enrolling, SegmentExtractor, Separator, Stepping
 from ss.model.speaker import SpeakerEncoder
-from ss.model.tcn import Hidden, RecurrentStack, Stack, TCNBlock, widths
+from ss.model.tcn import Hidden, RecurrentStack, Stack, TCNBlock, check_widths, widths
 
 
 class Parts(NamedTuple):
@@ -112,6 +112,7 @@ class SpexPlusShort(SegmentExtractor):
         parts = Parts(n_channels, widths(hidden_channels), out_channels, n_tcnblocks, causal)
         kernels = (short_kernel, *longer_kernels)
         super().__init__(n_channels, out_channels, kernels, n_resnetblocks, n_speakers, body(parts, n_stacked_tcnblocks))
+        check_widths(hidden_channels, sum(isinstance(module, TCNBlock) for module in self.modules()))
 
 
 class SpexPlus(SpexPlusShort):

@@ -21,7 +21,7 @@ from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
 from ss.model.norm import Norm
 from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 from ss.model.speaker import SlotEncoder, SpeakerEncoder
-from ss.model.tcn import Hidden, widths
+from ss.model.tcn import Hidden, check_widths, widths
 
 MEMORIES: dict[str, Callable[[int], Carried]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}
 KEY = 32  # channels by which frames and slots are compared
@@ -127,6 +127,7 @@ class SpexPlusOnline(Extractor):
     ) -> None:
         super().__init__()
         check(kernels, synthesis_kernel, hop, memory)
+        check_widths(hidden_channels, n_stacked_tcnblocks * n_tcnblocks)
         self.hop, self.lookahead = hop, lookahead
         self.delay = synthesis_kernel - hop + lookahead * hop
         self.latency = synthesis_kernel + lookahead * hop

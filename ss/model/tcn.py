@@ -25,6 +25,12 @@ def widths(hidden: Hidden) -> Iterator[int]:
         raise ValueError(f"hidden_channels: expected a number for each block, got only {len(hidden)}")
 
 
+def check_widths(hidden: Hidden, n_blocks: int) -> None:
+    """Raises ValueError for a list of hidden channels that is not of so many blocks."""
+    if not isinstance(hidden, int) and len(hidden) != n_blocks:
+        raise ValueError(f"hidden_channels: expected a number for each of {n_blocks} blocks, got {len(hidden)}")
+
+
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of each frame by itself: x [B,C,T] -> [B,C,T]."""
 

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,23 +52,27 @@ def fit(config: dict[str, Any]) -> bool:
     last = resumable(run_dir, config)
     check(config)
     torch.manual_seed(config["seed"])
-    trainer = build(config, speaker_list(config, run_dir), writers(config, last))
-    if last:
-        trainer.load_state_dict(last["model"], last["trainer"])
-    elif config.get("init_from"):
-        fresh = checkpoint.begin_from(trainer.model, config["init_from"], trainer.speakers)
-        trainer.progress.hours = read_checkpoint(config["init_from"]).get("hours", 0.0)
+    speakers, to = speaker_list(config, run_dir), writers(config, last)
+    with ExitStack() as opened:
+        for writer in to:
+            opened.callback(writer.close)
+        trainer = build(config, speakers, to)
+        if last:
+            trainer.load_state_dict(last["model"], last["trainer"])
+        elif config.get("init_from"):
+            fresh = checkpoint.begin_from(trainer.model, config["init_from"], trainer.speakers)
+            trainer.progress.hours = read_checkpoint(config["init_from"]).get("hours", 0.0)
+            if distributed.is_main():
+                print(f"weights of {config['init_from']}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
+        if config.get("sparsity"):
+            Sparse(trainer.model, config["sparsity"]).attach(trainer.optimizer)
+        if "quantize" in config:
+            for model in {trainer.model, trainer.trained()}:
+                through_int8(model, config["quantize"]["keep"])
         if distributed.is_main():
-            print(f"weights of {config['init_from']}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
-    if config.get("sparsity"):
-        Sparse(trainer.model, config["sparsity"]).attach(trainer.optimizer)
-    if "quantize" in config:
-        for model in {trainer.model, trainer.trained()}:
-            through_int8(model, config["quantize"]["keep"])
-    if distributed.is_main():
-        describe(config, run_dir)
-        print(f"{'resuming' if last else 'training'} in {run_dir} on {distributed.world_size()} x {trainer.device}")
-    done = trainer.fit()
+            describe(config, run_dir)
+            print(f"{'resuming' if last else 'training'} in {run_dir} on {distributed.world_size()} x {trainer.device}")
+        done = trainer.fit()
     if distributed.is_main():
         print(f"{'finished' if done else 'stopped; the same command goes on'}: epoch {trainer.progress.epoch - done}, {run_dir}")
     return done

@@ -90,8 +90,6 @@ class Trainer:
                 self.commit(self.evaluate())
                 if self.stop.asked():
                     break
-        for writer in self.writers:
-            writer.close()
         return self.finished()
 
     def finished(self) -> bool:

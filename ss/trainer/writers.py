@@ -1,6 +1,7 @@
 """Where a training's rows and audio go: always to a JSON-lines file, and to TensorBoard or wandb if asked for."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +30,20 @@ def flat(row: dict[str, Any]) -> dict[str, float]:
     return plain | nested
 
 
+def as_json(value: Any) -> Any:
+    """The value with None for every number that JSON does not have: NaN and the infinite ones."""
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class JsonLines:
-    """One JSON object a line. A resumed run keeps the first `rows` lines: those that its checkpoint knows of."""
+    """One JSON object a line, null for what is not finite.
+
+    A resumed run keeps the first `rows` lines: those that its checkpoint knows of.
+    """
 
     def __init__(self, path: str | Path, rows: int = 0) -> None:
         self.path = Path(path)
@@ -42,7 +55,7 @@ class JsonLines:
     def write(self, row: dict[str, Any]) -> None:
         """Appends the row."""
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(as_json(row), allow_nan=False) + "\n")
 
     def audio(self, name: str, wave: NDArray[np.float32], step: int) -> None:
         """Audio has no place in this file."""
