@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ss.audio import Wave
-from ss.runtime.samples import to_float, to_type
+from ss.runtime.stream import to_float, to_type
 
 
 class Format(NamedTuple):
