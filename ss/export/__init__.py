@@ -22,7 +22,7 @@ from ss.checkpoint import load_extractor
 from ss.export.enroll import enroll_graph
 from ss.export.segments import facts_of, write_graphs
 from ss.export.step import step_graph
-from ss.model import Extractor, SpexPlusOnline, SpexPlusShortGRUModel
+from ss.model import Extractor, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import FORMAT
 from ss.runtime.extractor import Extractor as Runtime
 from ss.runtime.pretrained import ENROLL, SEGMENT_GRU, STEP
@@ -71,8 +71,9 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
                 enrolling.write_bytes(enroll_graph(online, metadata).SerializeToString())
                 stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
             else:
-                metadata = {key: str(value) for key, value in {**facts, **facts_of(extractor, streamer)}.items()}
-                write_graphs(extractor, streamer, metadata, enrolling, stepping)
+                segments = cast(SegmentExtractor, extractor)
+                metadata = {key: str(value) for key, value in {**facts, **facts_of(segments, streamer)}.items()}
+                write_graphs(segments, streamer, metadata, enrolling, stepping)
             difference = difference_of(extractor, Runtime.load(aside))
             replace_export(made, folder)
     finally:

@@ -91,8 +91,8 @@ class Enrolling(nn.Module):
         """
         kernel, hop = self.encoder.kernels[0], self.encoder.hop
         shortest = ref.shape[-1] if lengths is None else int(lengths.min())
-        if shortest < self.shortest_enrolment:
-            raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {self.shortest_enrolment}")
+        if shortest < (needed := self.shortest_enrolment):
+            raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
         n_frames = None if lengths is None else (lengths - kernel) // hop + 1
         return self.speaker_encoder(torch.cat(self.encoder(ref), 1), n_frames)
 

@@ -185,8 +185,8 @@ class SpexPlusOnline(Extractor):
         """
         kernel, hop = self.encoder.kernel, 2 * self.hop  # a voice does not need every frame
         shortest = ref.shape[-1] if lengths is None else int(lengths.min())
-        if shortest < self.shortest_enrolment:
-            raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {self.shortest_enrolment}")
+        if shortest < (needed := self.shortest_enrolment):
+            raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
         n_frames = None if lengths is None else (lengths - kernel) // hop + 1
         features = self.features(self.encoder(ref, hop))
         speaker = self.speaker_encoder(features.transpose(1, 2), n_frames)

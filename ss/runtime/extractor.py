@@ -125,8 +125,8 @@ class Extractor:
     def step(self, chunk: Wave, conditions: Wave, states: States) -> tuple[Wave, States]:
         """chunk [B,n], conditions [B,D], states -> a wave [B,n], the states after it.
 
-        An online model takes whole hops, and the wave is that of `delay` samples earlier; a segment model takes one segment and gives
-        its estimate, which `BatchStream` joins to those of its neighbours.
+        An online model takes whole hops, and the wave is that of `delay` samples earlier; a segment model takes one segment and
+        gives its estimate, which `BatchStream` joins to those of its neighbours.
         """
         wave, *after = self.stepping.run(self.outputs, {"chunk": chunk, self.conditions: conditions, **states})
         return wave, dict(zip(states, after, strict=True))
