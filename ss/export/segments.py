@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ss.export.origin import with_metadata
+from ss.export.graph import with_metadata
 from ss.model import SegmentExtractor
 from ss.model.carried import State, leaves, with_leaves
 from ss.streamer import Streamer
