@@ -30,7 +30,7 @@ class Enrolment(nn.Module):
 
 
 class Step(nn.Module):
-    """The stepping half: segment [B,W], speaker [B,E] and the tensors of a state -> wave [B,W] and the tensors of the next state."""
+    """The stepping half: segment [B,W], speaker [B,E] and the tensors of a state -> wave [B,W], the tensors of the next state."""
 
     def __init__(self, model: SegmentExtractor, state: State) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Step(nn.Module):
 
 
 def facts_of(model: SegmentExtractor, streamer: Streamer) -> dict[str, Any]:
-    """What a runtime must know of the model in segments of a streamer (see `ss.export.export`); fills: states that begin with ones."""
+    """What a runtime must know of the model in a streamer's segments; fills: the number that a state begins with, if not 0."""
     _, body = model.init_state(torch.zeros(1, model.classifier.in_features), streamer.window)
     fills = {f"state.{i}": float(state.flatten()[0]) for i, state in enumerate(leaves(body)) if state.any()}
     return {

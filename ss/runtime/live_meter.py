@@ -58,8 +58,8 @@ class Latency(NamedTuple):
 def latency_of(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> Latency:
     """The latency of a new stream in blocks of so many samples, measured with silence (a second, or twice the model's latency).
 
-    The stream begins anew then. What goes out in time must be there when the next block has come: what the stream holds back at most and a block. That counts
-    unfinished hops and resampling in; and the first steps of a session, which take longest, are over.
+    The stream begins anew then. What goes out in time must be there when the next block has come: what the stream holds back at
+    most and a block. That counts unfinished hops and resampling in; and the first steps of a session, which take longest, are over.
     """
     taken = given = held = 0
     while taken < source.rate * max(1, 2 * extractor.latency / extractor.sample_rate):
