@@ -1,4 +1,4 @@
-"""Exports an online model for live use without torch: python3 ./inferencing/export.py -cp ./configs/ -cn export"""
+"""Exports a model for live use without torch: python3 ./inferencing/export.py -cp ./configs/ -cn export"""
 
 import hydra
 from omegaconf import DictConfig

@@ -35,10 +35,10 @@ class Inferencer:
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
         self.model: Extractor
         if Path(checkpoint).is_dir():
-            from ss.compression.onnx import load  # ONNX Runtime, which is not wanted for checkpoints
+            from ss.export.exported import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
 
-            self.device, self.model = torch.device("cpu"), load(checkpoint, provider)
-            content = self.model.described()
+            exported = ExportedExtractor(checkpoint, provider)
+            self.device, self.model, content = torch.device("cpu"), exported, exported.described()
         else:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)

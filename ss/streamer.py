@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ss.segments import n_segments, overlap_add
+
 
 class Streamer:
     """Chunks of `chunk_window` samples, one every `chunk_step`.
@@ -28,7 +30,7 @@ class Streamer:
 
     def n_chunks(self, samples: int) -> int:
         """How many chunks so many samples give; at least one."""
-        return max(0, -(-(samples - self.window) // self.step)) + 1
+        return n_segments(samples, self.window, self.step)
 
     def group(self, samples: int) -> int:
         """Utterances of as many chunks come out of a padded batch as they do alone."""
@@ -41,12 +43,11 @@ class Streamer:
 
     def join(self, chunks: Tensor, samples: int) -> Tensor:
         """chunks [K,B,W] -> wave [B,samples], such that join(split(x), S) is x."""
-        columns = chunks.permute(1, 2, 0)
-        length = (len(chunks) - 1) * self.step + self.window
-        window, step = (1, self.window), (1, self.step)
-        total = F.fold(columns, (1, length), window, stride=step)
-        coverage = F.fold(torch.ones_like(columns[:1]), (1, length), window, stride=step)
-        return (total / coverage)[:, 0, 0, :samples]
+        tail, finished = chunks[0][:, :0], []
+        for chunk in chunks:
+            done, tail = overlap_add(chunk, tail, self.step)
+            finished.append(done)
+        return torch.cat([*finished, tail], -1)[:, :samples]
 
 
 class Whole:

@@ -25,9 +25,8 @@ from ss.export import export
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, live_device
 from ss.runtime.live_device import Microphone, Speakers
+from ss.runtime.live_io import Stop, decode, encode
 from ss.runtime.live_meter import Times
-from ss.runtime.live_sources import Stop
-from ss.runtime.pcm import decode, encode
 
 FAKES = ROOT / "tests" / "assets" / "devices"
 STEP = 1.01 / 32768  # of a 16-bit sample

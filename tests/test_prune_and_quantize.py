@@ -149,9 +149,9 @@ def test_state_carried_through_int8_does_not_drift(triplets: Path, tmp_path: Pat
 def test_quantized_graphs_run_where_torch_is_not(online: Path, trained: Path, triplets: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'hydra', 'onnx', 'scipy')));"
-        "import numpy as np; from ss.runtime import Extractor; from ss.runtime.segments import SegmentExtractor;"
+        "import numpy as np; from ss.runtime import Extractor;"
         f"streams = [Extractor.load('{tmp_path}/online').stream(np.ones(9000, np.float32)),"
-        f" SegmentExtractor('{tmp_path}/segments').stream(np.ones(9000, np.float32))];"
+        f" Extractor.load('{tmp_path}/segments').stream(np.ones(9000, np.float32))];"
         "outs = [np.concatenate([s.process(np.ones(8001, np.float32)), s.flush()]) for s in streams];"
         "assert all(len(out) == 8001 and np.isfinite(out).all() for out in outs)"
     )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,15 @@ def test_a_whole_recording_at_once_needs_no_great_memory(extractor: Extractor, e
     finally:
         del extractor.step  # type: ignore[method-assign]
     assert max(rows) <= 128 * extractor.hop
+
+
+def test_another_rate_needs_no_great_memory_either(extractor: Extractor, enrolment: np.ndarray, mixture: np.ndarray) -> None:
+    stream, wave = extractor.stream(extractor.enroll(enrolment), 48000), np.tile(mixture, 30)
+    tracemalloc.start()
+    stream.process(wave)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6  # all windows of the resampler at once would be 100 MB, and 600 MB for six times as much
 
 
 def test_files_of_any_rate_and_number_of_channels(extractor: Extractor, enrolment: np.ndarray, tmp_path: Path) -> None:

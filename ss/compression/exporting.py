@@ -1,6 +1,5 @@
 """The exported graphs that a recipe asks for: in float, or quantized on real mixtures."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,34 +13,33 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from ss.compression import int8
 from ss.compression.int8 import Feed
 from ss.compression.recipe import Recipe
-from ss.export import export
+from ss.export import export, replace_export
 from ss.runtime import Extractor
-from ss.runtime.extractor import ENROLL, STEP
-from ss.runtime.segments import HANDLER, MAIN, SegmentExtractor
+from ss.runtime.pretrained import graphs_in
 from ss.trainer.job import train_set
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
-HOPS = 4  # that a step is given at once in calibration
+HOPS = 4  # that a step of an online model is given at once in calibration
 
 
 def exported(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures: Iterator[Pair]) -> None:
     """Writes the graphs of a checkpoint into a folder. mixtures: to calibrate on."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if recipe.precision == "fp32":
+        export(checkpoint, folder)
+        return
     with TemporaryDirectory(dir=folder.parent) as aside:
         plain, done = Path(aside, "plain"), Path(aside, "done")
         done.mkdir()
-        if recipe.precision == "fp32":
-            export(checkpoint, done)
-        else:
-            export(checkpoint, plain, plain=True)
-            convert(recipe, plain, done, mixtures)
-        shutil.rmtree(folder, ignore_errors=True)
-        done.rename(folder)
+        export(checkpoint, plain, plain=True)
+        convert(recipe, plain, done, mixtures)
+        Extractor.load(done)
+        replace_export(sorted(done.iterdir()), folder)
 
 
 def convert(recipe: Recipe, source: Path, target: Path, mixtures: Iterator[Pair]) -> None:
     """Writes the graphs of an export in float as the recipe asks for into another folder."""
-    enrolling, stepping = (HANDLER, MAIN) if (source / MAIN).exists() else (ENROLL, STEP)
+    enrolling, stepping = graphs_in(source)
     if recipe.precision == "fp16":
         for name in (enrolling, stepping):
             half(source / name, target / name)
@@ -68,29 +66,12 @@ def pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
 
 def feeds(folder: Path, mixtures: Iterator[Pair]) -> Iterator[Feed]:
     """What the stepping graph of an export is given while it extracts these mixtures."""
-    return (
-        segment_feeds(SegmentExtractor(folder), mixtures)
-        if (folder / MAIN).exists()
-        else step_feeds(Extractor.load(folder), mixtures)
-    )
-
-
-def step_feeds(extractor: Extractor, mixtures: Iterator[Pair]) -> Iterator[Feed]:
-    """Of the online model."""
-    size = HOPS * extractor.hop
+    extractor = Extractor.load(folder)
+    step = HOPS * extractor.hop if extractor.online else extractor.hop
+    size = step if extractor.online else extractor.window
     for mixture, ref in mixtures:
         conditions, states = extractor.conditions_of(ref[None]), extractor.zeros(1)
-        for begin in range(0, len(mixture) - size + 1, size):
+        for begin in range(0, len(mixture) - size + 1, step):
             chunk = mixture[None, begin : begin + size]
-            yield {"chunk": chunk, "conditions": conditions, **states}
+            yield {"chunk": chunk, extractor.conditions: conditions, **states}
             _, states = extractor.step(chunk, conditions, states)
-
-
-def segment_feeds(extractor: SegmentExtractor, mixtures: Iterator[Pair]) -> Iterator[Feed]:
-    """Of the segment model."""
-    for mixture, ref in mixtures:
-        (speaker, _), memory = extractor.enroll(ref[None]), extractor.begin(1)
-        for begin in range(0, len(mixture) - extractor.window + 1, extractor.step):
-            segment = mixture[None, begin : begin + extractor.window]
-            yield {"chunk": segment, "speaker": speaker, "memory": memory}
-            _, memory = extractor.next(segment, speaker, memory)

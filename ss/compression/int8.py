@@ -25,7 +25,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from ss.export.origin import metadata_of, with_metadata
+from ss.export.graph import metadata_of, with_metadata
 
 Feed = dict[str, NDArray[np.float32]]
 KINDS = ("Gemm", "MatMul", "Conv")

@@ -21,8 +21,7 @@ from ss.export import export
 from ss.inferencer import Inferencer
 from ss.measure.table import aligned
 from ss.metric import SISDR
-from ss.runtime.extractor import STEP
-from ss.runtime.segments import MAIN
+from ss.runtime.pretrained import graphs_in
 
 HEAD = ["layer", "", "SI-SDR lost (dB)", "error (dB)"]
 
@@ -51,7 +50,7 @@ def sensitivity(config: dict[str, Any]) -> int:
 
 def measured(config: dict[str, Any], in_float: Path, int8: Path) -> list[dict[str, Any]]:
     """A row per layer, in the order of the graph."""
-    stepping = MAIN if (in_float / MAIN).exists() else STEP
+    _, stepping = graphs_in(in_float)
     names, rows = layers(in_float / stepping), []
     examples = examples_config(Path(config["checkpoint"]), {"data": config["data"]})
     expected, score = heard(config, in_float)

@@ -1,76 +1,142 @@
-"""From a trained online model to two ONNX files that need neither torch nor the rest of `ss`.
+"""From a trained model to two ONNX files that need neither torch nor the rest of `ss`: one enrols, the other takes a step.
 
-The graphs are written node by node rather than traced: at chunks of 10 ms the cost of a step is one of kernels and of the
-weights they read, so batch norms are folded, biases and residual paths ride in the products, and shapes are computed once.
-Every export is compared with torch before it is given out.
+The graphs of an online model are written node by node rather than traced: at chunks of 10 ms the cost of a step is one of kernels
+and of the weights they read, so batch norms are folded, biases and residual paths ride in the products, and shapes are computed
+once. Segment models are traced by torch. Every export is compared with torch before it is given out.
 """
 
-import tempfile
-from functools import partial
+import json
+import os
+import shutil
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
+import numpy as np
+import torch
+from hydra.utils import instantiate
 from torch import nn
 
 from ss import __version__
 from ss.checkpoint import load_extractor
-from ss.export.check import check
-from ss.export.enroll import enroll_graph, shortest
-from ss.export.origin import of_checkpoint
-from ss.export.segments import export_segments
+from ss.export.enroll import enroll_graph
+from ss.export.segments import facts_of, write_graphs
 from ss.export.step import step_graph
-from ss.model import SpexPlusOnline, SpexPlusShortGRUModel
-from ss.runtime.extractor import ENROLL, FORMAT, STEP
+from ss.model import Extractor, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
+from ss.runtime.extractor import FORMAT
+from ss.runtime.extractor import Extractor as Runtime
+from ss.runtime.pretrained import ENROLL, SEGMENT_GRU, STEP
+from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
 
 SAMPLE_RATE = 16000  # of a model that comes without a checkpoint
+TOLERANCE = 1e-4
+HOPS = (1, 2, 5, 1, 3, 2, 40, 1)  # of the steps that an online export is compared over; a segment model takes as many segments
+LEVEL = 0.1
 
 
 def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int | None = None, plain: bool = False) -> float:
-    """Writes enroll.onnx and step.onnx of a SpexPlusOnline, or of a checkpoint of one, into a folder.
+    """Writes the two graphs of a model, or of a checkpoint of one, as a folder, in the place of an export that is there.
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
-    a quantization (see Graph). Raises ValueError for another kind of model, ArithmeticError for graphs that do not compute what
-    the model does; then the folder stays as it was. A checkpoint of a SpexPlusShortGRUModel becomes two other files, for segments.
+    a quantization (see Graph). Raises ValueError for a segment model of which no checkpoint says how long its segments are and for
+    a folder that holds other files, ArithmeticError for graphs that do not compute what the model does; then the folder stays as it
+    was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
-    extractor = model if isinstance(model, nn.Module) else load_extractor(content)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if content and isinstance(extractor, SpexPlusShortGRUModel):
-        return export_segments(content, folder)
-    if not isinstance(extractor, SpexPlusOnline):
-        raise ValueError(f"expected a SpexPlusOnline, whose step is the graph that goes live; got a {type(extractor).__name__}")
-    rate = sample_rate or content.get("config", {}).get("data", {}).get("sample_rate", SAMPLE_RATE)
-    metadata = {**describe(extractor, rate), **of_checkpoint(content, rate)}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as aside:
-        for name, graph in ((ENROLL, enroll_graph), (STEP, partial(step_graph, plain=plain))):
-            Path(aside, name).write_bytes(graph(extractor, metadata).SerializeToString())
-        difference = check(extractor, Path(aside))
-        for name in (ENROLL, STEP):
-            Path(aside, name).replace(folder / name)
+    extractor = cast(Extractor, model) if isinstance(model, nn.Module) else load_extractor(content)
+    config = content.get("config", {})
+    streamer = instantiate(config.get("streamer"))
+    kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
+    if not (extractor.online or isinstance(streamer, Streamer)):
+        raise ValueError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")
+    names = SEGMENT_GRU if isinstance(extractor, SpexPlusShortGRUModel) else (ENROLL, STEP)
+    facts = {"format": FORMAT, "ss": __version__, "model": kind, "sample_rate": rate}
+    row, speakers = content.get("row", {}), content.get("speakers", [])
+    run = {"run_dir": config.get("run_dir"), "speakers": len(speakers)} if content else {}
+    kept = {"streamer": config.get("streamer"), "loss": config.get("loss"), "data": {"sample_rate": rate}}
+    facts["checkpoint"] = json.dumps({"config": kept, "speakers": speakers})  # what testing and extracting want to know
+    facts["training"] = json.dumps({**run, **{key: row[key] for key in ("epoch", "step", "valid") if key in row}})
+    folder = Path(folder).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    was_training, device = extractor.training, next(extractor.parameters()).device
+    extractor.cpu().eval()
+    try:
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
+            enrolling, stepping = made = [Path(aside, name) for name in names]
+            if extractor.online:
+                online = cast(SpexPlusOnline, extractor)
+                keys = ("hop", "delay", "latency", "shortest_enrolment")
+                metadata = {key: str(value) for key, value in {**facts, **{key: getattr(online, key) for key in keys}}.items()}
+                enrolling.write_bytes(enroll_graph(online, metadata).SerializeToString())
+                stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
+            else:
+                segments = cast(SegmentExtractor, extractor)
+                metadata = {key: str(value) for key, value in {**facts, **facts_of(segments, streamer)}.items()}
+                write_graphs(segments, streamer, metadata, enrolling, stepping)
+            difference = difference_of(extractor, Runtime.load(aside))
+            replace_export(made, folder)
+    finally:
+        extractor.train(was_training).to(device)
     return difference
 
 
-def describe(model: SpexPlusOnline, sample_rate: int) -> dict[str, str]:
-    """What a runtime must know of the model, as ONNX metadata."""
-    facts = {
-        "format": FORMAT,
-        "ss": __version__,
-        "model": type(model).__name__,
-        "sample_rate": sample_rate,
-        "hop": model.hop,
-        "delay": model.delay,
-        "latency": model.latency,
-        "shortest_enrolment": shortest(model),
-    }
-    return {key: str(value) for key, value in facts.items()}
+@torch.inference_mode()
+def difference_of(model: Extractor, runtime: Runtime) -> float:
+    """The largest difference of an export from torch: what enrolments of noise give, and waves over several steps of noise.
+
+    Raises ArithmeticError where it is more than 1e-4, or not a number.
+    """
+    rng, differences = np.random.default_rng(0), []
+    for batch in (1, 2):
+        enrolment = LEVEL * rng.standard_normal((batch, 3 * runtime.shortest_enrolment), np.float32)
+        speaker = model.enroll(torch.from_numpy(enrolment))
+        state = model.init_state(speaker, runtime.window)
+        conditions, states = runtime.conditions_of(enrolment), runtime.zeros(batch)
+        known = state[0] if model.online else speaker
+        differences.append(np.abs(conditions - known.numpy()).max() / max(1.0, known.abs().max().item()))
+        for hops in HOPS:
+            samples = hops * runtime.hop if runtime.online else runtime.window
+            chunk = LEVEL * rng.standard_normal((batch, samples), np.float32)
+            waves, state = model.step(torch.from_numpy(chunk), state)
+            wave, states = runtime.step(chunk, conditions, states)
+            differences.append(np.abs(wave - waves[0].numpy()).max() / max(1.0, waves[0].abs().max().item()))
+    difference = float(np.max(differences))
+    if not difference <= TOLERANCE:
+        raise ArithmeticError(f"the exported graphs differ from the model by {difference:.2g}, expected at most {TOLERANCE}")
+    return difference
+
+
+def replace_export(files: list[Path], folder: Path) -> None:
+    """Makes a folder that holds these files and nothing else; a former export is replaced whole, or stays.
+
+    Raises ValueError for a folder that holds anything but an export, OSError where it cannot be replaced.
+    """
+    foreign = sorted(path.name for path in folder.iterdir() if path.suffix != ".onnx") if folder.is_dir() else []
+    if foreign:
+        raise ValueError(f"{folder}: expected no folder, an empty one, or an export to replace; found {foreign[0]} in it")
+    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    new.mkdir()
+    try:
+        for path in files:
+            path.rename(new / path.name)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def run(config: dict[str, Any]) -> int:
     """Exports a config's `checkpoint` to its `folder`, and says how big the files are and how exact."""
     folder = Path(config["folder"])
     difference = export(config["checkpoint"], folder)
-    sizes = ", ".join(f"{name} {(folder / name).stat().st_size / 1e6:.1f} MB" for name in (ENROLL, STEP))
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(folder.iterdir()))
     print(f"{folder}: {sizes}; at most {difference:.1g} from torch")
     return 0

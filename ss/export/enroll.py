@@ -37,11 +37,6 @@ def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
     return g.model(metadata)
 
 
-def shortest(model: SpexPlusOnline) -> int:
-    """Samples that an enrolment needs to fill one frame of the speaker encoder."""
-    return (model.speaker_encoder.stride - 1) * 2 * model.hop + model.encoder.kernel
-
-
 def encoded(g: Graph, encoder: SpeakerEncoder, x: Value, batch: Value) -> Value:
     """Features [T*B,F] -> embedding frames [T/stride*B,E]."""
     x = g.product(layer_norm(g, encoder.norm, x), product(encoder.conv1))

@@ -5,9 +5,11 @@ side within each (frame-major: row t*B + b), so that every product is a plain on
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
@@ -102,3 +104,16 @@ class Graph:
         helper.set_model_props(model, metadata)
         checker.check_model(model, full_check=True)
         return model
+
+
+def with_metadata(path: Path, metadata: dict[str, str]) -> None:
+    """Gives an ONNX file this metadata and no other."""
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, str(path))
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of an ONNX file."""
+    return {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}

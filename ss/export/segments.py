@@ -1,6 +1,6 @@
-"""The two halves of the segment GRU model as ONNX files: SpeakerHandler.onnx enrols, GRUMainModel.onnx takes a step.
+"""A segment model as two ONNX graphs, traced by torch: one enrols, the other takes a segment, its states inputs and outputs.
 
-Shapes: B batch, W samples of a segment, R of an enrolment, E speaker embedding, m memory channels, T frames of a segment.
+Shapes: B batch, W samples of a segment, R of an enrolment, E speaker embedding.
 """
 
 import json
@@ -8,113 +8,68 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ss import __version__, allowlist
-from ss.checkpoint import load_extractor
-from ss.export.check import TOLERANCE
-from ss.export.origin import of_checkpoint, with_metadata
-from ss.model import SpexPlusShortGRUMainModel, SpexPlusShortGRUModel, SpexPlusShortSpeakerHandler
-from ss.model.family import memory_of
-from ss.runtime.extractor import FORMAT
-from ss.runtime.segments import HANDLER, MAIN, SegmentExtractor
+from ss.export.graph import with_metadata
+from ss.model import SegmentExtractor
+from ss.model.carried import State, leaves, with_leaves
 from ss.streamer import Streamer
 
-BOTH_NEED = ("n_channels", "out_channels", "short_kernel")
-HANDLER_NEEDS = ("n_resnetblocks", "n_speakers")
-MAIN_NEEDS = ("hidden_channels", "n_stacked_tcnblocks", "n_tcnblocks", "memory_size", "causal")
+
+class Enrolment(nn.Module):
+    """The enrolling half of a model: recordings [B,R] -> speakers [B,E], logits of the training speakers."""
+
+    def __init__(self, model: SegmentExtractor) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, enrolment: Tensor) -> tuple[Tensor, Tensor]:
+        speaker = self.model.enroll(enrolment)
+        return speaker, self.model.classifier(speaker)
 
 
-class Halves:
-    """The enrolling and the stepping half of a model (version 0), sharing its weights; sizes: its constructor's arguments."""
+class Step(nn.Module):
+    """The stepping half: segment [B,W], speaker [B,E] and the tensors of a state -> wave [B,W], the tensors of the next state."""
 
-    def __init__(self, model: SpexPlusShortGRUModel, sizes: dict[str, Any]) -> None:
-        if sizes.get("version", 0) != 0:
-            raise ValueError(f"version: only version 0 of the GRU model has two halves, got {sizes['version']}")
-        self.handler = SpexPlusShortSpeakerHandler(**{key: sizes[key] for key in BOTH_NEED + HANDLER_NEEDS})
-        self.main = SpexPlusShortGRUMainModel(**{key: sizes[key] for key in BOTH_NEED + MAIN_NEEDS if key in sizes})
-        weights = model.state_dict()
-        for half in (self.handler, self.main):
-            half.load_state_dict({name: weights[name] for name in half.state_dict()})
-            half.eval()
+    def __init__(self, model: SegmentExtractor, state: State) -> None:
+        super().__init__()
+        self.model, self.body = model, state
+
+    def forward(self, chunk: Tensor, speaker: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        waves, (_, after) = self.model.step(chunk, (speaker, with_leaves(self.body, iter(states))))
+        return waves[0], *leaves(after)
 
 
-def export_segments(content: dict[str, Any], folder: Path) -> float:
-    """Writes both files of a checkpoint's content. Returns the largest difference from torch over random audio.
-
-    Raises ValueError for a model that has no two halves, ArithmeticError for graphs that do not compute what it does.
-    """
-    model = load_extractor(content)
-    if not isinstance(model, SpexPlusShortGRUModel):
-        raise ValueError(f"expected a SpexPlusShortGRUModel, which is exported in two halves; got a {type(model).__name__}")
-    config = content["config"]
-    streamer = allowlist.create("streamer", config.get("streamer"))
-    if not isinstance(streamer, Streamer):
-        raise ValueError("streamer: expected one for segments, as the exported graph is for segments of one length")
-    halves = Halves(model, config["model"])
-    export_halves(halves, folder, streamer.window)
-    speaker = torch.zeros(1, halves.handler.classifier.in_features)
-    memory = memory_of(halves.main.init_state(speaker, streamer.window)[1])
-    facts = {
-        "format": FORMAT,
-        "ss": __version__,
-        "model": type(model).__name__,
-        "sample_rate": config["data"]["sample_rate"],
-        "window": streamer.window,
-        "step": streamer.step,
-        "memory": json.dumps(list(memory.shape[1:])),
+def facts_of(model: SegmentExtractor, streamer: Streamer) -> dict[str, Any]:
+    """What a runtime must know of the model in a streamer's segments; fills: the number that a state begins with, if not 0."""
+    _, body = model.init_state(torch.zeros(1, model.classifier.in_features), streamer.window)
+    fills = {f"state.{i}": float(state.flatten()[0]) for i, state in enumerate(leaves(body)) if state.any()}
+    return {
+        "hop": streamer.step,
+        "delay": streamer.window - streamer.step,
+        "latency": streamer.window,
+        "shortest_enrolment": model.shortest_enrolment,
+        "fills": json.dumps(fills),
     }
-    metadata = {key: str(value) for key, value in facts.items()} | of_checkpoint(content, config["data"]["sample_rate"])
-    for name in (HANDLER, MAIN):
-        with_metadata(folder / name, metadata)
-    return checked(halves, folder)
 
 
 @torch.no_grad()
-def checked(halves: Halves, folder: Path) -> float:
-    """The largest difference of the files from the halves over a few segments. Raises ArithmeticError where it is too large."""
-    found, window = SegmentExtractor(folder), SegmentExtractor(folder).window
-    ref, segments = 0.1 * torch.randn(2, 3 * window), 0.1 * torch.randn(4, 2, window)
-    speaker, logits = halves.handler(ref)
-    exported_speaker, exported_logits = found.enroll(ref.numpy())
-    pairs = [(speaker, exported_speaker), (logits, exported_logits)]
-    memory, exported_memory = torch.from_numpy(found.begin(2)), found.begin(2)
-    for segment in segments:
-        wave, memory = halves.main(segment, speaker, memory)
-        exported_wave, exported_memory = found.next(segment.numpy(), exported_speaker, exported_memory)
-        pairs += [(wave, exported_wave), (memory, exported_memory)]
-    difference = max(float(np.abs(a.numpy() - b).max() / max(1.0, a.abs().max().item())) for a, b in pairs)
-    if not difference <= TOLERANCE:
-        raise ArithmeticError(f"the exported graphs differ from the model by {difference:.2g}, expected at most {TOLERANCE}")
-    return difference
-
-
-@torch.no_grad()
-def export_halves(halves: Halves, folder: Path, window: int) -> None:
-    """Writes both files for segments of `window` samples and any number of streams."""
-    speaker = torch.zeros(2, halves.handler.classifier.in_features)
-    memory = memory_of(halves.main.init_state(speaker, window)[1])
-    ref, chunk = (0.1 * torch.randn(2, samples) for samples in (window * 4, window))
-    write(halves.handler, (ref,), folder / HANDLER, ["enrolment"], ["speaker", "logits"], ({0: "batch", 1: "samples"},))
-    batched = ({0: "batch"},) * 3
-    write(halves.main, (chunk, speaker, memory), folder / MAIN, ["chunk", "speaker", "memory"], ["wave", "next_memory"], batched)
-
-
-def write(
-    half: nn.Module, inputs: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str], axes: tuple[dict[int, str], ...]
-) -> None:
-    """One ONNX file."""
+def write_graphs(model: SegmentExtractor, streamer: Streamer, metadata: dict[str, str], enrolling: Path, stepping: Path) -> None:
+    """Writes both graphs, for segments of the streamer's length and any number of streams."""
+    window, speaker = streamer.window, torch.zeros(2, model.classifier.in_features)
+    _, body = model.init_state(speaker, window)
+    names = [f"state.{i}" for i, _ in enumerate(leaves(body))]
+    ref, chunk = 0.1 * torch.randn(2, model.shortest_enrolment + 4 * window), 0.1 * torch.randn(2, window)
+    inputs, outputs = ["chunk", "speaker", *names], ["wave", *(name.replace("state", "next") for name in names)]
+    axes = {"enrolment": {0: "batch", 1: "samples"}} | {name: {0: "batch"} for name in (*inputs, *outputs, "logits")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            half,
-            inputs,
-            str(path),
-            input_names=names,
-            output_names=outputs,
-            dynamic_axes=dict(zip(names, axes, strict=True)) | {name: {0: "batch"} for name in outputs},
-            opset_version=17,
-            dynamo=False,
-        )
+        for module, example, path, names_in, names_out in (
+            (Enrolment(model), (ref,), enrolling, ["enrolment"], ["speaker", "logits"]),
+            (Step(model, body), (chunk, speaker, *leaves(body)), stepping, inputs, outputs),
+        ):
+            dynamic = {name: axes[name] for name in (*names_in, *names_out)}
+            how: dict[str, Any] = {"dynamic_axes": dynamic, "opset_version": 17, "dynamo": False}
+            torch.onnx.export(module.eval(), example, str(path), input_names=names_in, output_names=names_out, **how)
+            with_metadata(path, metadata)

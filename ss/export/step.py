@@ -8,14 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from onnx import ModelProto
-from torch import Tensor
 
 from ss.export import frames
 from ss.export.graph import END, Graph, Value
 from ss.export.layers import Stream, emit
 from ss.export.products import Product, array, normed_before, product
 from ss.model import SpexPlusOnline
-from ss.model.carried import State
+from ss.model.carried import leaves
 from ss.model.online import FLOOR, DilatedBlock, EnrolmentAttention
 
 
@@ -57,7 +56,7 @@ def queues(model: SpexPlusOnline) -> Iterator[int]:
 def through_body(model: SpexPlusOnline, x: Value, conditions: Value, stream: Stream) -> Value:
     """Rows x [T*B,C] and conditions [B,D] -> rows; all layers' states are one input and one output."""
     g, channels = stream.g, model.conv1.out_features
-    lengths = [state.numel() // channels for state in tensors(model.body.init_state(1, 0))]
+    lengths = [state.numel() // channels for state in leaves(model.body.init_state(1, 0))]
     width, attention = model.conditions.out_features, [m for m in model.body.modules() if isinstance(m, EnrolmentAttention)]
     slots = [size for layer in attention for size in (layer.middle - layer.begin, layer.end - layer.middle)]
     conditions, *looked_up = g.split(conditions, [width, *slots], 1 + len(slots), axis=1)
@@ -93,15 +92,6 @@ def masked(model: SpexPlusOnline, x: Value, spectra: Value, stream: Stream) -> V
     in_phase = g.op("Mul", spectra, g.concat(real, real, axis=1))
     turned = g.op("Mul", g.concat(g.op("Neg", of_imag), of_real, axis=1), g.concat(imag, imag, axis=1))
     return g.op("Add", in_phase, turned)
-
-
-def tensors(state: State) -> Iterator[Tensor]:
-    """The tensors of a state, in order."""
-    if isinstance(state, Tensor):
-        yield state
-    else:
-        for part in state:
-            yield from tensors(part)
 
 
 def late_enough(model: SpexPlusOnline, spectra: list[Value], stream: Stream) -> Value:

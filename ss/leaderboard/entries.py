@@ -29,7 +29,6 @@ from ss.measure.parts import Settings
 from ss.measure.sources import chunk_sizes, run_alone
 from ss.model.lapped import windows
 from ss.runtime import Extractor as Runtime
-from ss.runtime.segments import MAIN, SegmentExtractor
 from ss.utils.predecessor import read_checkpoint
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
@@ -120,20 +119,14 @@ class Export(Inferring):
 
     def measure_costs(self) -> dict[str, float | None]:
         """See Entry."""
-        enrolment, runtime = noise(ENROLMENT_SECONDS, self.sample_rate), open_export(self.folder)
-        hop = runtime.step if isinstance(runtime, SegmentExtractor) else runtime.hop
-        found = latency(lambda: ListenedStream(runtime.stream(enrolment), hop))
-        chunk = hop if isinstance(runtime, SegmentExtractor) else round(CHUNK_SECONDS * self.sample_rate)
+        enrolment, runtime = noise(ENROLMENT_SECONDS, self.sample_rate), Runtime.load(self.folder)
+        found = latency(lambda: ListenedStream(runtime.stream(enrolment), runtime.hop))
+        chunk = round(CHUNK_SECONDS * self.sample_rate) if runtime.online else runtime.hop
         return {
             "latency_ms": 1000 * found.waits / self.sample_rate,
             **time_alone("onnxruntime", str(self.folder), chunk, self.sample_rate),
             "model_bytes": sum(file.stat().st_size for file in self.files),
         }
-
-
-def open_export(folder: Path) -> Runtime | SegmentExtractor:
-    """The runtime's extractor of an export."""
-    return SegmentExtractor(folder) if (folder / MAIN).exists() else Runtime.load(folder)
 
 
 class Peer:

@@ -68,10 +68,8 @@ def streams(job: Job, enrolment: Samples) -> Callable[[int], Process]:
     """Loads the model. Returns what opens a stream for chunks of so many samples."""
     if job.runtime == "onnxruntime":
         from ss.runtime import Extractor
-        from ss.runtime.segments import MAIN, SegmentExtractor
 
-        found = SegmentExtractor if Path(job.source, MAIN).exists() else Extractor.load
-        extractor = found(job.source, threads=job.threads)
+        extractor = Extractor.load(job.source, threads=job.threads)
         return lambda chunk: extractor.stream(enrolment).process
     if job.runtime == "adapter":
         from ss.leaderboard.adapters import AdapterStream, make_adapter

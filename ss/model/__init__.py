@@ -1,6 +1,6 @@
 """Extractors: the SpEx+ family as compositions of layers with explicit state."""
 
-from ss.model.extractor import Extraction, Extractor
+from ss.model.extractor import Extraction, Extractor, SegmentExtractor
 from ss.model.family import (
     SpexPlus,
     SpexPlusShort,
@@ -16,6 +16,7 @@ from ss.model.online import SpexPlusOnline
 __all__ = [
     "Extraction",
     "Extractor",
+    "SegmentExtractor",
     "SpexPlus",
     "SpexPlusOnline",
     "SpexPlusShort",

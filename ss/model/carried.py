@@ -17,6 +17,20 @@ from torch import Tensor, nn
 State: TypeAlias = Any  # nested tuples of tensors; () for nothing
 
 
+def leaves(state: State) -> Iterator[Tensor]:
+    """The tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from leaves(part)
+
+
+def with_leaves(state: State, tensors: Iterator[Tensor]) -> State:
+    """A state of the same form with other tensors, in the order of `leaves`."""
+    return next(tensors) if isinstance(state, Tensor) else tuple(with_leaves(part, tensors) for part in state)
+
+
 class Carried(nn.Module, ABC):
     """A layer with explicit state."""
 

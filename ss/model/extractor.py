@@ -29,9 +29,15 @@ class Extraction(NamedTuple):
 class Extractor(nn.Module, ABC):
     """What every extractor can do.
 
-    checkpointing: recompute each chunk in the backward pass instead of keeping its activations (memory for time).
+    online: whether it streams by itself: `step` takes any number of whole hops. Other models take segments of one length, which a
+    streamer cuts and joins. hop: what the samples of a step are a multiple of. delay: samples by which what `step` gives lags what
+    it takes. latency: an output sample depends on input samples that are at most latency - 1 later than itself (None: on all of the
+    chunk). checkpointing: recompute each chunk in the backward pass instead of keeping its activations (memory for time).
     """
 
+    online = False
+    hop, delay = 1, 0
+    latency: int | None = None
     checkpointing = False
 
     @abstractmethod
@@ -73,15 +79,19 @@ class Enrolling(nn.Module):
     encoder: SpeechEncoder
     speaker_encoder: SpeakerEncoder
 
+    @property
+    def shortest_enrolment(self) -> int:
+        """Samples that fill one frame of the speaker encoder."""
+        return (self.speaker_encoder.stride - 1) * self.encoder.hop + self.encoder.kernels[0]
+
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> speaker [B,E]; lengths [B]: the samples of each where shorter ones are padded.
 
         Raises ValueError for an enrolment that does not fill one frame of the speaker encoder.
         """
-        kernel, hop, stride = self.encoder.kernels[0], self.encoder.hop, self.speaker_encoder.stride
+        kernel, hop = self.encoder.kernels[0], self.encoder.hop
         shortest = ref.shape[-1] if lengths is None else int(lengths.min())
-        needed = (stride - 1) * hop + kernel
-        if shortest < needed:
+        if shortest < (needed := self.shortest_enrolment):
             raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
         n_frames = None if lengths is None else (lengths - kernel) // hop + 1
         return self.speaker_encoder(torch.cat(self.encoder(ref), 1), n_frames)

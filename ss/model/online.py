@@ -107,6 +107,8 @@ class SpexPlusOnline(Extractor):
     most latency - 1 later than itself.
     """
 
+    online = True
+
     def __init__(
         self,
         n_channels: int,
@@ -172,6 +174,11 @@ class SpexPlusOnline(Extractor):
         """Log power of every bin: [B,T,F] of all scales."""
         return (spectrum.real.square() + spectrum.imag.square() + FLOOR).log()
 
+    @property
+    def shortest_enrolment(self) -> int:
+        """Samples that fill one frame of the speaker encoder."""
+        return (self.speaker_encoder.stride - 1) * 2 * self.hop + self.encoder.kernel
+
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> speaker [B,E], and the slots' keys and values behind it; lengths [B]: the samples of each, where padded.
 
@@ -179,8 +186,7 @@ class SpexPlusOnline(Extractor):
         """
         kernel, hop = self.encoder.kernel, 2 * self.hop  # a voice does not need every frame
         shortest = ref.shape[-1] if lengths is None else int(lengths.min())
-        needed = (self.speaker_encoder.stride - 1) * hop + kernel
-        if shortest < needed:
+        if shortest < (needed := self.shortest_enrolment):
             raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
         n_frames = None if lengths is None else (lengths - kernel) // hop + 1
         features = self.features(self.encoder(ref, hop))

@@ -15,9 +15,9 @@ import soundfile
 
 from ss.runtime.enrolment import faults, read_stretch, split_stretch
 from ss.runtime.extractor import Conditions, Extractor
+from ss.runtime.live import ENROL, Parser, model_options
+from ss.runtime.live_io import Stop
 from ss.runtime.live_meter import REFRESH, bar, show_line
-from ss.runtime.live_options import ENROL, Parser, model_options
-from ss.runtime.live_sources import Stop
 
 WHAT = "One speaker out of recordings, at their sample rate and length, mono."
 EXAMPLES = """examples:

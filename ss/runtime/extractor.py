@@ -1,8 +1,9 @@
-"""A model in ONNX Runtime: enrols speakers and starts streams.
+"""An exported model in ONNX Runtime: enrols speakers and starts streams, whichever kind of model it is.
 
 Shapes: B streams, R samples of an enrolment, n samples of a chunk, D conditions.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -13,9 +14,8 @@ from numpy.typing import NDArray
 
 from ss.audio import Wave
 from ss.runtime.enrolment import read_stretch
-from ss.runtime.pretrained import ENROLL, STEP, find_model
-from ss.runtime.samples import mono_float
-from ss.runtime.stream import BatchStream, Stream
+from ss.runtime.pretrained import find_model, graphs_in
+from ss.runtime.stream import BatchStream, Stream, mono_float
 
 FORMAT = 1  # of the files; a runtime reads its own and older ones
 States: TypeAlias = dict[str, Wave]
@@ -36,7 +36,8 @@ class Extractor:
 
     sample_rate in Hz; hop, delay and latency in samples of it: a stream works in steps of `hop`, an output sample depends on
     input samples up to `latency` - 1 later than itself; `delay` is what a stream holds back until `flush`, beside unfinished hops.
-    metadata: what the export says of the model and its training.
+    window: samples of the segments that a segment model takes, one every `hop`; the hop for an online model, which takes any number
+    of hops (`online`). metadata: what the export says of the model and its training.
     """
 
     def __init__(self, enrolling: onnxruntime.InferenceSession, stepping: onnxruntime.InferenceSession) -> None:
@@ -45,8 +46,13 @@ class Extractor:
         self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment = (
             int(self.metadata[key]) for key in ("sample_rate", "hop", "delay", "latency", "shortest_enrolment")
         )
-        self.shapes = {value.name: value.shape for value in stepping.get_inputs()[2:]}
+        chunk, conditions, *states = stepping.get_inputs()
+        self.online = not isinstance(chunk.shape[1], int)
+        self.window: int = self.hop if self.online else chunk.shape[1]
+        self.conditions, self.shapes = conditions.name, {value.name: value.shape for value in states}
         self.outputs = [value.name for value in stepping.get_outputs()]
+        self.fills: dict[str, float] = json.loads(self.metadata.get("fills", "{}"))
+        self.classifies = "logits" in (value.name for value in enrolling.get_outputs())
 
     @classmethod
     def from_pretrained(cls, source: str | Path | None = None, precision: str = "float32", threads: int = 1) -> "Extractor":
@@ -58,11 +64,11 @@ class Extractor:
 
     @classmethod
     def load(cls, folder: str | Path, threads: int = 1, provider: str = "CPUExecutionProvider") -> "Extractor":
-        """The model in a folder that the export wrote. Raises ValueError where a file is missing, foreign, or of a newer format.
+        """The model in a folder that the export wrote. Raises ValueError where a file is missing, foreign, or of another format.
 
         provider: ONNX Runtime's name of what computes.
         """
-        return cls(*(session(Path(folder, name), threads, provider) for name in (ENROLL, STEP)))
+        return cls(*(session(Path(folder, name), threads, provider) for name in graphs_in(folder)))
 
     def enroll(self, enrolment: Enrolment, sample_rate: int | None = None) -> Conditions:
         """A recording of the speaker alone -> conditions for streams of this speaker.
@@ -101,17 +107,28 @@ class Extractor:
 
     def conditions_of(self, enrolments: Wave) -> Wave:
         """Enrolments [B,R] at the model's rate -> conditions [B,D]."""
-        (conditions,) = self.enrolling.run(["conditions"], {"enrolment": enrolments})
+        (conditions,) = self.enrolling.run([self.conditions], {"enrolment": enrolments})
         return conditions
+
+    def classify(self, enrolments: Wave) -> Wave:
+        """Enrolments [B,R] at the model's rate -> logits of the training speakers [B,n]; n is 0 where the export has none."""
+        if not self.classifies:
+            return np.zeros((len(enrolments), 0), np.float32)
+        (logits,) = self.enrolling.run(["logits"], {"enrolment": enrolments})
+        return logits
 
     def zeros(self, batch: int) -> States:
         """The states of so many new streams."""
         sizes = {name: [n if isinstance(n, int) else batch for n in shape] for name, shape in self.shapes.items()}
-        return {name: np.zeros(size, np.float32) for name, size in sizes.items()}
+        return {name: np.full(size, self.fills.get(name, 0), np.float32) for name, size in sizes.items()}
 
     def step(self, chunk: Wave, conditions: Wave, states: States) -> tuple[Wave, States]:
-        """chunk [B,n] of whole hops, conditions [B,D], states -> the wave [B,n] `delay` samples earlier, the states after it."""
-        wave, *after = self.stepping.run(self.outputs, {"chunk": chunk, "conditions": conditions, **states})
+        """chunk [B,n], conditions [B,D], states -> a wave [B,n], the states after it.
+
+        An online model takes whole hops, and the wave is that of `delay` samples earlier; a segment model takes one segment and
+        gives its estimate, which `BatchStream` joins to those of its neighbours.
+        """
+        wave, *after = self.stepping.run(self.outputs, {"chunk": chunk, self.conditions: conditions, **states})
         return wave, dict(zip(states, after, strict=True))
 
 
@@ -127,9 +144,12 @@ def session(path: Path, threads: int, provider: str = "CPUExecutionProvider") ->
         opened = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's errors have no common class of their own
         raise ValueError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
-    found = opened.get_modelmeta().custom_metadata_map.get("format", "")
+    metadata = opened.get_modelmeta().custom_metadata_map
+    found = metadata.get("format", "")
     if not found.isdigit():
         raise ValueError(f"{path}: expected a model that ss exported, found another ONNX file")
     if int(found) > FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT} or older, found {found}: this model needs a newer version of ss")
+    if "hop" not in metadata:
+        raise ValueError(f"{path}: expected what this version exports, found an older file: export the model again")
     return opened

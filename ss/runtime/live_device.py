@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ss.audio import Wave
-from ss.runtime.live_sources import SLICE, Stop, samples_of
+from ss.runtime.live_io import SLICE, Stop, samples_of
 
 HELD = 1.0  # seconds of a microphone that may wait for a stalled extraction
 SLACK = 0.04  # seconds by which speakers may lag more than they should before what is too late is skipped

@@ -13,8 +13,7 @@ import numpy as np
 
 from ss.audio import Wave
 from ss.runtime.extractor import Extractor
-from ss.runtime.live_sinks import Sink
-from ss.runtime.live_sources import Source
+from ss.runtime.live_io import Sink, Source
 from ss.runtime.stream import Stream
 
 QUIETEST = -100.0  # dBFS, where levels end: less is silence
@@ -57,13 +56,13 @@ class Latency(NamedTuple):
 
 
 def latency_of(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> Latency:
-    """The latency of a new stream in blocks of so many samples, measured with a second of silence, from which it then begins anew.
+    """The latency of a new stream in blocks of so many samples, measured with silence (a second, or twice the model's latency).
 
-    What goes out in time must be there when the next block has come: what the stream holds back at most and a block. That counts
-    unfinished hops and resampling in; and the first steps of a session, which take longest, are over.
+    The stream begins anew then. What goes out in time must be there when the next block has come: what the stream holds back at
+    most and a block. That counts unfinished hops and resampling in; and the first steps of a session, which take longest, are over.
     """
     taken = given = held = 0
-    while taken < source.rate:
+    while taken < source.rate * max(1, 2 * extractor.latency / extractor.sample_rate):
         given += len(stream.process(np.zeros(block, np.float32)))
         taken += block
         held = max(held, taken - given)

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 ENROLL, STEP = "enroll.onnx", "step.onnx"
+SEGMENT_GRU = "SpeakerHandler.onnx", "GRUMainModel.onnx"  # the same of the segment GRU model, under the names of its two halves
 PRECISIONS = ("float32", "int8")
 SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
 PACKAGED = Path(__file__).parents[1] / "pretrained"
@@ -21,7 +22,7 @@ TIMEOUT = 60.0  # seconds in which a server has to send something
 
 
 def find_model(source: str | Path | None = None, precision: str = "float32") -> Path:
-    """The folder with enroll.onnx and step.onnx of a model.
+    """The folder with the two graphs of a model.
 
     source: the name of a packaged model (None: the default one); the folder of a release or of an export; or the URL of a release's
     folder, which is downloaded once. A URL may end in `#sha256=` and the sum of its SHA256SUMS: then no other release is taken.
@@ -47,6 +48,17 @@ def find_model(source: str | Path | None = None, precision: str = "float32") -> 
         if (found := sum_of(folder / name)) != sums.get(name):
             raise ValueError(f"{folder / name}: expected the SHA-256 sum {sums.get(name)} of {SUMS}, found {found}")
     return folder / precision
+
+
+def graphs_in(folder: str | Path) -> tuple[str, str]:
+    """The files of the export in a folder: the graph that enrols and the one that takes a step.
+
+    Raises ValueError for a folder with files of two models.
+    """
+    names = {path.name for path in Path(folder).glob("*.onnx")}
+    if names & {ENROLL, STEP} and names & {*SEGMENT_GRU}:
+        raise ValueError(f"{folder}: expected the files of one model, found those of two: {', '.join(sorted(names))}")
+    return SEGMENT_GRU if names & {*SEGMENT_GRU} else (ENROLL, STEP)
 
 
 def graphs(precision: str) -> tuple[str, str]:

@@ -1,21 +1,25 @@
 """Streams: any number of samples in, the estimate of the same signal out, sample for sample, and what is left at the end.
 
-Shapes: B streams, n samples that come, m samples that go, D conditions.
+Shapes: B streams, n samples that come, m samples that go, R samples of a whole recording, D conditions.
 """
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from ss.audio import Wave
 from ss.runtime.resample import Resampler
-from ss.runtime.samples import repaired, to_float, to_type
+from ss.segments import n_segments, overlap_add
 
 if TYPE_CHECKING:
     from ss.runtime.extractor import Extractor
 
-MOST = 128  # hops in one run of the model, so that a whole recording at once needs no more memory than a second of it
+MOST = 128  # hops in one run of an online model
+LOUDEST = 8.0  # times full scale: what lies beyond is no audio
+QUIETEST = 1e-20  # below it arithmetic slows down, and nobody hears it
+FULL_SCALE = 32768.0
 
 
 class BatchStream:
@@ -34,9 +38,10 @@ class BatchStream:
         """Begins anew, with the same speakers."""
         rate = self.extractor.sample_rate
         self.taken = self.given = self.repaired = 0  # samples of the outer rate
-        self.heard, self.early = 0, self.extractor.delay  # samples of the model's rate; those before the beginning are dropped
+        self.heard = 0  # samples of the model's rate
+        self.lag = self.early = self.extractor.delay - (self.extractor.window - self.extractor.hop)  # dropped at the beginning
         self.states = self.extractor.zeros(self.batch)
-        self.waiting = self._nothing()
+        self.waiting = self.tail = self._nothing()
         self.coming = Resampler(self.batch, self.sample_rate, rate)
         self.going = Resampler(self.batch, rate, self.sample_rate)
         self.dtype, self.ended = np.dtype(np.float32), False
@@ -51,6 +56,11 @@ class BatchStream:
         samples = np.asarray(samples)
         if samples.ndim not in (2, 3) or len(samples) != self.batch:
             raise ValueError(f"expected samples [{self.batch},n] or [{self.batch},n,channels], got shape {list(samples.shape)}")
+        second = self.sample_rate  # what is between input and output is no larger than for a second, however much comes at once
+        done = [self._process(samples[:, begin : begin + second]) for begin in range(0, max(1, samples.shape[1]), second)]
+        return done[0] if len(done) == 1 else np.concatenate(done, 1)
+
+    def _process(self, samples: NDArray[Any]) -> NDArray[Any]:
         wave, bad = repaired(to_float(samples))
         self.repaired, self.dtype, self.taken = self.repaired + bad, samples.dtype, self.taken + samples.shape[1]
         return self._give(self.going(self._extract(self.coming(wave if wave.ndim == 2 else wave.mean(2)))))
@@ -60,27 +70,28 @@ class BatchStream:
         if self.ended:
             raise ValueError("the stream has ended: call reset() to begin a new one")
         self.ended = True
-        estimate = [self._extract(self.coming(self._nothing(), last=True))]
-        beyond = -(self.heard + self.extractor.delay) % self.extractor.hop  # fills the last hop
-        estimate.append(self._extract(np.zeros((self.batch, self.extractor.delay + beyond), np.float32)))
-        tail = np.concatenate(estimate, 1)
-        return self._give(self.going(tail[:, : tail.shape[1] - beyond], last=True))
+        window, hop = self.extractor.window, self.extractor.hop
+        rest = self._extract(self.coming(self._nothing(), last=True))
+        heard = self.heard
+        padded = (n_segments(heard + self.lag, window, hop) - 1) * hop + window
+        filled = self._extract(np.zeros((self.batch, padded - heard), np.float32))
+        estimate = np.concatenate([rest, filled, self.tail], 1)
+        return self._give(self.going(estimate[:, : estimate.shape[1] - (padded - self.lag - heard)], last=True))
 
     def _extract(self, wave: Wave) -> Wave:
-        hop, step = self.extractor.hop, self.extractor.step
+        extractor, window, hop = self.extractor, self.extractor.window, self.extractor.hop
         self.heard += wave.shape[1]
         wave = np.concatenate([self.waiting, wave], 1) if self.waiting.size else wave
-        whole = wave.shape[1] // hop * hop
-        self.waiting, done = wave[:, whole:], []
-        for begin in range(0, whole, MOST * hop):
-            chunk = np.ascontiguousarray(wave[:, begin : min(begin + MOST * hop, whole)])
-            estimate, self.states = step(chunk, self.conditions, self.states)
+        ready = max(0, (wave.shape[1] - window + hop) // hop) * hop
+        most = MOST * hop if extractor.online else hop
+        self.waiting, done = wave[:, ready:], []
+        for begin in range(0, ready, most):
+            chunk = np.ascontiguousarray(wave[:, begin : min(begin + most, ready) + window - hop])
+            estimate, self.states = extractor.step(chunk, self.conditions, self.states)
+            if not extractor.online:
+                estimate, self.tail = overlap_add(estimate, self.tail, hop)
             done.append(estimate)
-        return self._on_time(done[0] if len(done) == 1 else np.concatenate([self._nothing(), *done], 1))
-
-    def _on_time(self, estimate: Wave) -> Wave:
-        if not self.early:
-            return estimate
+        estimate = done[0] if len(done) == 1 else np.concatenate([self._nothing(), *done], 1)
         dropped = min(self.early, estimate.shape[1])
         self.early -= dropped
         return estimate[:, dropped:]
@@ -125,3 +136,43 @@ class Stream:
     def reset(self) -> None:
         """Begins anew, with the same speaker."""
         self.batch.reset()
+
+
+def to_float(samples: NDArray[Any]) -> Wave:
+    """int16 or float32 -> float32 in -1..1. Raises ValueError for another type."""
+    if samples.dtype == np.float32:
+        return samples
+    if samples.dtype == np.int16:
+        return samples / np.float32(FULL_SCALE)
+    raise ValueError(f"expected samples of int16 or float32, got {samples.dtype}")
+
+
+def to_type(wave: Wave, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """float32 -> float32, or int16, rounded and clipped."""
+    if dtype == np.float32:
+        return wave
+    return np.rint(wave * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(dtype)
+
+
+def repaired(wave: Wave) -> tuple[Wave, int]:
+    """A wave that can be computed with, and how many samples were replaced: NaN and infinite ones, by 0.
+
+    Far too loud ones are clipped, denormal ones are 0; those are not counted.
+    """
+    level = np.abs(wave)
+    if level.max(initial=0) <= LOUDEST:  # not so where one is NaN
+        return np.where(level < QUIETEST, np.float32(0), wave), 0
+    fine = np.isfinite(wave)
+    bad = int(fine.size - np.count_nonzero(fine))
+    return np.where(fine & (level >= QUIETEST), wave.clip(-LOUDEST, LOUDEST), np.float32(0)), bad
+
+
+def mono_float(samples: NDArray[Any], rate: int, wanted: int) -> Wave:
+    """A whole recording [R] or [R,channels] of int16 or float32 -> [R'] at the wanted rate. Raises ValueError for what is none."""
+    if samples.ndim not in (1, 2) or not samples.size:
+        raise ValueError(f"expected samples [n] or [n,channels], got an array of shape {list(samples.shape)}")
+    wave = to_float(samples)
+    wave = wave if wave.ndim == 1 else wave.mean(1)
+    if not np.isfinite(wave).all():
+        raise ValueError(f"expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
+    return wave if rate == wanted else soxr.resample(wave, rate, wanted).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where live audio comes from: a file as a microphone or raw PCM through a pipe; devices are in `live_device.py`.
+"""Where live audio comes from and goes to: files, and raw PCM through pipes; devices are in `live_device.py`.
 
 Shapes: n samples of a block, C channels.
 """
@@ -10,16 +10,49 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from ss.audio import Wave
-from ss.runtime.pcm import decode, frame_bytes
+from ss.runtime.stream import to_float, to_type
 
 SLICE = 0.05  # seconds after which a waiting source sees that it should stop
 INSIST = 1.0  # seconds between two signals after which the second one ends the process at once
+FILES = (".wav", ".flac")
+
+
+class Format(NamedTuple):
+    """dtype: of a sample in the bytes; subtype: what libsndfile calls it in a file."""
+
+    dtype: str
+    subtype: str
+
+
+FORMATS = {"s16le": Format("<i2", "PCM_16"), "f32le": Format("<f4", "FLOAT")}
+
+
+def frame_bytes(form: str, channels: int) -> int:
+    """The bytes of one sample of every channel."""
+    return np.dtype(FORMATS[form].dtype).itemsize * channels
+
+
+def quantise(wave: Wave, form: str) -> NDArray[np.generic]:
+    """Samples in -1..1 as the format's own numbers, of the same shape: 16-bit ones are rounded and clipped at full scale."""
+    return to_type(wave, np.dtype(FORMATS[form].dtype))
+
+
+def encode(wave: Wave, form: str, channels: int = 1) -> bytes:
+    """One signal [n] as bytes, the same in every channel."""
+    return np.repeat(quantise(wave, form), channels).tobytes()
+
+
+def decode(data: bytes, form: str, channels: int) -> Wave:
+    """Bytes of whole frames -> float32 [n], or [n,C] of several channels; 16-bit samples are in -1..1."""
+    wave = to_float(np.frombuffer(data, FORMATS[form].dtype))
+    return wave.reshape(-1, channels) if channels > 1 else wave
 
 
 class Stop:
@@ -171,3 +204,77 @@ def first_seconds(source: Source, seconds: float) -> Wave:
         blocks.append(block)
     source.pause()
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+class Sink(Protocol):
+    """done: nobody listens any more; dropped: blocks of silence in place of the estimate; skipped: blocks that came too late;
+
+    buffered: seconds that a block waits in it; latency: seconds that the device says it adds.
+    """
+
+    done: bool
+    dropped: int
+    skipped: int
+    buffered: float
+    latency: float
+
+    def write(self, wave: Wave) -> None:
+        """Takes the next samples [n] of the estimate; n may be 0."""
+
+    def close(self) -> None:
+        """Lets go of the file or device once all that was written has arrived."""
+
+
+class Undropped:
+    """What holds for every sink that waits instead of dropping."""
+
+    done = False
+    dropped = 0
+    skipped = 0
+    buffered = 0.0
+    latency = 0.0
+
+
+class FileSink(Undropped):
+    """A WAV or FLAC file; every block is on its way to the disk at once, so that a crash leaves a WAV file that can be read.
+
+    Raises ValueError for another kind of file or a place that cannot be written.
+    """
+
+    def __init__(self, path: str | Path, rate: int, form: str, channels: int = 1) -> None:
+        if Path(path).suffix.lower() not in FILES:
+            raise ValueError(f"{path}: expected a name that ends in {' or '.join(FILES)}")
+        try:
+            self.file = soundfile.SoundFile(str(path), "w", rate, channels, FORMATS[form].subtype)
+        except (soundfile.LibsndfileError, OSError, ValueError) as error:
+            raise ValueError(f"{path}: cannot be written as {form}: {error}") from error
+        self.path, self.form, self.channels = path, form, channels
+
+    def write(self, wave: Wave) -> None:
+        self.file.write(np.repeat(quantise(wave, self.form)[:, None], self.channels, 1))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class PipeSink(Undropped):
+    """Raw PCM to a file descriptor, every block at once; a closed pipe is no error: `done` says so.
+
+    Raises ValueError where the output is a terminal.
+    """
+
+    def __init__(self, descriptor: int, form: str, channels: int = 1) -> None:
+        if os.isatty(descriptor):
+            raise ValueError("--output -: expected a pipe or a file for raw PCM, but the standard output is a terminal")
+        self.descriptor, self.form, self.channels, self.done = descriptor, form, channels, False
+
+    def write(self, wave: Wave) -> None:
+        data = memoryview(encode(wave, self.form, self.channels))
+        try:
+            while len(data) and not self.done:
+                data = data[os.write(self.descriptor, data) :]
+        except BrokenPipeError:
+            self.done = True
+
+    def close(self) -> None:
+        """The descriptor belongs to whoever opened it."""

@@ -1,0 +1,88 @@
+"""Exported models as extractors: the same enroll, init_state and step, in ONNX Runtime, on a CPU or a GPU.
+
+Shapes: B batch, S samples, K chunks, W samples of a chunk, E speaker embedding, D conditions.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ss.model.carried import State
+from ss.model.extractor import Extraction, Extractor
+from ss.runtime import Extractor as Runtime
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def provider(name: str) -> str:
+    """ONNX Runtime's name of a provider. Raises ValueError for one that is not there."""
+    if name not in PROVIDERS:
+        raise ValueError(f"provider: expected one of {', '.join(PROVIDERS)}, got {name!r}")
+    if PROVIDERS[name] not in onnxruntime.get_available_providers():
+        found = ", ".join(onnxruntime.get_available_providers())
+        raise ValueError(f"provider: ONNX Runtime cannot use {name} here (it has {found}): pip install onnxruntime-gpu")
+    return PROVIDERS[name]
+
+
+class ExportedExtractor(Extractor):
+    """The model in an export's folder; nothing to train. The state is (conditions [B,D], the runtime's states).
+
+    provider: cpu or cuda. Raises ValueError where there is no export in the folder, or the provider is not there.
+    """
+
+    def __init__(self, folder: str | Path, on: str = "cpu", threads: int = 1) -> None:
+        super().__init__()
+        self.runtime = Runtime.load(folder, threads, provider(on))
+        self.online, self.latency = self.runtime.online, self.runtime.latency
+        self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
+
+    def described(self) -> dict[str, Any]:
+        """What the exported checkpoint said: {"config": its streamer, sample rate and loss, "speakers": those of training}."""
+        return json.loads(self.runtime.metadata["checkpoint"])
+
+    def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """ref [B,S] -> the conditions [B,D]."""
+        return torch.cat([torch.from_numpy(self.runtime.conditions_of(one.numpy())) for one in alone(ref, lengths)])
+
+    def init_state(self, speaker: Tensor, samples: int = 0) -> State:
+        """See Extractor. Raises ValueError for segments of another length than the export's."""
+        if not self.online and samples != self.runtime.window:
+            raise ValueError(f"this export is for segments of {self.runtime.window} samples, got {samples}")
+        return speaker, {key: torch.from_numpy(value) for key, value in self.runtime.zeros(len(speaker)).items()}
+
+    def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
+        """See Extractor."""
+        conditions, states = state
+        given = {key: value.numpy() for key, value in states.items()}
+        wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), given)
+        return (torch.from_numpy(wave),), (conditions, {key: torch.from_numpy(value) for key, value in after.items()})
+
+    def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
+        """chunks [K,B,W] and ref [B,S] -> Extraction; logits [B,0] where the export has no classifier."""
+        n_chunks, batch, samples = chunks.shape
+        segments: Iterable[Tensor] = chunks
+        if self.online:  # one signal, cut anew
+            whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
+            padded = F.pad(whole, (0, self.delay + -(whole.shape[-1] + self.delay) % self.hop))
+            segments = padded.split(100 * self.hop, -1)
+        state, waves = self.init_state(self.enroll(ref, ref_lengths), samples), []
+        for segment in segments:
+            (wave,), state = self.step(segment, state)
+            waves.append(wave)
+        logits = torch.cat([torch.from_numpy(self.runtime.classify(one.numpy())) for one in alone(ref, ref_lengths)])
+        if not self.online:
+            return Extraction((torch.stack(waves),), logits)
+        aligned = torch.cat(waves, -1)[:, self.delay :][:, : whole.shape[-1]]
+        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
+
+
+def alone(ref: Tensor, lengths: Tensor | None) -> list[Tensor]:
+    """Enrolments [B,S] -> each by itself [1,S'], without what they were padded with."""
+    samples = [ref.shape[-1]] * len(ref) if lengths is None else lengths.tolist()
+    return [wave[None, :n].contiguous() for wave, n in zip(ref, samples, strict=True)]
