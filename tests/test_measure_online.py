@@ -18,11 +18,12 @@ from torch import Tensor
 from ss.config import plain
 from ss.extraction import separate
 from ss.measure import bench, worker
+from ss.measure.backend import ONNX, Backend, Process, export_streams
 from ss.measure.bench import Settings, chunk_sizes, measure, why_not_exported, write_backends
 from ss.measure.family import Family, apart
 from ss.measure.latency import longest_wait, measure_latency
 from ss.measure.streams import model_streams
-from ss.measure.worker import ONNX, Backend, export_streams, run_alone
+from ss.measure.worker import run_alone
 from ss.model import Extractor, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel
 from ss.streamer import Streamer, Whole
 
@@ -102,7 +103,7 @@ def test_the_export_has_the_same_latency(lookahead: int, tmp_path: Path) -> None
     assert measure_latency(export_streams(tmp_path, enrolment)) == (model.latency, model.latency)
 
 
-def feed(process: worker.Process, wave: Tensor, sizes: list[int]) -> Tensor:
+def feed(process: Process, wave: Tensor, sizes: list[int]) -> Tensor:
     parts = np.split(wave[0].numpy(), np.cumsum(sizes))
     return torch.from_numpy(np.concatenate([process(part) for part in parts]))[None]
 

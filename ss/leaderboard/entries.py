@@ -17,8 +17,9 @@ from hydra.utils import get_class, instantiate
 from ss.audio import Wave
 from ss.inferencer import Inferencer
 from ss.leaderboard.adapters import model_bytes, package_version
+from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_streams, export_streams, make_adapter
 from ss.measure.bench import Settings, latency_of, milliseconds
-from ss.measure.worker import ONNX, Backend, Streams, Workload, adapter_streams, export_streams, make_adapter, run_alone
+from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
 from ss.model.lapped import windows
 from ss.utils.predecessor import read_checkpoint

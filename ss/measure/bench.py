@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from ss import checkpoint
 from ss.compression.sparse import nonzero
+from ss.measure.backend import ONNX, Backend, Streams, Workload
 from ss.measure.latency import measure_latency
 from ss.measure.report import Columns, machine, machine_line, publish, table
 from ss.measure.streams import bare_call, model_streams
-from ss.measure.worker import ONNX, Backend, Run, Streams, Workload, run_alone
+from ss.measure.worker import Run, run_alone
 from ss.model import Extractor, SpexPlusOnline
 from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.utils.predecessor import read_checkpoint

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ss.config import plain
+from ss.measure.backend import ONNX, Workload
 from ss.measure.bench import (
     Settings,
     call_costs,
@@ -28,7 +29,7 @@ from ss.measure.bench import (
     write_backends,
 )
 from ss.measure.report import Columns, in_rounds, machine, machine_line, publish, table
-from ss.measure.worker import ONNX, Run, Workload, run_alone
+from ss.measure.worker import Run, run_alone
 from ss.model.cost import n_parameters
 
 METHOD = """\

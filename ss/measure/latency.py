@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ss.measure.worker import Process, Samples, Streams
+from ss.measure.backend import Process, Samples, Streams
 
 DELIVERIES = 4  # times that something comes out, over which the waiting is observed
 LOUD = np.float32(1e6)  # times the level of the rest

@@ -9,9 +9,10 @@ from typing import Any
 from ss import distributed, tester
 from ss.compression.job import prune_and_quantize, recipe_of
 from ss.compression.sparse import nonzero
+from ss.measure.backend import ONNX, Backend, Workload
 from ss.measure.bench import file_bytes, macs_per_second, settings_of
 from ss.measure.report import Columns, in_rounds, machine, machine_line, publish, table
-from ss.measure.worker import ONNX, Backend, Run, Workload, run_alone
+from ss.measure.worker import Run, run_alone
 
 QUALITY = ("SI-SDRi", "PESQ", "STOI")
 CHUNK_MS = (10, 150)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from ss.measure.worker import ONNX
+from ss.measure.backend import ONNX
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ss.checkpoint import load_extractor
 from ss.extraction import Chunking
-from ss.measure.worker import BufferedStream, Process, Samples, Streams, Workload
+from ss.measure.backend import BufferedStream, Process, Samples, Streams, Workload
 from ss.model import Extractor, SpexPlusOnline
 from ss.streamer import Streamer
 
