@@ -126,7 +126,7 @@ def measure(config: dict[str, Any]) -> None:
     streams = settings.streams(model)
     with TemporaryDirectory() as folder:
         backends, missing = write_backends(settings, model, Path(folder))
-        report = {
+        report: dict[str, Any] = {
             "model": type(model).__name__,
             "checkpoint": settings.checkpoint,
             "parameters": n_parameters(model),
@@ -157,7 +157,7 @@ def measure_export(config: dict[str, Any]) -> int:
     settings = settings_of(trained, **{key: config[key] for key in ("threads", "chunk_ms", "live_seconds", "session_minutes")})
     model, backend = settings.load(), Backend(ONNX, config["exported"])
     streams = settings.streams(model)
-    report = {
+    report: dict[str, Any] = {
         "model": type(model).__name__,
         "exported": config["exported"],
         "parameters": nonzero(model.state_dict()),
@@ -252,8 +252,8 @@ def live_rows(settings: Settings, streams: Streams, backends: Sequence[Backend],
     for backend in tqdm(backends, "live"):
         for device in devices if backend.runtime == "torch" else ["cpu"]:
             run = run_alone(settings.live_workload(backend, chunks, settings.live_seconds, device))
-            about = {"runtime": backend.runtime, "device": device, "threads": settings.threads if device == "cpu" else None}
-            about["macs_per_second"] = macs
+            threads = settings.threads if device == "cpu" else None
+            about = {"runtime": backend.runtime, "device": device, "threads": threads, "macs_per_second": macs}
             rows += [about | call_costs(run, i, chunk / settings.sample_rate) for i, chunk in enumerate(chunks)]
     return rows
 
@@ -310,10 +310,13 @@ def bare_rows(
     rows = []
     for device, (name, samples, hop, calls) in (progress := tqdm(turns, "parts")):
         progress.set_description(f"{device} {name}")
-        macs = n_macs(bare_call(model, speaker, name, samples), np.zeros(samples, np.float32))
-        given = speaker[0].tolist()
-        run = run_alone(Workload(backend, [samples], [calls], settings.n_warmup, 0, settings.threads, device, name, given))
-        costs, hop_seconds = call_costs(run, 0, hop / settings.sample_rate), hop / settings.sample_rate
+        macs, hop_seconds = (
+            n_macs(bare_call(model, speaker, name, samples), np.zeros(samples, np.float32)),
+            hop / settings.sample_rate,
+        )
+        embedding = speaker[0].tolist()
+        run = run_alone(Workload(backend, [samples], [calls], settings.n_warmup, 0, settings.threads, device, name, embedding))
+        costs = call_costs(run, 0, hop_seconds)
         rows.append(
             {
                 "part": name,

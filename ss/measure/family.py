@@ -81,7 +81,7 @@ def measure_family(config: dict[str, Any]) -> None:
     family = Family.from_config(config)
     all_settings = {name: family.settings(name) for name in family.models}
     workloads: dict[tuple[str, str], Workload] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as temporary:
         for name, settings in tqdm(all_settings.items(), "latency, export"):
             folder = Path(temporary) / name
