@@ -106,7 +106,7 @@ class Settings:
 
     def streams(self, model: Extractor) -> Streams:
         """Streams of a speaker of noise."""
-        with torch.inference_mode():
+        with torch.no_grad():
             speaker = model.enroll(0.1 * torch.randn(1, self.samples(self.enrolment_seconds)))
         return model_streams(model, instantiate(self.streamer), speaker, self.samples(self.utterance_seconds))
 
@@ -304,7 +304,7 @@ def bare_rows(
     settings: Settings, streams: Streams, model: Extractor, backend: Backend, devices: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row per device and call without a buffer: time, MACs, and peak memory, each in a process of its own."""
-    with torch.inference_mode():
+    with torch.no_grad():
         speaker = model.enroll(torch.randn(1, settings.samples(settings.enrolment_seconds)))
     turns = [(device, call) for device in devices for call in bare_calls(settings, streams)]
     rows = []

@@ -21,6 +21,7 @@ from ss.streamer import Streamer
 class Step:
     """Steps of a model, its state carried on: samples [W] -> [H]; the mean of windows where they overlap, as `streamer.join`."""
 
+    @torch.no_grad()
     def __init__(self, model: Extractor, speaker: Tensor, window: int, hop: int) -> None:
         self.model, self.device, self.overlap = model, speaker.device, window - hop
         self.state = model.init_state(speaker, window)
