@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.measure import measure
+from ss.measure.bench import measure
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="spexplusshort_gru")

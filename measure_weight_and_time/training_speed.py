@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.measure.training_speed import measure_speed
+from ss.measure.training import measure_speed
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="training_speed")

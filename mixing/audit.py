@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from ss.audit.job import audit
+from ss.audit.report import audit
 from ss.config import run_alone
 
 

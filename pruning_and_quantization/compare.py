@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from ss.compression.compare import compare
 from ss.config import run
+from ss.measure.recipes import compare
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="spexplus_online")

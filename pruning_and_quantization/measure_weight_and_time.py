@@ -3,14 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from ss.compression.measuring import measure
 from ss.config import run
+from ss.measure.bench import measure_export
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="spexplus_online")
 def main(config: DictConfig) -> None:
     """Hydra composes the config; `ss` does the rest."""
-    run(measure, config)
+    run(measure_export, config)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from ss.compression.sensitivity import sensitivity
 from ss.config import run
+from ss.measure.sensitivity import sensitivity
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="spexplus_online")

@@ -13,8 +13,8 @@ from conftest import RATE, run
 
 from ss import audio
 from ss.audio import Wave
-from ss.audit.faults import likeness
-from ss.audit.job import CHECKS, audit
+from ss.audit.checks import likeness
+from ss.audit.report import CHECKS, audit
 from ss.mixing import manifest
 from ss.mixing.corpus import Span
 from ss.scenes import row as scenes
@@ -85,7 +85,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all the rest."""
-    monkeypatch.setattr("ss.audit.job.draw", lambda *_: None)
+    monkeypatch.setattr("ss.audit.report.draw_histograms", lambda *_: None)
 
 
 def faults(out: Path, *folders: Path, **settings: Any) -> tuple[int, Found]:

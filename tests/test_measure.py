@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -14,10 +15,12 @@ from torch import nn
 
 from ss import checkpoint
 from ss.config import plain
-from ss.measure import Part, PeakMemory, Settings, measure, n_bytes, n_macs, n_parameters, parts
-from ss.measure.parts import call_of
-from ss.measure.table import aligned
+from ss.measure.bench import Settings, bare_calls, measure
+from ss.measure.report import table
+from ss.measure.streams import bare_call
+from ss.measure.worker import forget_peak, resident
 from ss.model import SpexPlusShort, SpexPlusShortGRUModel
+from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.model.tcn import DepthwiseConv, TCNBlock
 
 ROOT = Path(__file__).parents[1]
@@ -78,33 +81,39 @@ def test_calls_of_a_stream_go_on_from_chunk_to_chunk() -> None:
     torch.manual_seed(0)
     model, chunks, ref = SpexPlusShortGRUModel(**TINY, memory_size=2).eval(), torch.randn(4, 1, 160), torch.randn(1, 400)
     with torch.inference_mode():
-        expected, speaker = model(chunks, ref).waves[0], model.enroll(ref)
-        call = call_of(Part("chunk", 160, 80, 4), model, speaker)
-        assert torch.equal(torch.stack([call(chunk) for chunk in chunks]), expected)
-        utterance = call_of(Part("utterance", 160, 160, 4), model, speaker)
-        assert torch.equal(utterance(chunks[0]), expected[0])
-        assert torch.equal(utterance(chunks[0]), expected[0])
-        assert torch.equal(call_of(Part("enrolment", 400, 400, 1), model, speaker)(ref), speaker)
+        expected, speaker = model(chunks, ref).waves[0][:, 0].numpy(), model.enroll(ref)
+    waves = chunks[:, 0].numpy()
+    call = bare_call(model, speaker, "chunk", 160)
+    np.testing.assert_array_equal(np.stack([call(wave) for wave in waves]), expected)
+    utterance = bare_call(model, speaker, "utterance", 160)
+    np.testing.assert_array_equal(utterance(waves[0]), expected[0])
+    np.testing.assert_array_equal(utterance(waves[0]), expected[0])
+    np.testing.assert_array_equal(bare_call(model, speaker, "enrolment", 400)(ref[0].numpy()), speaker.numpy())
 
 
-def test_parts_of_a_stream_and_of_whole_utterances() -> None:
+def calls_of(settings: Settings) -> list[tuple[str, int, int, int]]:
+    return bare_calls(settings, settings.streams(settings.load()))
+
+
+def test_calls_of_a_stream_and_of_whole_utterances() -> None:
     settings = Settings("there", HALF, MODEL, **BRIEF)
-    enrolment = Part("enrolment", 400, 400, 3)
-    assert parts(settings) == (Part("chunk", 160, 80, 4), enrolment)
-    assert parts(replace(settings, streamer=WHOLE)) == (Part("utterance", 500, 500, 4), enrolment)
+    enrolment = ("enrolment", 400, 400, 3)
+    assert calls_of(settings) == [("chunk", 160, 80, 4), enrolment]
+    assert calls_of(replace(settings, streamer=WHOLE)) == [("utterance", 500, 500, 4), enrolment]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_peak_memory_is_what_was_held_at_most() -> None:
     mebibyte = 2**20
     torch.ones(256 * mebibyte, dtype=torch.uint8)  # what went before does not count
-    memory = PeakMemory(torch.device("cpu"))
+    before = resident("VmRSS")
+    forget_peak()
     torch.ones(96 * mebibyte, dtype=torch.uint8)
-    assert 90 * mebibyte < memory.peak() < 140 * mebibyte
-    memory.restart()
-    assert memory.peak() < 40 * mebibyte
+    assert 90 * mebibyte < resident("VmHWM") - before < 140 * mebibyte
+    forget_peak()
+    assert resident("VmHWM") - before < 40 * mebibyte
     kept = torch.ones(48 * mebibyte, dtype=torch.uint8)
-    assert 45 * mebibyte < memory.peak() < 90 * mebibyte
+    assert 45 * mebibyte < resident("VmHWM") - before < 90 * mebibyte
     assert len(kept)
 
 
@@ -192,8 +201,8 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
 )
 def test_configs(name: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        settings = Settings.of(plain(compose(name)))
-    stream, _ = parts(settings)
+        settings = Settings.from_config(plain(compose(name)))
+    stream, _ = calls_of(settings)
     whole = ("utterance", 80000, 80000)
     others = {"spexplus": whole, "spexplus_online": whole, "mini": ("chunk", 8000, 8000)}
     assert stream[:3] == others.get(name, ("chunk", 4800, 2400))
@@ -202,7 +211,8 @@ def test_configs(name: str) -> None:
 
 
 def test_columns_are_aligned() -> None:
-    assert aligned([["a", "b", "10"], ["long", "c", "5"]]) == ["a     b  10", "long  c   5"]
+    columns = {"a": lambda row: row["name"], "b": lambda row: "c", "10": lambda row: str(row["value"])}
+    assert table(columns, [{"name": "long", "value": 5}]) == "a     b  10\nlong  c   5"
 
 
 def test_a_users_error_is_one_line(tmp_path: Path) -> None:

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from ss.config import plain
 from ss.extraction import separate
-from ss.measure import Settings, measure
-from ss.measure import alone as worker
-from ss.measure import sources as sources_module
-from ss.measure.family import Family
-from ss.measure.latency import latency, longest_wait
-from ss.measure.live import OnlineStream, SegmentStream, open_stream
-from ss.measure.plot import apart
-from ss.measure.sources import chunk_sizes, job, run_alone, sources, why_not_exported
+from ss.measure import bench, worker
+from ss.measure.backend import ONNX, Backend, Process, export_streams
+from ss.measure.bench import Settings, chunk_sizes, measure, why_not_exported, write_backends
+from ss.measure.family import Family, apart
+from ss.measure.latency import longest_wait, measure_latency
+from ss.measure.streams import model_streams
+from ss.measure.worker import run_alone
 from ss.model import Extractor, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel
 from ss.streamer import Streamer, Whole
 
@@ -58,7 +57,7 @@ def segment(**changes: Any) -> SpexPlusShort:
 def latency_of(model: Extractor, streamer: Any) -> tuple[int, int]:
     speaker = torch.randn(1, SIZE["out_channels"], generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        return latency(lambda: open_stream(model, streamer, speaker, 1000))
+        return measure_latency(model_streams(model, streamer, speaker, 1000))
 
 
 @pytest.mark.parametrize(
@@ -93,63 +92,49 @@ def test_a_listener_waits_for_the_window_of_a_model_that_hardly_looks_ahead() ->
     assert latency_of(segment(causal=True), Streamer(160, 80, "half")) == (160, SEGMENT["short_kernel"])
 
 
-class Exported:
-    """A stream of the runtime, which drops what comes before the first sample, as torch's are."""
-
-    window = hop = 8
-    delay = 0
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def process(self, samples: Tensor) -> Tensor:
-        return torch.from_numpy(self.stream.process(samples[0].numpy()))[None]
-
-
 @needs_onnx
 @pytest.mark.parametrize("lookahead", [0, 2])
 def test_the_export_has_the_same_latency(lookahead: int, tmp_path: Path) -> None:
     from ss.export import export
-    from ss.runtime import Extractor as Runtime
 
     model = online(lookahead=lookahead)
     export(model, tmp_path)
-    runtime, enrolment = Runtime.load(tmp_path), 0.1 * np.random.default_rng(0).standard_normal(400).astype(np.float32)
-    assert latency(lambda: Exported(runtime.stream(enrolment))) == (model.latency, model.latency)
+    enrolment = 0.1 * np.random.default_rng(0).standard_normal(400).astype(np.float32)
+    assert measure_latency(export_streams(tmp_path, enrolment)) == (model.latency, model.latency)
 
 
-def fed(stream: Any, wave: Tensor, sizes: list[int]) -> Tensor:
-    parts = wave.split([*sizes, wave.shape[-1] - sum(sizes)], -1)
-    return torch.cat([stream.process(part) for part in parts], -1)
+def feed(process: Process, wave: Tensor, sizes: list[int]) -> Tensor:
+    parts = np.split(wave[0].numpy(), np.cumsum(sizes))
+    return torch.from_numpy(np.concatenate([process(part) for part in parts]))[None]
 
 
 @torch.inference_mode()
 def test_what_a_stream_of_segments_gives_is_what_is_joined_offline() -> None:
-    model, wave, ref = segment(), torch.randn(2, 1000), torch.randn(2, 500)
+    model, wave, ref = segment(), torch.randn(1, 1000), torch.randn(1, 500)
     for streamer in (Streamer(160, 80, "half"), Streamer(160, 160, "nonintersec")):
         expected = separate(model, streamer, wave, ref).waves[0]
         for sizes in ([], [1, 159, 80, 333, 0, 7], [400]):
-            live = fed(SegmentStream(model, streamer, model.enroll(ref)), wave, sizes)
+            live = feed(model_streams(model, streamer, model.enroll(ref), 0).open(), wave, sizes)
             assert live.shape[-1] == (1000 - 160) // streamer.step * streamer.step + streamer.step
             assert torch.allclose(live, expected[:, : live.shape[-1]], atol=1e-6)
 
 
 @torch.inference_mode()
 def test_what_an_online_stream_gives_is_what_the_whole_pass_gives() -> None:
-    model, wave, ref = online(lookahead=1), torch.randn(2, 1000), torch.randn(2, 500)
+    model, wave, ref = online(lookahead=1), torch.randn(1, 1000), torch.randn(1, 500)
     expected = separate(model, Whole(), wave, ref).waves[0]
     for sizes in ([], [1, 7, 8, 9, 300, 0, 5], [3, 2, 1]):
-        live = fed(OnlineStream(model, model.enroll(ref)), wave, sizes)
+        live = feed(model_streams(model, Whole(), model.enroll(ref), 0).open(), wave, sizes)
         assert live.shape[-1] == 1000
         assert torch.allclose(live[:, model.delay :], expected[:, : 1000 - model.delay], atol=1e-5)
 
 
 def test_a_stream_waits_until_something_is_complete() -> None:
-    stream = OnlineStream(online(), torch.randn(1, 5))
-    with torch.inference_mode():
-        assert stream.process(torch.randn(1, 7)).shape == (1, 0)
-        assert stream.process(torch.randn(1, 10)).shape == (1, 16)
-        assert longest_wait(OnlineStream(online(), torch.randn(1, 5)), torch.Generator()) == 16
+    streams = model_streams(online(), Whole(), torch.randn(1, 5), 0)
+    process, rng = streams.open(), np.random.default_rng(0)
+    assert process(rng.standard_normal(7, np.float32)).shape == (0,)
+    assert process(rng.standard_normal(10, np.float32)).shape == (16,)
+    assert longest_wait(streams.open(), streams.delay, rng) == 16
 
 
 def test_the_online_model_refuses_a_streamer_for_segments(tmp_path: Path) -> None:
@@ -166,26 +151,27 @@ def settings_of(tmp_path: Path, **changes: Any) -> Settings:
 
 def test_chunk_sizes(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, utterance_seconds=0.5)
-    assert chunk_sizes(settings, online(), [5, 10.4, 150]) == [5, 10, 150]
-    assert chunk_sizes(settings, segment(), [5, 10]) == [500]
+    assert chunk_sizes(settings, settings.streams(online()), [5, 10.4, 150]) == [5, 10, 150]
+    assert chunk_sizes(settings, settings.streams(segment()), [5, 10]) == [500]
     half = {"_target_": "ss.streamer.Streamer", "chunk_window": 160, "chunk_step": 80, "overlap_add_method": "half"}
-    assert chunk_sizes(replace(settings, streamer=half), segment(), [5, 10]) == [80]
+    assert chunk_sizes(settings, replace(settings, streamer=half).streams(segment()), [5, 10]) == [80]
 
 
 def test_why_there_is_no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not_exported(segment()) == "SpexPlusShort has no export for streams"
-    monkeypatch.setattr(sources_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
     assert why_not_exported(online()) == "onnx and onnxruntime not installed"
-    monkeypatch.setattr(sources_module, "find_spec", lambda name: object())
+    monkeypatch.setattr(bench, "find_spec", lambda name: object())
     assert why_not_exported(online()) == ""
 
 
 @needs_onnx
 def test_onnx_runtime_is_weighed_without_torch(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
-    found = sources(settings, settings.load(), tmp_path)
-    work = job(settings, found, "onnxruntime", [5, 16], 0.5)
-    without = "import sys; sys.modules['torch'] = sys.modules['hydra'] = None; " + sources_module.SCRIPT
+    (_, backend), _ = write_backends(settings, settings.load(), tmp_path)
+    assert backend.runtime == ONNX
+    work = settings.live_workload(backend, [5, 16], 0.5)
+    without = "import sys; sys.modules['torch'] = sys.modules['hydra'] = None; " + worker.SCRIPT
     command = [sys.executable, "-c", without, str(worker.__file__)]
     done = subprocess.run(command, input=json.dumps(work._asdict()), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -197,9 +183,9 @@ def test_onnx_runtime_is_weighed_without_torch(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
-    found = sources_module.Sources({"torch": str(tmp_path / "none.pth")}, {})
+    backend = Backend("torch", str(tmp_path / "none.pth"), settings.streamer)
     with pytest.raises(RuntimeError, match=r"measuring with torch failed:\n(.|\n)*none.pth"):
-        run_alone(job(settings, found, "torch", [5], 0.5))
+        run_alone(settings.live_workload(backend, [5], 0.5))
 
 
 MODEL = [f"model.{each}" for each in TINY]
@@ -280,7 +266,7 @@ def test_the_family_in_one_table(tmp_path: Path) -> None:
 )
 def test_what_is_no_family_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Family.of({"models": ["spexplus", "mini"], "out_folder": "there", "baseline": "mini", "each": {}, **changes})
+        Family.from_config({"models": ["spexplus", "mini"], "out_folder": "there", "baseline": "mini", "each": {}, **changes})
 
 
 @pytest.mark.parametrize(
@@ -297,7 +283,7 @@ def test_a_familys_errors_are_clear(override: str, message: str, tmp_path: Path)
 
 def test_every_model_of_the_family_has_a_config() -> None:
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        config = Family.of(plain(compose("family")))
+        config = Family.from_config(plain(compose("family")))
         settings = [config.settings(name) for name in config.models]
     assert {one.live_seconds for one in settings} == {config.each["live_seconds"]}
     assert len({one.out_folder for one in settings}) == len(config.models) > 10

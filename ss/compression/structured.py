@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ss import checkpoint, distributed
-from ss.measure.cost import n_macs
 from ss.model import Extractor, SpexPlusOnline
+from ss.model.cost import n_macs
 from ss.model.online import DilatedBlock
 from ss.model.tcn import TCNBlock
 

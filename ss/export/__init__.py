@@ -14,10 +14,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
-from ss import __version__
+from ss import __version__, allowlist
 from ss.checkpoint import load_extractor
 from ss.export.enroll import enroll_graph
 from ss.export.segments import facts_of, write_graphs
@@ -46,7 +45,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = cast(Extractor, model) if isinstance(model, nn.Module) else load_extractor(content)
     config = content.get("config", {})
-    streamer = instantiate(config.get("streamer"))
+    streamer = allowlist.create("streamer", config.get("streamer"))
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
     if not (extractor.online or isinstance(streamer, Streamer)):
         raise ValueError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")

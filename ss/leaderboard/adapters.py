@@ -1,16 +1,13 @@
 """Extractors that others made, as the leaderboard calls them. To enter another one, write such a class and name it in a config.
 
-This module imports numpy only, so that the process that weighs an extractor holds nothing else.
+This module imports nothing heavy, so that the process that weighs an extractor holds nothing else.
 
-Shapes: R samples of an enrolment, n samples that come, m samples that go.
+Shapes: R samples of an enrolment.
 """
 
-import json
-from importlib import import_module, resources
+from importlib import resources
 from importlib.metadata import files, version
 from typing import Any, Protocol
-
-import numpy as np
 
 from ss.audio import Wave
 
@@ -59,32 +56,6 @@ class OpenVoiceFilterLite:
     def process(self, samples: Wave) -> Wave:
         """See Adapter."""
         return self.filter.step(samples)
-
-
-class AdapterStream:
-    """A new stream of an adapter, given any number of samples at once: hops that are complete are taken, the rest waits."""
-
-    def __init__(self, adapter: Adapter, enrolment: Wave) -> None:
-        self.adapter, self.waiting = adapter, np.zeros(0, np.float32)
-        adapter.enroll(enrolment)
-
-    def process(self, samples: Wave) -> Wave:
-        """samples [n] -> the samples [m] that are finished now."""
-        self.waiting, finished = np.concatenate([self.waiting, samples]), [np.zeros(0, np.float32)]
-        while len(self.waiting) >= self.adapter.hop:
-            finished.append(self.adapter.process(self.waiting[: self.adapter.hop]))
-            self.waiting = self.waiting[self.adapter.hop :]
-        return np.concatenate(finished)
-
-
-def make_adapter(config: str) -> Adapter:
-    """The adapter of a config in JSON: its `_target_` is called with the other keys. Raises ValueError where it is not there."""
-    arguments = dict(json.loads(config))
-    module, _, name = arguments.pop("_target_").rpartition(".")
-    try:
-        return getattr(import_module(module), name)(**arguments)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{module}.{name}: expected an adapter whose package is installed, but: {error}") from error
 
 
 def package_version(adapter: Adapter) -> str:

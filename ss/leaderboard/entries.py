@@ -6,29 +6,23 @@ Shapes: S samples of the mixture, R of the enrolment; T frames, K samples of a w
 import hashlib
 import inspect
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from hydra.utils import get_class, instantiate
-from torch import Tensor
 
 from ss import allowlist
 from ss.audio import Wave
 from ss.inferencer import Inferencer
-from ss.leaderboard.adapters import AdapterStream, make_adapter, model_bytes, package_version
-from ss.measure.alone import Job
-from ss.measure.cost import n_bytes
-from ss.measure.latency import latency
-from ss.measure.listening import measured_latency, milliseconds
-from ss.measure.parts import Settings
-from ss.measure.sources import chunk_sizes, run_alone
+from ss.leaderboard.adapters import model_bytes, package_version
+from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_streams, export_streams, make_adapter
+from ss.measure.bench import Settings, latency_of, milliseconds
+from ss.measure.worker import run_alone
+from ss.model.cost import n_bytes
 from ss.model.lapped import windows
-from ss.runtime import Extractor as Runtime
 from ss.utils.predecessor import read_checkpoint
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
@@ -57,13 +51,22 @@ class Entry(Protocol):
         """
 
 
-class Inferring(ABC):
-    """What checkpoints and exports have in common: both are run by an Inferencer."""
+class Ours:
+    """A checkpoint of ours or the predecessor's, in torch, or the folder of an export, in ONNX Runtime.
 
-    @property
-    @abstractmethod
+    streamer: how a checkpoint's utterances are cut; None: as it was trained.
+    """
+
+    def __init__(self, path: Path, streamer: Mapping[str, Any] | None = None) -> None:
+        self.path, self.streamer, self.is_export = path, streamer, path.is_dir()
+        self.files = sorted(path.glob("*.onnx")) if self.is_export else [path]
+        self.fingerprint = digest_of_files(self.files) + ("" if self.is_export else f" {json.dumps(streamer)}")
+        self.about = "ONNX Runtime" if self.is_export else "torch"
+
+    @cached_property
     def inferencer(self) -> Inferencer:
         """What runs it, loaded when it is first asked for."""
+        return Inferencer(self.path, instantiate(self.streamer))
 
     @property
     def sample_rate(self) -> int:
@@ -74,59 +77,18 @@ class Inferring(ABC):
         """See Entry."""
         return self.inferencer.extract(mixture, ref)
 
-
-class Checkpoint(Inferring):
-    """A checkpoint of ours or the predecessor's, in torch. streamer: how utterances are cut; None: as it was trained."""
-
-    def __init__(self, path: Path, streamer: Mapping[str, Any] | None = None) -> None:
-        self.path, self.streamer = path, streamer
-        self.fingerprint = f"{digest_of_files([path])} {json.dumps(streamer)}"
-        self.about = "torch"
-
-    @cached_property
-    def inferencer(self) -> Inferencer:
-        """See Inferring."""
-        return Inferencer(self.path, instantiate(self.streamer))
-
     def measure_costs(self) -> dict[str, float | None]:
         """See Entry."""
+        if self.is_export:
+            streams, size = export_streams(self.path, noise(self.sample_rate)), sum(file.stat().st_size for file in self.files)
+            return costs(Backend(ONNX, str(self.path)), streams, self.sample_rate, size)
         streamer = self.streamer
         if streamer is None:
             streamer = read_checkpoint(self.path)["config"]["streamer"]
             allowlist.check("streamer", streamer)
         settings = Settings("", streamer, checkpoint=str(self.path), sample_rate=self.sample_rate)
         model = settings.load()
-        (chunk,) = chunk_sizes(settings, model, [1000 * CHUNK_SECONDS])
-        return {
-            "latency_ms": measured_latency(settings, model)["milliseconds"],
-            **time_alone("torch", str(self.path), chunk, self.sample_rate, streamer),
-            "model_bytes": n_bytes(model),
-        }
-
-
-class Export(Inferring):
-    """The folder of an export, in ONNX Runtime."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.files = folder, sorted(folder.glob("*.onnx"))
-        self.fingerprint = digest_of_files(self.files)
-        self.about = "ONNX Runtime"
-
-    @cached_property
-    def inferencer(self) -> Inferencer:
-        """See Inferring."""
-        return Inferencer(self.folder)
-
-    def measure_costs(self) -> dict[str, float | None]:
-        """See Entry."""
-        enrolment, runtime = noise(ENROLMENT_SECONDS, self.sample_rate), Runtime.load(self.folder)
-        found = latency(lambda: ListenedStream(runtime.stream(enrolment), runtime.hop))
-        chunk = round(CHUNK_SECONDS * self.sample_rate) if runtime.online else runtime.hop
-        return {
-            "latency_ms": 1000 * found.waits / self.sample_rate,
-            **time_alone("onnxruntime", str(self.folder), chunk, self.sample_rate),
-            "model_bytes": sum(file.stat().st_size for file in self.files),
-        }
+        return costs(Backend("torch", str(self.path), streamer), settings.streams(model), self.sample_rate, n_bytes(model))
 
 
 class Peer:
@@ -137,28 +99,40 @@ class Peer:
         self.adapter = make_adapter(self.config)
         self.about = package_version(self.adapter)
         self.fingerprint = f"{self.about} {self.config} {inspect.getsource(type(self.adapter))}"
-
-    @property
-    def sample_rate(self) -> int:
-        """See Entry."""
-        return self.adapter.sample_rate
+        self.sample_rate: int = self.adapter.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         """See Entry."""
         missing = self.adapter.delay + -(len(mixture) + self.adapter.delay) % self.adapter.hop
-        wave = AdapterStream(self.adapter, ref).process(np.pad(mixture, (0, missing)))
+        wave = adapter_streams(self.adapter, ref).open()(np.pad(mixture, (0, missing)))
         return wave[self.adapter.delay :][: len(mixture)]
 
     def measure_costs(self) -> dict[str, float | None]:
         """See Entry."""
-        enrolment, hop = noise(ENROLMENT_SECONDS, self.sample_rate), self.adapter.hop
-        found = latency(lambda: ListenedStream(AdapterStream(self.adapter, enrolment), hop, self.adapter.delay))
-        chunk = max(1, round(CHUNK_SECONDS * self.sample_rate / hop)) * hop
-        return {
-            "latency_ms": 1000 * found.waits / self.sample_rate,
-            **time_alone("adapter", self.config, chunk, self.sample_rate),
-            "model_bytes": model_bytes(self.adapter),
-        }
+        streams = adapter_streams(self.adapter, noise(self.sample_rate))
+        return costs(Backend("adapter", self.config), streams, self.sample_rate, model_bytes(self.adapter))
+
+
+def costs(backend: Backend, streams: Streams, sample_rate: int, model_bytes: int) -> dict[str, float | None]:
+    """What an entry costs (see Entry): the latency of its streams, and a stream in a process of its own, in one thread."""
+    chunk = streams.chunk or round(CHUNK_SECONDS * sample_rate)
+    calls = max(10, round(LIVE_SECONDS * sample_rate / chunk))
+    run = run_alone(Workload(backend, [chunk], [calls], WARMUP, round(ENROLMENT_SECONDS * sample_rate)))
+    times = milliseconds(run.seconds[0])
+    return {
+        "latency_ms": latency_of(streams, sample_rate)["milliseconds"],
+        "real_time_factor": run.cpu_seconds[0] / calls * sample_rate / chunk,  # a busy machine makes the calls longer
+        "p50_ms": times["p50"],
+        "p99_ms": times["p99"],
+        "chunk_ms": 1000 * chunk / sample_rate,
+        "peak_bytes": run.peak - run.idle,
+        "model_bytes": model_bytes,
+    }
+
+
+def noise(sample_rate: int) -> Wave:
+    """An enrolment of noise that is the same every time."""
+    return 0.1 * np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
 
 
 class Bound:
@@ -222,17 +196,6 @@ class OracleMask(Bound):
         return estimate[early:][: len(mixture)].astype(np.float32)
 
 
-class ListenedStream:
-    """A numpy stream as `ss.measure.latency` listens to it: waves [1,S] of torch."""
-
-    def __init__(self, stream: Any, hop: int, delay: int = 0) -> None:
-        self.stream, self.window, self.hop, self.delay = stream, hop, hop, delay
-
-    def process(self, samples: Tensor) -> Tensor:
-        """samples [1,S] -> the samples [1,P] that are finished now."""
-        return torch.from_numpy(np.asarray(self.stream.process(samples[0].numpy()), np.float32))[None]
-
-
 def make_entry(config: str | Mapping[str, Any]) -> Entry:
     """The entry of a config: a path of a checkpoint or of an export's folder, {checkpoint, streamer}, or a `_target_`, which is a
     bound of this module or an adapter. Raises ValueError where there is none."""
@@ -245,11 +208,9 @@ def make_entry(config: str | Mapping[str, Any]) -> Entry:
         assert issubclass(kind, Bound)
         return kind(**{key: value for key, value in config.items() if key != "_target_"})  # type: ignore[return-value]
     path = Path(config["checkpoint"])
-    if path.is_dir() and any(path.glob("*.onnx")):
-        return Export(path)
-    if not path.is_file():
+    if not path.is_file() and not any(path.glob("*.onnx")):
         raise ValueError(f"{path}: expected a checkpoint or the folder of an export, found neither")
-    return Checkpoint(path, config.get("streamer"))
+    return Ours(path, config.get("streamer"))
 
 
 def digest_of_files(paths: list[Path]) -> str:
@@ -261,30 +222,3 @@ def digest_of_files(paths: list[Path]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def noise(seconds: float, sample_rate: int) -> Wave:
-    """Noise [S] that is the same every time."""
-    return 0.1 * np.random.default_rng(0).standard_normal(round(seconds * sample_rate), np.float32)
-
-
-def time_alone(runtime: str, source: str, chunk: int, sample_rate: int, streamer: dict[str, Any] | None = None) -> dict[str, float]:
-    """What a stream in a process of its own needs for chunks of so many samples, in one thread."""
-    job = Job(
-        runtime=runtime,
-        source=source,
-        streamer=streamer or {},
-        chunks=[chunk],
-        calls=[max(10, round(LIVE_SECONDS * sample_rate / chunk))],
-        warmup=WARMUP,
-        enrolment=round(ENROLMENT_SECONDS * sample_rate),
-    )
-    run = run_alone(job)
-    times = milliseconds(run.seconds[0])
-    return {
-        "real_time_factor": run.cpu_seconds[0] / len(run.seconds[0]) * sample_rate / chunk,  # a busy machine makes the calls longer
-        "p50_ms": times["p50"],
-        "p99_ms": times["p99"],
-        "chunk_ms": 1000 * chunk / sample_rate,
-        "peak_bytes": run.peak - run.idle,
-    }

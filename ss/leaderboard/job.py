@@ -17,7 +17,7 @@ from ss.leaderboard.conditions import Conditions, read_conditions, read_genders
 from ss.leaderboard.entries import Bound, Entry, make_entry
 from ss.leaderboard.page import make_page
 from ss.leaderboard.scoring import Score, Test, digest_of_folder, score
-from ss.measure.job import machine
+from ss.measure.report import machine
 
 RESULTS = "\n## Results\n"  # what follows it in a document is replaced
 

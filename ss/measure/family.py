@@ -3,28 +3,34 @@
 Every round runs each model once on each runtime, in a process of its own; what a busy machine does to one round it does to all.
 """
 
-import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra import compose
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ss.config import plain
-from ss.measure.alone import Run
-from ss.measure.cost import n_parameters
-from ss.measure.job import machine
-from ss.measure.listening import live_row, macs_per_second, measured_latency, memory, milliseconds
-from ss.measure.live import is_live
-from ss.measure.parts import Settings
-from ss.measure.plot import Point, scatter
-from ss.measure.sources import ONNX, Sources, chunk_sizes, file_bytes, job, run_alone, sources
-from ss.measure.table import aligned, machine_line
+from ss.measure.backend import ONNX, Workload
+from ss.measure.bench import (
+    Settings,
+    call_costs,
+    chunk_sizes,
+    file_bytes,
+    latency_of,
+    macs_per_second,
+    milliseconds,
+    weights_bytes,
+    write_backends,
+)
+from ss.measure.report import Columns, in_rounds, machine, machine_line, publish, table
+from ss.measure.worker import Run, run_alone
+from ss.model.cost import n_parameters
 
 METHOD = """\
 Every model in turn, every runtime of it in a fresh process on the CPU, in rounds. Real-time factor and CPU time per second of
@@ -32,8 +38,7 @@ audio: medians over the rounds. A segment model is given its own step at once, t
 utterances. less CPU: the baseline's CPU time in torch over the model's own, in ONNX Runtime where that runs it.
 Latency, MACs, files and memory over idle as measure_weight_and_time.py says."""
 
-_HEAD = ["name", "model", "parameters", "GMAC/s", "latency ms", "RTF torch", "RTF ORT", "CPU/s", "less CPU", "weights MiB"]
-_HEAD += ["step MiB", "RSS torch MiB", "RSS ORT MiB"]
+APART = 0.035  # of the height of the picture: between labels
 
 
 @dataclass(frozen=True)
@@ -60,135 +65,143 @@ class Family:
                 raise ValueError(f"{key}: expected more than 0, got {getattr(self, key)}")
 
     @classmethod
-    def of(cls, config: dict[str, Any]) -> "Family":
+    def from_config(cls, config: dict[str, Any]) -> "Family":
         """Of a config. Raises ValueError for a key that is none of these."""
-        unknown = set(config) - {known.name for known in fields(cls)}
-        if unknown:
+        if unknown := set(config) - {known.name for known in fields(cls)}:
             raise ValueError(f"expected no other keys than those of family.yaml, got {', '.join(sorted(unknown))}")
         return cls(**config)
 
     def settings(self, name: str) -> Settings:
         """Of one model. Raises OmegaConf's error for a key in `each` that its config does not have."""
-        return Settings.of(plain(OmegaConf.merge(compose(name), self.each)))  # type: ignore[arg-type]
-
-
-class Member(NamedTuple):
-    """A model of the table. chunk: samples that it is given at once; facts: what does not need a clock."""
-
-    name: str
-    settings: Settings
-    sources: Sources
-    chunk: int
-    facts: dict[str, Any]
+        return Settings.from_config(plain(OmegaConf.merge(compose(name), self.each)))  # type: ignore[arg-type]
 
 
 def measure_family(config: dict[str, Any]) -> None:
     """Measures the models of a config inside of a Hydra job, prints a table, writes `family.json` and `family.png`."""
-    family = Family.of(config)
-    settings = {name: family.settings(name) for name in family.models}
-    with TemporaryDirectory() as folder:
-        members = [
-            member(name, one, family.chunk_ms, Path(folder) / name) for name, one in tqdm(settings.items(), "latency, export")
-        ]
-        runs = in_rounds(members, family.rounds)
-    rows = [row(one, runs[one.name]) for one in members]
-    compared(rows, family.baseline)
-    report = {"baseline": family.baseline, "rounds": family.rounds, "machine": machine(), "method": METHOD.replace("\n", " ")}
-    write(report | {"rows": rows}, Path(family.out_folder))
-
-
-def member(name: str, settings: Settings, chunk_ms: float, folder: Path) -> Member:
-    """Loads a model, counts, watches its latency, and writes what the runtimes need into a folder."""
-    model = settings.load()
-    folder.mkdir()
-    found = sources(settings, model, folder)
-    (chunk,) = chunk_sizes(settings, model, [chunk_ms])
-    facts = {
-        "name": name,
-        "model": type(model).__name__,
-        "parameters": n_parameters(model),
-        "macs_per_second": macs_per_second(settings, model),
-        "live": is_live(model, instantiate(settings.streamer)),
-        "latency": measured_latency(settings, model),
-        "file_bytes": file_bytes(model, found),
-        "not_measured": found.missing,
-    }
-    return Member(name, settings, found, chunk, facts)
-
-
-def in_rounds(members: list[Member], rounds: int) -> dict[str, dict[str, list[Run]]]:
-    """The runs of each round, by name and runtime."""
-    turns = [(one, runtime) for _ in range(rounds) for one in members for runtime in one.sources.by_runtime]
-    runs: dict[str, dict[str, list[Run]]] = {one.name: {runtime: [] for runtime in one.sources.by_runtime} for one in members}
-    for one, runtime in tqdm(turns, "rounds"):
-        seconds = one.settings.live_seconds
-        runs[one.name][runtime].append(run_alone(job(one.settings, one.sources, runtime, [one.chunk], seconds)))
-    return runs
-
-
-def row(one: Member, runs: dict[str, list[Run]]) -> dict[str, Any]:
-    """A member's facts and what its runs took."""
-    chunk_seconds = one.chunk / one.settings.sample_rate
-    return {**one.facts, "chunk_seconds": chunk_seconds, "runtimes": {name: cost(one, some) for name, some in runs.items()}}
-
-
-def cost(one: Member, runs: list[Run]) -> dict[str, Any]:
-    """Medians over the rounds; the times of all calls together."""
-    rounds = [live_row(one.settings, run, 0, one.chunk, one.facts["macs_per_second"]) for run in runs]
-    return {
-        **{key: median(each[key] for each in rounds) for key in ("real_time_factor", "cpu_seconds_per_second")},
-        "milliseconds": milliseconds([second for run in runs for second in run.seconds[0]]),
-        "over_idle_bytes": median(memory(run)["over_idle_bytes"] for run in runs),
-    }
-
-
-def compared(rows: list[dict[str, Any]], baseline: str) -> None:
-    """Adds how many times less CPU than the baseline in torch each model needs, on the last of its runtimes."""
-    of_baseline = next(row for row in rows if row["name"] == baseline)["runtimes"]["torch"]["cpu_seconds_per_second"]
+    family = Family.from_config(config)
+    all_settings = {name: family.settings(name) for name in family.models}
+    workloads: dict[tuple[str, str], Workload] = {}
+    rows: list[dict[str, Any]] = []
+    with TemporaryDirectory() as temporary:
+        for name, settings in tqdm(all_settings.items(), "latency, export"):
+            folder = Path(temporary) / name
+            folder.mkdir()
+            model = settings.load()
+            streams = settings.streams(model)
+            backends, missing = write_backends(settings, model, folder)
+            (chunk,) = chunk_sizes(settings, streams, [family.chunk_ms])
+            for backend in backends:
+                workloads[name, backend.runtime] = settings.live_workload(backend, [chunk], settings.live_seconds)
+            exported = file_bytes(backends[1].source) if len(backends) > 1 else {}
+            rows.append(
+                {
+                    "name": name,
+                    "model": type(model).__name__,
+                    "parameters": n_parameters(model),
+                    "macs_per_second": macs_per_second(streams, settings.sample_rate),
+                    "live": streams.live,
+                    "latency": latency_of(streams, settings.sample_rate),
+                    "file_bytes": {"weights": weights_bytes(model), **exported},
+                    "not_measured": missing,
+                    "chunk_seconds": chunk / settings.sample_rate,
+                    "runtimes": {},
+                }
+            )
+        runs = in_rounds(workloads, family.rounds, lambda key: run_alone(workloads[key]))
+    by_name = {row["name"]: row for row in rows}
+    for (name, runtime), some in runs.items():
+        by_name[name]["runtimes"][runtime] = median_costs(some, by_name[name]["chunk_seconds"])
+    of_baseline = by_name[family.baseline]["runtimes"]["torch"]["cpu_seconds_per_second"]
     for row in rows:
-        own = row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"]
-        row |= {"cpu_seconds_per_second": own, "times_less_cpu": of_baseline / own}
+        cpu_seconds = row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"]
+        row |= {"cpu_seconds_per_second": cpu_seconds, "times_less_cpu": of_baseline / cpu_seconds}
+    report = {"baseline": family.baseline, "rounds": family.rounds, "machine": machine(), "method": METHOD.replace("\n", " ")}
+    out = Path(family.out_folder)
+    out.mkdir(parents=True, exist_ok=True)
+    draw(rows, out / "family.png")
+    blocks = [machine_line(report), table(COLUMNS, rows), METHOD]
+    publish(report | {"rows": rows}, out / "family.json", *blocks, pictures=[out / "family.png"])
 
 
-def write(report: dict[str, Any], folder: Path) -> None:
-    """Prints the table; `family.json` and `family.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "family.json").write_text(json.dumps(report, indent=1) + "\n")
-    scatter(points(report["rows"]), folder / "family.png")
-    table = "\n".join(aligned([_HEAD, *(_cells(row) for row in report["rows"])]))
-    print(f"{machine_line(report)}\n\n{table}\n\n{METHOD}\n\n{folder / 'family.json'}\n{folder / 'family.png'}")
+def median_costs(runs: Sequence[Run], chunk_seconds: float) -> dict[str, Any]:
+    """Medians over the rounds; the times of all calls together."""
+    costs = [call_costs(run, 0, chunk_seconds) for run in runs]
+    return {
+        **{key: median(each[key] for each in costs) for key in ("real_time_factor", "cpu_seconds_per_second")},
+        "milliseconds": milliseconds([second for run in runs for second in run.seconds[0]]),
+        "over_idle_bytes": median(run.ended - run.idle for run in runs),
+    }
 
 
-def points(rows: list[dict[str, Any]]) -> list[Point]:
-    """A point per model and runtime; who waits for the end of an utterance waits as long as it is."""
-    return [
-        Point(row["name"], runtime, row["latency"]["milliseconds"] or 1000 * row["chunk_seconds"], found["real_time_factor"])
-        for row in rows
-        for runtime, found in row["runtimes"].items()
-    ]
+def runtime_cell(runtime: str, key: str, unit: float, digits: int) -> Callable[[Mapping[str, Any]], str]:
+    """A figure of one runtime."""
+    return lambda row: f"{row['runtimes'][runtime][key] / unit:.{digits}f}" if runtime in row["runtimes"] else "n/a"
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    runtimes, latency = row["runtimes"], row["latency"]
-    rtf, rss = ([_of(runtimes, name, key, by) for name in ("torch", ONNX)] for key, by in _COLUMNS)
-    step = row["file_bytes"].get("step.onnx")
-    return [
-        row["name"],
-        row["model"],
-        f"{row['parameters']:,}",
-        f"{row['macs_per_second'] / 1e9:.3g}",
-        "utterance" if latency["milliseconds"] is None else f"{latency['milliseconds']:g}",
-        *rtf,
-        f"{row['cpu_seconds_per_second']:.4f}",
-        f"{row['times_less_cpu']:.1f}x",
-        f"{row['file_bytes']['weights'] / 2**20:.1f}",
-        "n/a" if step is None else f"{step / 2**20:.1f}",
-        *rss,
-    ]
+COLUMNS: Columns = {
+    "name": lambda row: row["name"],
+    "model": lambda row: row["model"],
+    "parameters": lambda row: f"{row['parameters']:,}",
+    "GMAC/s": lambda row: f"{row['macs_per_second'] / 1e9:.3g}",
+    "latency ms": lambda row: f"{row['latency']['milliseconds']:g}" if row["live"] else "utterance",
+    "RTF torch": runtime_cell("torch", "real_time_factor", 1, 4),
+    "RTF ORT": runtime_cell(ONNX, "real_time_factor", 1, 4),
+    "CPU/s": lambda row: f"{row['cpu_seconds_per_second']:.4f}",
+    "less CPU": lambda row: f"{row['times_less_cpu']:.1f}x",
+    "weights MiB": lambda row: f"{row['file_bytes']['weights'] / 2**20:.1f}",
+    "step MiB": lambda row: f"{row['file_bytes']['step.onnx'] / 2**20:.1f}" if "step.onnx" in row["file_bytes"] else "n/a",
+    "RSS torch MiB": runtime_cell("torch", "over_idle_bytes", 2**20, 0),
+    "RSS ORT MiB": runtime_cell(ONNX, "over_idle_bytes", 2**20, 0),
+}
 
 
-_COLUMNS = (("real_time_factor", 1), ("over_idle_bytes", 2**20))
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Real-time factor against latency on logarithmic axes, a named point per model and runtime, as a PNG."""
+    from matplotlib.figure import Figure  # takes a second to load
+
+    figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="algorithmic latency (ms)", ylabel="real-time factor")
+    columns: dict[float, list[tuple[float, str]]] = {}  # by latency; who waits for the end of an utterance waits as long as it is
+    for runtime, marker in (("torch", "o"), (ONNX, "D")):
+        points = [
+            (
+                row["latency"]["milliseconds"] or 1000 * row["chunk_seconds"],
+                row["runtimes"][runtime]["real_time_factor"],
+                row["name"],
+            )
+            for row in rows
+            if runtime in row["runtimes"]
+        ]
+        axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], marker=marker, label=runtime, zorder=3)
+        for x, y, name in points:
+            columns.setdefault(x, []).append((y, name))
+    factors = [y for column in columns.values() for y, _ in column]
+    bottom, top = math.log10(min(factors)) - 0.3, math.log10(max(factors)) + 0.5
+    axes.set_ylim(10**bottom, 10**top)
+    axes.set_xlim(min(columns) / 2, 6 * max(columns))
+    for x, column in columns.items():
+        column.sort()
+        heights = apart([(math.log10(y) - bottom) / (top - bottom) for y, _ in column], APART)
+        for (y, name), height in zip(column, heights, strict=True):
+            place, arrow = (1.3 * x, 10 ** (bottom + height * (top - bottom))), {"relpos": (0, 0.5), "color": "0.7", "lw": 0.6}
+            axes.annotate(name, (x, y), place, fontsize=8, va="center", arrowprops={"arrowstyle": "-", **arrow})
+    axes.axhline(1, color="0.5", lw=0.8, ls="--")
+    axes.grid(which="both", color="0.9", lw=0.5)
+    axes.legend()
+    figure.savefig(path)
 
 
-def _of(runtimes: dict[str, dict[str, Any]], name: str, key: str, by: int) -> str:
-    return f"{runtimes[name][key] / by:.{4 if by == 1 else 0}f}" if name in runtimes else "n/a"
+def apart(heights: list[float], distance: float) -> list[float]:
+    """Rising heights moved so that neighbours are at least so far apart: those too close become a group around their middle."""
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _spread(groups[-2], distance)[-1] + distance > _spread(groups[-1], distance)[0]:
+            last = groups.pop()
+            groups[-1] += last
+    return [height for group in groups for height in _spread(group, distance)]
+
+
+def _spread(group: list[float], distance: float) -> list[float]:
+    lowest = sum(group) / len(group) - distance * (len(group) - 1) / 2
+    return [lowest + distance * i for i in range(len(group))]

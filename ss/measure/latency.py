@@ -8,18 +8,14 @@ exchanged is loud, so that even a sample in the foot of a window shows.
 Shapes: S samples.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from ss.measure.live import Stream
+from ss.measure.backend import Process, Samples, Streams
 
 DELIVERIES = 4  # times that something comes out, over which the waiting is observed
-LOUD = 1e6  # times the level of the rest
-
-Open = Callable[[], Stream]  # a new stream of the same speaker
+LOUD = np.float32(1e6)  # times the level of the rest
 
 
 class Latency(NamedTuple):
@@ -42,39 +38,18 @@ class Range(NamedTuple):
     of_last: int
 
 
-class Exchange:
-    """Noise [S] through a stream, and how early its output changes when the noise ends in another one."""
-
-    def __init__(self, open_stream: Open, samples: int, noise: torch.Generator) -> None:
-        self.open_stream = open_stream
-        self.wave, other = torch.randn(2, samples, generator=noise)
-        self.other = LOUD * other
-        self.expected = self.output(self.wave)
-
-    def output(self, wave: Tensor) -> Tensor:
-        """wave [S] -> what comes out of a new stream, from the estimate of the first sample on."""
-        stream = self.open_stream()
-        return stream.process(wave[None])[0, stream.delay :]
-
-    def earliest_change(self, position: int) -> int:
-        """The earliest output that changes with all input from a position on; how many come out, if none does."""
-        changed = self.output(torch.cat([self.wave[:position], self.other[position:]])) != self.expected
-        return int(changed.nonzero()[0]) if changed.any() else len(changed)
+def measure_latency(streams: Streams) -> Latency:
+    """Latency of live streams."""
+    noise = np.random.default_rng(0)
+    waits = longest_wait(streams.open(), streams.delay, noise)
+    return Latency(waits, farthest_ahead(streams, waits, noise))
 
 
-@torch.inference_mode()
-def latency(open_stream: Open) -> Latency:
-    """Latency of the streams that `open_stream()` makes."""
-    noise = torch.Generator().manual_seed(0)
-    waits = longest_wait(open_stream(), noise)
-    return Latency(waits, farthest_ahead(open_stream, waits, noise))
-
-
-def longest_wait(stream: Stream, noise: torch.Generator) -> int:
+def longest_wait(process: Process, delay: int, noise: np.random.Generator) -> int:
     """Feeds sample by sample until something has come out a few times; see Latency."""
-    fed, given, longest, deliveries = 0, -stream.delay, 0, 0
+    fed, given, longest, deliveries = 0, -delay, 0, 0
     while deliveries < DELIVERIES:
-        out = stream.process(torch.randn(1, 1, generator=noise)).shape[-1]
+        out = len(process(noise.standard_normal(1, np.float32)))
         fed += 1
         if out and given + out > 0:
             longest, deliveries = max(longest, fed - max(given, 0)), deliveries + 1
@@ -82,23 +57,35 @@ def longest_wait(stream: Stream, noise: torch.Generator) -> int:
     return longest
 
 
-def farthest_ahead(open_stream: Open, waits: int, noise: torch.Generator) -> int:
+def farthest_ahead(streams: Streams, waits: int, noise: np.random.Generator) -> int:
     """The largest q - p + 1 such that output sample p changes with input sample q, over all q of one hop.
 
     With e(q) the earliest output that changes when everything from q on does, it is the largest q - e(q) + 1. As e never falls,
     no q inside of a range gives more than last - e(first): ranges that cannot hold more are dropped, the others halved.
     """
-    hop = open_stream().hop
+    hop = streams.hop
     first = -(-waits // hop) * hop
     last = first + hop - 1
-    exchange = Exchange(open_stream, last + 1 + waits, noise)  # so long that the outputs up to `last` all come out
-    whole = Range(first, last, exchange.earliest_change(first), exchange.earliest_change(last))
+    wave, other = noise.standard_normal((2, last + 1 + waits), np.float32)  # so long that the outputs up to `last` all come out
+
+    def output(samples: Samples) -> Samples:
+        """From the estimate of the first sample on."""
+        return streams.open()(samples)[streams.delay :]
+
+    expected = output(wave)
+
+    def earliest_change(position: int) -> int:
+        """The earliest output that changes with all input from a position on; how many come out, if none does."""
+        changed = output(np.concatenate([wave[:position], LOUD * other[position:]])) != expected
+        return int(changed.argmax()) if changed.any() else len(changed)
+
+    whole = Range(first, last, earliest_change(first), earliest_change(last))
     best, ranges = max(first - whole.of_first, last - whole.of_last) + 1, [whole]
     while ranges:
         one = ranges.pop()
         if one.last - one.first > 1 and one.last - one.of_first > best:
             middle = (one.first + one.last) // 2
-            of_middle = exchange.earliest_change(middle)
+            of_middle = earliest_change(middle)
             best = max(best, middle - of_middle + 1)
             ranges += [one._replace(last=middle, of_last=of_middle), one._replace(first=middle, of_first=of_middle)]
     return best

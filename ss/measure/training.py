@@ -1,9 +1,12 @@
-"""What a training step needs: time and peak memory, forward and backward, of a batch of noise in a process of its own.
+"""What a training needs: a step, forward and backward on noise; and the real Trainer on real data, and what its time goes into.
 
-Of one model, or of several side by side: then each runs once in every round, and the medians are compared.
+Of one model or one setting, or of several side by side: then each runs once in every round, and the medians are compared.
 """
 
 import json
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -15,20 +18,48 @@ import torch
 from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from tqdm import tqdm
 
 from ss.checkpoint import build
 from ss.config import plain
 from ss.extraction import separate
-from ss.measure.job import machine
-from ss.measure.memory import PeakMemory
-from ss.measure.table import aligned, machine_line
+from ss.measure.report import Columns, in_rounds, machine, machine_line, publish, table
+from ss.measure.worker import SCRIPT, forget_peak, resident
 
-METHOD = """\
+STEP_METHOD = """\
 Forward and backward of a batch of noise, without the optimizer; each step in a fresh process, after n_warmup that are not timed;
 medians over rounds in which every model runs once. Mixture s per CPU s: seconds of mixtures over processor time of all threads.
 Peak: resident memory above that of Python with torch. x: times the first model's."""
-_HEAD = ["name", "loss", "step s", "CPU s", "mixture s per CPU s", "x", "peak MB", "x"]
+SPEED_METHOD = """\
+Every variant trains once in each round, in a process of its own, after a warm-up that is not counted; the figures are medians over
+rounds. Heard: seconds of mixtures that went through a training step, per second, and per second of processor time of the process
+and its workers. Shares of the training's time: forward and backward with the loss; optimizer: gradient norm, clipping, step and
+running mean; data: no batch was there yet; rest: progress bar, log and all else. Workers: their part of the processor time. Alone:
+forward and backward with the loss, again and again on the last batch. Reached: heard per processor second over that of alone. x:
+heard per processor second, times the first variant's."""
+STEP_COLUMNS: Columns = {
+    "name": lambda row: row["name"],
+    "loss": lambda row: row["loss"],
+    "step s": lambda row: f"{row['seconds']:.2f}",
+    "CPU s": lambda row: f"{row['cpu_seconds']:.2f}",
+    "mixture s per CPU s": lambda row: f"{row['mixture_seconds_per_cpu_second']:.3g}",
+    "x": lambda row: f"{row['times_mixture_seconds_per_cpu_second']:.3g}",
+    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.0f}",
+    "peak x": lambda row: f"{row['times_peak_bytes']:.2g}",
+}
+SPEED_COLUMNS: Columns = {
+    "variant": lambda row: row["variant"],
+    "batch": lambda row: f"{row['batch_size']:.0f} x {row['example_seconds']:.2g} s",
+    "heard/s": lambda row: f"{row['heard_per_second']:.1f}",
+    "heard/CPU s": lambda row: f"{row['heard_per_cpu_second']:.1f}",
+    "x": lambda row: f"{row['times']:.2f}",
+    "fwd+bwd": lambda row: f"{row['forward_backward']:.1%}",
+    **{
+        name: lambda row, name=name: f"{row[name]:.1%}"  # type: ignore[misc]
+        for name in ("optimizer", "data", "rest", "workers")
+    },
+    "alone/CPU s": lambda row: f"{row['alone_per_cpu_second']:.1f}",
+    "reached": lambda row: f"{row['reached']:.1%}",
+}
 
 
 class Cost(NamedTuple):
@@ -47,32 +78,32 @@ def measure_step(config: dict[str, Any]) -> None:
     models, recipes, each, rounds and out_folder of a comparison, as training_step.yaml says.
     """
     if config["models"]:
-        compare(config)
+        compare_steps(config)
         return
-    cost = step_alone(config)
+    cost = run_step_alone(config)
     kind = "with" if config["activation_checkpointing"] else "without"
     batch = f"{config['batch_size']} mixtures of {config['seconds']} s"
     times = f"{cost.seconds:.1f} s, peak {cost.peak_bytes / 1e9:.2f} GB, gradient norm {cost.norm:.6g}"
     print(f"one step of {batch}, {kind} activation checkpointing: {times}")
 
 
-def compare(config: dict[str, Any]) -> None:
+def compare_steps(config: dict[str, Any]) -> None:
     """Prints a table of the models in `models`, and writes `training_step.json` if there is an out_folder."""
     configs = {name: config_of(name, config) for name in config["models"]}
-    costs: dict[str, list[Cost]] = {name: [] for name in configs}
-    for name in tqdm(list(configs) * config["rounds"], "rounds"):
-        costs[name].append(step_alone(configs[name]))
-    rows = [row(configs[name], name, costs[name]) for name in configs]
-    for each in rows:
-        each |= {f"times_{key}": each[key] / rows[0][key] for key in ("mixture_seconds_per_cpu_second", "peak_bytes")}
+    rows: list[dict[str, Any]] = []
+    for name, costs in in_rounds(configs, config["rounds"], lambda name: run_step_alone(configs[name])).items():
+        middle = Cost(*(median(values) for values in zip(*costs, strict=True)))
+        row: dict[str, Any] = {"name": name, "loss": configs[name]["loss"]["_target_"].split(".")[-1], **middle._asdict()}
+        del row["norm"]
+        row["mixture_seconds_per_cpu_second"] = config["batch_size"] * config["seconds"] / middle.cpu_seconds
+        rows.append(row)
+    for row in rows:
+        row |= {f"times_{key}": row[key] / rows[0][key] for key in ("mixture_seconds_per_cpu_second", "peak_bytes")}
     sizes = {key: config[key] for key in ("batch_size", "seconds", "activation_checkpointing", "threads", "n_warmup", "rounds")}
-    report = {**sizes, "machine": machine(), "method": METHOD.replace("\n", " "), "rows": rows}
-    if config["out_folder"]:
-        path = Path(config["out_folder"]) / "training_step.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+    report = {**sizes, "machine": machine(), "method": STEP_METHOD.replace("\n", " "), "rows": rows}
     about = ", ".join(f"{key} {value}" for key, value in sizes.items())
-    print("\n".join([machine_line(report), about, "", *aligned([_HEAD, *map(_cells, rows)]), "", METHOD]))
+    path = Path(config["out_folder"]) / "training_step.json" if config["out_folder"] else None
+    publish(report, path, f"{machine_line(report)}\n{about}", table(STEP_COLUMNS, rows), STEP_METHOD)
 
 
 def config_of(name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -85,42 +116,17 @@ def config_of(name: str, config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **{key: chosen[key] for key in ("model", "loss", "streamer", "activation_checkpointing")}}
 
 
-def row(config: dict[str, Any], name: str, costs: list[Cost]) -> dict[str, Any]:
-    """Medians of what a model's steps took."""
-    middle = Cost(*(median(values) for values in zip(*costs, strict=True)))
-    return {
-        "name": name,
-        "loss": config["loss"]["_target_"].split(".")[-1],
-        "seconds": middle.seconds,
-        "cpu_seconds": middle.cpu_seconds,
-        "mixture_seconds_per_cpu_second": config["batch_size"] * config["seconds"] / middle.cpu_seconds,
-        "peak_bytes": middle.peak_bytes,
-    }
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [
-        row["name"],
-        row["loss"],
-        f"{row['seconds']:.2f}",
-        f"{row['cpu_seconds']:.2f}",
-        f"{row['mixture_seconds_per_cpu_second']:.3g}",
-        f"{row['times_mixture_seconds_per_cpu_second']:.3g}",
-        f"{row['peak_bytes'] / 1e6:.0f}",
-        f"{row['times_peak_bytes']:.2g}",
-    ]
-
-
-def step_alone(config: dict[str, Any]) -> Cost:
-    """Runs `step` in a process whose memory nothing else has touched."""
+def run_step_alone(config: dict[str, Any]) -> Cost:
+    """`run_step` in a process whose memory nothing else has touched."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(step, config).result()
+        return pool.submit(run_step, config).result()
 
 
-def step(config: dict[str, Any]) -> Cost:
+def run_step(config: dict[str, Any]) -> Cost:
     """What one step on the CPU takes, after `n_warmup` others."""
     torch.set_num_threads(config["threads"])
-    memory = PeakMemory(torch.device("cpu"))
+    before = resident("VmRSS")
+    forget_peak()
     torch.manual_seed(0)
     model, loss, streamer = build(config["model"]).train(), instantiate(config["loss"]), instantiate(config["streamer"])
     model.checkpointing = config["activation_checkpointing"]
@@ -134,4 +140,32 @@ def step(config: dict[str, Any]) -> Cost:
         loss(waves, logits, target, lengths, speakers, mixture).loss.backward()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
-    return Cost(seconds, cpu_seconds, memory.peak(), norm)
+    return Cost(seconds, cpu_seconds, resident("VmHWM") - before, norm)
+
+
+def measure_speed(config: dict[str, Any]) -> None:
+    """Prints a table of the variants, and writes `training_speed.json` where there is an out_folder; see training_speed.yaml.
+
+    Variants are other settings, or other checkouts of this software.
+    """
+    variants = config["variants"]
+    rows: list[dict[str, Any]] = []
+    for name, rounds in in_rounds(variants, config["rounds"], lambda name: train_in_checkout(config, **variants[name])).items():
+        rows.append({"variant": name, **{key: median(row[key] for row in rounds) for key in rounds[0]}})
+    for row in rows:
+        row["times"] = row["heard_per_cpu_second"] / rows[0]["heard_per_cpu_second"]
+    report = {"machine": machine(), "method": SPEED_METHOD.replace("\n", " "), "config": config, "rows": rows}
+    path = Path(config["out_folder"]) / "training_speed.json" if config["out_folder"] else None
+    publish(report, path, machine_line(report), table(SPEED_COLUMNS, rows), SPEED_METHOD)
+
+
+def train_in_checkout(config: dict[str, Any], checkout: str | None = None, overrides: list[str] | None = None) -> dict[str, float]:
+    """One round of a variant. Raises ValueError with what was printed where it fails."""
+    folder = Path(checkout or Path(__file__).parents[2]).resolve()
+    task = {**config, "overrides": [*config["overrides"], *(overrides or [])]}
+    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).with_name("training_worker.py").resolve()), json.dumps(task)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"the training in {folder} failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])

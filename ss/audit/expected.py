@@ -1,4 +1,4 @@
-"""What a manifest promises of each triplet of a folder, as far as an audit can hold the waves against it."""
+"""What a manifest lets an audit expect of each triplet of a folder, as far as an audit can hold the waves against it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ from ss.scenes import row as scenes
 ABSENT = "absent"  # also as names end that the scenes give
 
 
-class Promise(NamedTuple):
+class Expected(NamedTuple):
     """What is known of a triplet before it is heard; None: nothing is.
 
     target: whether the target speaks at all; others: whether anything else is heard in the mixture. sir: dB of the target over the
@@ -26,36 +26,36 @@ class Promise(NamedTuple):
     shared: str = ""
 
 
-def promises(folder: Path) -> dict[str, Promise]:
+def read_expected(folder: Path) -> dict[str, Expected]:
     """By name, what `manifest.csv` and `manifest.jsonl` in a folder say, if there. Raises ValueError for one that is none."""
-    found: dict[str, Promise] = {}
+    found: dict[str, Expected] = {}
     if (folder / manifest.FILE).exists():
-        found |= {row.name: of_mixture(row) for row in manifest.read(folder / manifest.FILE)}
+        found |= {row.name: expected_of_mixture(row) for row in manifest.read(folder / manifest.FILE)}
     if (folder / scenes.FILE).exists():
-        found |= {row.name: of_scene(row) for row in scenes.read(folder / scenes.FILE)}
+        found |= {row.name: expected_of_scene(row) for row in scenes.read(folder / scenes.FILE)}
     return found
 
 
-def of_name(name: str) -> Promise:
+def expected_of_name(name: str) -> Expected:
     """What the name of a triplet that is in no manifest says."""
-    return Promise(target=False if name.endswith(f"_{ABSENT}") else None)
+    return Expected(target=False if name.endswith(f"_{ABSENT}") else None)
 
 
-def of_mixture(row: manifest.Row) -> Promise:
+def expected_of_mixture(row: manifest.Row) -> Expected:
     """What a row of two-speaker mixing says. Its SIR is known where both speak all the time, and levels are not by loudness."""
     why = f"scene {row.scene}" if row.scene != "full" else "levels by loudness" if row.loudness is not None else ""
     speaks, others, sir = row.scene != "absent", row.scene != "clean", None if why else row.snr
-    return Promise(speaks, others, sir, why, shared([row.target], [row.ref]) if speaks else "")
+    return Expected(speaks, others, sir, why, shared([row.target], [row.ref]) if speaks else "")
 
 
-def of_scene(row: scenes.Row) -> Promise:
+def expected_of_scene(row: scenes.Row) -> Expected:
     """What a row of scenes says. No SIR: levels are over each voice's own speech, which the sum of several does not tell."""
     target, ref = ([Span(piece.path, piece.start, piece.stop) for piece in voice.pieces] for voice in (row.target, row.enrolment))
     in_a_room = row.target.rir is not None or row.target.room is not None
     others: bool | None = bool(row.interferers) or row.noise is not None
     if not others and (not row.linear or (row.early_ms is not None and in_a_room)):
         others = None  # what a codec or a room adds to the mixture may be anything
-    return Promise(bool(target), others, None, "a row of scenes", shared(target, ref))
+    return Expected(bool(target), others, None, "a row of scenes", shared(target, ref))
 
 
 def shared(target: Iterable[Span], ref: Iterable[Span]) -> str:

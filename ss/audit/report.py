@@ -10,17 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ss import audio
-from ss.audit.faults import KINDS, Facts, Triplet, examine
-from ss.audit.promise import Promise, of_name, promises
-from ss.audit.settings import Settings
-from ss.audit.shown import ERROR, WARNING, Measured, draw, text
+from ss.audit.checks import KINDS, Facts, Settings, Triplet, examine
+from ss.audit.expected import Expected, expected_of_name, read_expected
 from ss.shards import Place, files_in
 
+ERROR, WARNING = "error", "warning"
+BINS = 40
+WIDTH = 43  # of the longest name of a check
+Measured: TypeAlias = dict[str, dict[str, list[float]]]
 TRIPLETS_AT_ONCE = 8  # that a process is given
 CHECKS = {
     "incomplete": (ERROR, "files missing, or two of a kind"),
@@ -65,25 +69,26 @@ def audit(config: dict[str, Any]) -> int:
 
     Raises ValueError where a folder holds no triplets, a manifest is none, or the settings cannot be.
     """
-    settings = Settings.of(config)
-    planned = {folder: promises(Path(folder)) for folder in settings.folders}
-    triplets = [triplet for folder in settings.folders for triplet in listed(folder, planned[folder])]
+    settings = Settings.from_config(config)
+    planned = {folder: read_expected(Path(folder)) for folder in settings.folders}
+    triplets = [triplet for folder in settings.folders for triplet in find_triplets(folder, planned[folder])]
     out = Path(settings.out_folder)
     if out.exists() and not out.is_dir():
         raise ValueError(f"out_folder: expected a folder, found a file at {out}")
     out.mkdir(parents=True, exist_ok=True)
-    with tqdm(examined(triplets, settings), "auditing", len(triplets)) as bar:
+    with tqdm(examine_all(triplets, settings), "auditing", len(triplets)) as bar:
         facts = list(bar)
-    outcomes = [*alone(facts), *between(facts, settings), *unmade(triplets, planned)]
+    alone = [Outcome(check, *one.triplet[:2], why) for one in facts for check, why in one.faults.items()]
+    outcomes = [*alone, *compare_triplets(facts, settings), *rows_without_triplet(triplets, planned)]
     outcomes += shared_speakers(facts) if len(planned) > 1 else []
-    report = reported(facts, outcomes, settings)
+    report = make_report(facts, outcomes, settings)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
-    draw(measured(facts, report), out / "audit.png")
+    draw_histograms(find_values(facts, report), out / "audit.png")
     print("\n".join([text(report), "", str(out / "audit.json"), str(out / "audit.png")]))
     return 0 if report["sound"] else 1
 
 
-def listed(folder: str, planned: dict[str, Promise]) -> list[Triplet]:
+def find_triplets(folder: str, planned: dict[str, Expected]) -> list[Triplet]:
     """The triplets of a folder by name, whole or not. Raises ValueError where there are none, or no such folder."""
     found: dict[str, dict[str, list[Place]]] = {}
     for path in files_in(folder):
@@ -92,10 +97,10 @@ def listed(folder: str, planned: dict[str, Promise]) -> list[Triplet]:
             found.setdefault(name, {}).setdefault(kind, []).append(path)
     if not found:
         raise ValueError(f"{folder}: expected files <name>-mixed, -target and -ref ({' '.join(audio.EXTENSIONS)}), found none")
-    return [Triplet(folder, name, files, planned.get(name) or of_name(name)) for name, files in found.items()]
+    return [Triplet(folder, name, files, planned.get(name) or expected_of_name(name)) for name, files in found.items()]
 
 
-def examined(triplets: Sequence[Triplet], settings: Settings) -> Iterator[Facts]:
+def examine_all(triplets: Sequence[Triplet], settings: Settings) -> Iterator[Facts]:
     """The facts of all triplets, in their order, found by `num_workers` processes."""
     one = partial(examine, settings=settings)
     if settings.num_workers == 1:
@@ -108,14 +113,7 @@ def examined(triplets: Sequence[Triplet], settings: Settings) -> Iterator[Facts]
         pool.shutdown(cancel_futures=True)
 
 
-def alone(facts: Iterable[Facts]) -> Iterator[Outcome]:
-    """What each triplet was found to be by itself."""
-    for one in facts:
-        for check, why in one.faults.items():
-            yield Outcome(check, one.triplet.folder, one.triplet.name, why)
-
-
-def between(facts: Sequence[Facts], settings: Settings) -> Iterator[Outcome]:
+def compare_triplets(facts: Sequence[Facts], settings: Settings) -> Iterator[Outcome]:
     """What shows only when triplets are compared: their rates, and waves that come again."""
     rates = Counter(rate for one in facts for rate in one.rates.values())
     expected = settings.sample_rate or max(rates, key=lambda rate: rates[rate], default=0)
@@ -156,7 +154,7 @@ def _of(what: str, triplet: Triplet, first: Triplet) -> str:
     return "" if first is triplet else f"{what} of {first.folder}/{first.name}"
 
 
-def unmade(triplets: Iterable[Triplet], planned: dict[str, dict[str, Promise]]) -> Iterator[Outcome]:
+def rows_without_triplet(triplets: Iterable[Triplet], planned: dict[str, dict[str, Expected]]) -> Iterator[Outcome]:
     """The rows of the manifests, and which of them have no triplet."""
     made = {(triplet.folder, triplet.name) for triplet in triplets}
     for folder, rows in planned.items():
@@ -172,7 +170,7 @@ def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
     return {folder: dict(sorted(speakers.items())) for folder, speakers in counts.items()}
 
 
-def reported(facts: Sequence[Facts], outcomes: Iterable[Outcome], settings: Settings) -> dict[str, Any]:
+def make_report(facts: Sequence[Facts], outcomes: Iterable[Outcome], settings: Settings) -> dict[str, Any]:
     """All that audit.json holds."""
     of: Counter[str] = Counter()
     found: dict[str, list[Outcome]] = {check: [] for check in CHECKS}
@@ -187,22 +185,20 @@ def reported(facts: Sequence[Facts], outcomes: Iterable[Outcome], settings: Sett
             verdict = WARNING
         numbers = {"of": all_of, "count": len(faults), "share": len(faults) / all_of if all_of else None}
         checks.append({"check": check, "verdict": verdict, "what": what, **numbers, "found": faults})
-    untold = Counter(one.triplet.promise.why_no_sir or "cannot be heard" for one in facts if "sir" not in one.faults)
+    folders = {}
+    for folder, speakers in by_speaker(facts).items():
+        seconds = [one.seconds or 0.0 for one in facts if one.triplet.folder == folder]
+        folders[folder] = {"triplets": len(seconds), "hours": sum(seconds) / 3600, "speakers": speakers}
+    untold = Counter(one.triplet.expected.why_no_sir or "cannot be heard" for one in facts if "sir" not in one.faults)
     return {
         "sound": not any(check["count"] for check in checks if check["verdict"] == ERROR),
-        "folders": {folder: _folder(folder, facts, speakers) for folder, speakers in by_speaker(facts).items()},
+        "folders": folders,
         "no_sir": dict(untold.most_common()),
         "checks": checks,
     }
 
 
-def _folder(folder: str, facts: Iterable[Facts], speakers: dict[str, int]) -> dict[str, Any]:
-    """A folder in numbers."""
-    seconds = [one.seconds or 0.0 for one in facts if one.triplet.folder == folder]
-    return {"triplets": len(seconds), "hours": sum(seconds) / 3600, "speakers": speakers}
-
-
-def measured(facts: Sequence[Facts], report: dict[str, Any]) -> Measured:
+def find_values(facts: Sequence[Facts], report: dict[str, Any]) -> Measured:
     """What is worth a histogram: by what it is, then by folder."""
     values: Measured = {"duration (s)": {}, "enrolment (s)": {}, "SIR (dB)": {}, "peak of the mixture (dB of full scale)": {}}
     for folder in report["folders"]:
@@ -212,3 +208,54 @@ def measured(facts: Sequence[Facts], report: dict[str, Any]) -> Measured:
             by_folder[folder] = [value for value in column if value is not None]
     counts = {folder: list(content["speakers"].values()) for folder, content in report["folders"].items()}
     return {**values, "mixtures of a target speaker": counts}
+
+
+def text(report: dict[str, Any]) -> str:
+    """The checks as a table with an example each, the folders, and the verdict."""
+    lines = [_line("verdict", "check", "of", "count", "share", "example")]
+    for check in report["checks"]:
+        verdict = check["verdict"] if check["count"] else "ok" if check["of"] else "n/a"
+        share = f"{100 * check['share']:.3g}%" if check["of"] else ""
+        example = "{folder}/{name}: {why}".format(**check["found"][0]) if check["count"] else ""
+        lines.append(_line(verdict, check["what"], check["of"], check["count"], share, example))
+    for folder, content in report["folders"].items():
+        counts = content["speakers"].values()
+        often = f"{len(counts)} target speakers, {min(counts)} to {max(counts)} mixtures each"
+        lines.append(f"{folder}: {content['triplets']} triplets, {content['hours']:.2f} h, {often}")
+    untold = ", ".join(f"{n} ({why})" for why, n in report["no_sir"].items())
+    lines += [f"SIR not held against a plan: {untold}"] if untold else []
+    failed = Counter(check["verdict"] for check in report["checks"] if check["count"])
+    n = f"errors in {failed[ERROR]} of {len(report['checks'])} checks, warnings in {failed[WARNING]}"
+    lines.append(f"{'sound' if report['sound'] else 'not sound'}: {n}")
+    return "\n".join(lines)
+
+
+def _line(verdict: str, what: str, of: object, count: object, share: str, example: str) -> str:
+    """A row of the table; not by `ss.measure.table`, which brings torch."""
+    return f"{verdict:8}  {what:{WIDTH}}  {of:>7}  {count:>7}  {share:>6}  {example}".rstrip()
+
+
+def draw_histograms(values: Measured, path: Path) -> None:
+    """Histograms, a line for each folder, as a PNG."""
+    from matplotlib.figure import Figure  # not wanted in the processes
+
+    figure = Figure(figsize=(13, 7), dpi=120, layout="constrained")
+    *panels, legend = figure.subplots(2, 3).ravel()
+    for axes, (label, by_folder) in zip(panels, values.items(), strict=True):
+        edges = _edges([value for column in by_folder.values() for value in column])
+        for column in by_folder.values():
+            axes.hist(column, edges, weights=np.full(len(column), 1 / max(len(column), 1)), histtype="step", lw=1.5)
+        axes.set(xlabel=label, ylabel="share of the speakers" if "speaker" in label else "share of the triplets")
+        axes.grid(color="0.9", lw=0.5)
+    for folder, column in by_folder.items():
+        legend.plot([], label=f"{folder}: {sum(column)} triplets")
+    legend.legend(loc="center", frameon=False)
+    legend.axis("off")
+    figure.savefig(path)
+
+
+def _edges(values: list[float]) -> NDArray[np.float64]:
+    """Where the bins of a histogram begin and end; numbers of things, if they are few, get one each."""
+    if values and isinstance(values[0], int) and max(values) <= BINS:
+        return np.arange(0.5, max(values) + 1)
+    return np.histogram_bin_edges(values, BINS)

@@ -1,6 +1,5 @@
 """What int8 costs where: every layer of the stepping graph is quantized alone, and the output compared with that in float."""
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,11 +18,16 @@ from ss.compression.stages import examples_config
 from ss.datasets import Triplets
 from ss.export import export
 from ss.inferencer import Inferencer
-from ss.measure.table import aligned
+from ss.measure.report import Columns, publish, table
 from ss.metric import SISDR
 from ss.runtime.pretrained import graphs_in
 
-HEAD = ["layer", "", "SI-SDR lost (dB)", "error (dB)"]
+COLUMNS: Columns = {
+    "layer": lambda row: row["layer"],
+    "": lambda row: "",
+    "SI-SDR lost (dB)": lambda row: f"{row['si_sdr_lost']:.3f}",
+    "error (dB)": lambda row: f"{row['error_db']:.1f}",
+}
 
 
 def sensitivity(config: dict[str, Any]) -> int:
@@ -40,32 +44,30 @@ def sensitivity(config: dict[str, Any]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as aside:
         export(config["checkpoint"], Path(aside, "float"), plain=True)
-        rows = measured(config, Path(aside, "float"), Path(aside, "int8"))
-    (out / "sensitivity.json").write_text(json.dumps(rows, indent=1) + "\n")
+        rows = measure_layers(config, Path(aside, "float"), Path(aside, "int8"))
     draw(rows, out / "sensitivity.png")
-    lines = [[row["layer"], "", f"{row['si_sdr_lost']:.3f}", f"{row['error_db']:.1f}"] for row in rows]
-    print("\n".join([*aligned([HEAD, *lines]), "", str(out / "sensitivity.json"), str(out / "sensitivity.png")]))
+    publish(rows, out / "sensitivity.json", table(COLUMNS, rows), pictures=[out / "sensitivity.png"])
     return 0
 
 
-def measured(config: dict[str, Any], in_float: Path, int8: Path) -> list[dict[str, Any]]:
+def measure_layers(config: dict[str, Any], in_float: Path, int8: Path) -> list[dict[str, Any]]:
     """A row per layer, in the order of the graph."""
     _, stepping = graphs_in(in_float)
     names, rows = layers(in_float / stepping), []
     examples = examples_config(Path(config["checkpoint"]), {"data": config["data"]})
-    expected, score = heard(config, in_float)
+    expected, score = extract(config, in_float)
     shutil.copytree(in_float, int8)
     for name in tqdm(names, "layers"):
         calibration = feeds(in_float, pairs(examples, config["mixtures"]))
         static(in_float / stepping, int8 / stepping, calibration, [other.lstrip("/") for other in names if other != name])
-        found, own = heard(config, int8)
+        found, own = extract(config, int8)
         error = sum(np.square(a - b).sum() for a, b in zip(found, expected, strict=True))
         energy = sum(np.square(wave).sum() for wave in expected)
         rows.append({"layer": name, "si_sdr_lost": score - own, "error_db": float(10 * np.log10(error / energy))})
     return rows
 
 
-def heard(config: dict[str, Any], export_folder: Path) -> tuple[list[Wave], float]:
+def extract(config: dict[str, Any], export_folder: Path) -> tuple[list[Wave], float]:
     """What an export makes of the mixtures, and its mean SI-SDR in dB."""
     extractor, examples = Inferencer(export_folder), Triplets(config["folder"])
     waves, scores = [], []

@@ -1,4 +1,4 @@
-"""What is wrong with one triplet, and what can be measured of it: by its waves, and by what its manifest promised.
+"""What is wrong with one triplet, and what can be measured of it: by its waves, and by what its manifest expected.
 
 A check gives why a triplet is at fault, an empty string where it is sound, and None where that cannot be told. Shapes: S samples
 of the mixture and target, N and M of any two waves.
@@ -6,16 +6,18 @@ of the mixture and target, N and M of any two waves.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
 from ss import audio
 from ss.audio import AudioError, Wave
-from ss.audit.promise import Promise
-from ss.audit.settings import Settings
+from ss.audit.expected import Expected
+from ss.scenes.scene import known
 from ss.shards import Place
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
@@ -23,6 +25,49 @@ FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
 LSB = 1 / 32768
 OVERLAP = 1.0  # seconds that two recordings must share at least: vowels alone are alike for a shorter time
 PAUSE = 0.1  # part of a wave's mean power below which nothing is compared: hum and silence are alike for long
+WHOLE = ("sample_rate", "clip_run", "num_workers")
+NUMBERS = (*WHOLE, "min_len", "ref_min_len", "silent_db", "same", "sir_tolerance")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is held against the triplets.
+
+    folders: of triplets, each with its manifest if it has one. sample_rate: Hz of all files; None: what most of them have.
+    min_len, ref_min_len: seconds that mixtures and enrolments have at least. silent_db: dB of full scale below which the peak of
+    silence is. clip_run: so many samples in a row at full scale are clipped. same: the correlation from which enrolment and target
+    are of one recording. sir_tolerance: dB between the planned SIR and the one that is heard. disjoint: whether folders must not
+    share target speakers. Raises ValueError for a value that cannot be.
+    """
+
+    folders: list[str]
+    out_folder: str
+    sample_rate: int | None = None
+    min_len: float = 0.5
+    ref_min_len: float = 1.0
+    silent_db: float = -60.0
+    clip_run: int = 3
+    same: float = 0.8
+    sir_tolerance: float = 0.5
+    disjoint: bool = True
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        several = [self.folders] if isinstance(self.folders, str) else self.folders or []
+        object.__setattr__(self, "folders", list(map(str, several)))
+        if not self.folders or len({Path(folder).resolve() for folder in self.folders}) < len(self.folders):
+            raise ValueError(f"folders: expected one or several, each once, found {self.folders}")
+        for key in NUMBERS:
+            value, sign = getattr(self, key), -1 if key == "silent_db" else 1
+            fits = isinstance(value, int if key in WHOLE else int | float) and value * sign > 0
+            if not fits and (key, value) != ("sample_rate", None):
+                what = "a whole number" if key in WHOLE else "a number"
+                raise ValueError(f"{key}: expected {what} {'below' if sign < 0 else 'above'} 0, found {value}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """From the keys of a config. Raises ValueError for keys and values that cannot be."""
+        return cls(**known(cls, config))
 
 
 class Triplet(NamedTuple):
@@ -31,15 +76,15 @@ class Triplet(NamedTuple):
     folder: str
     name: str
     files: dict[str, list[Place]]
-    promise: Promise
+    expected: Expected
 
 
-class Heard(NamedTuple):
+class LoadedTriplet(NamedTuple):
     """Those files of a triplet that can be read, by kind, with their rates in Hz."""
 
     waves: dict[str, Wave]
     rates: dict[str, int]
-    promise: Promise
+    expected: Expected
     settings: Settings
 
 
@@ -61,27 +106,27 @@ class Facts(NamedTuple):
 
 def examine(triplet: Triplet, settings: Settings) -> Facts:
     """Reads the files of a triplet and makes all checks that need no other."""
-    heard, unreadable = Heard({}, {}, triplet.promise, settings), []
+    loaded, unreadable = LoadedTriplet({}, {}, triplet.expected, settings), []
     for kind, paths in triplet.files.items():
         try:
-            heard.waves[kind], heard.rates[kind] = read(paths[0])
+            loaded.waves[kind], loaded.rates[kind] = read(paths[0])
         except AudioError as error:
             unreadable.append(str(error))
     faults = {"incomplete": incomplete(triplet.files), "unreadable": "; ".join(unreadable), "unnamed": unnamed(triplet.name)}
     for check, (kinds, why) in CHECKS.items():
-        if set(kinds) <= set(heard.waves) and len({heard.rates[kind] for kind in kinds}) == 1:
-            found = why(heard)
+        if set(kinds) <= set(loaded.waves) and len({loaded.rates[kind] for kind in kinds}) == 1:
+            found = why(loaded)
             faults |= {} if found is None else {check: found}
-    loud = {kind: wave for kind, wave in heard.waves.items() if not silent(wave, settings)}
+    loud = {kind: wave for kind, wave in loaded.waves.items() if not silent(wave, settings)}
     mixture = loud.get("mixed")
     return Facts(
         triplet=triplet,
         faults=faults,
-        rates=heard.rates,
+        rates=loaded.rates,
         digests={kind: hashlib.blake2b(wave.tobytes(), digest_size=16).hexdigest() for kind, wave in loud.items()},
-        seconds=_seconds(heard, "mixed"),
-        ref_seconds=_seconds(heard, "ref"),
-        sir=sir(heard) if "lengths" in faults else None,
+        seconds=_seconds(loaded, "mixed"),
+        ref_seconds=_seconds(loaded, "ref"),
+        sir=sir(loaded) if "lengths" in faults else None,
         peak=None if mixture is None else float(20 * np.log10(np.abs(mixture).max())),
     )
 
@@ -107,29 +152,29 @@ def unnamed(name: str) -> str:
     return "" if name.partition("_")[0] and "_" in name else "no underscore after a speaker's id"
 
 
-def lengths(heard: Heard) -> str:
+def lengths(loaded: LoadedTriplet) -> str:
     """Mixture and target are equally long."""
-    mixture, target = heard.waves["mixed"], heard.waves["target"]
+    mixture, target = loaded.waves["mixed"], loaded.waves["target"]
     return "" if len(mixture) == len(target) else f"mixture of {len(mixture)} samples, target of {len(target)}"
 
 
-def short(kind: str, heard: Heard) -> str:
+def short(kind: str, loaded: LoadedTriplet) -> str:
     """A wave is long enough."""
-    least = heard.settings.ref_min_len if kind == "ref" else heard.settings.min_len
-    seconds = len(heard.waves[kind]) / heard.rates[kind]
+    least = loaded.settings.ref_min_len if kind == "ref" else loaded.settings.min_len
+    seconds = len(loaded.waves[kind]) / loaded.rates[kind]
     return "" if seconds >= least else f"{seconds:.2f} s"
 
 
-def clipped(kind: str, heard: Heard) -> str:
+def clipped(kind: str, loaded: LoadedTriplet) -> str:
     """So many samples in a row at full scale are no peak of a voice."""
-    run, full = heard.settings.clip_run, np.flatnonzero(np.abs(heard.waves[kind]) >= FULL_SCALE)
+    run, full = loaded.settings.clip_run, np.flatnonzero(np.abs(loaded.waves[kind]) >= FULL_SCALE)
     runs = np.count_nonzero(full[run - 1 :] - full[: max(len(full) - run + 1, 0)] == run - 1)
     return f"{len(full)} samples at full scale" if runs else ""
 
 
-def quiet(kind: str, heard: Heard) -> str:
+def quiet(kind: str, loaded: LoadedTriplet) -> str:
     """A wave is not silent."""
-    return "silent" if silent(heard.waves[kind], heard.settings) else ""
+    return "silent" if silent(loaded.waves[kind], loaded.settings) else ""
 
 
 def silent(wave: Wave, settings: Settings) -> bool:
@@ -137,71 +182,71 @@ def silent(wave: Wave, settings: Settings) -> bool:
     return bool(np.abs(wave).max() < 10 ** (settings.silent_db / 20))
 
 
-def silent_target(heard: Heard) -> str | None:
+def silent_target(loaded: LoadedTriplet) -> str | None:
     """A target that is to speak does."""
-    if not heard.promise.target:
+    if not loaded.expected.target:
         return None
-    return "silent, though the manifest lets it speak" if quiet("target", heard) else ""
+    return "silent, though the manifest lets it speak" if quiet("target", loaded) else ""
 
 
-def unexplained(heard: Heard) -> str | None:
+def unexplained(loaded: LoadedTriplet) -> str | None:
     """Where nothing says of what scene a triplet is, it is taken for a full one."""
-    if heard.promise.target is not None:
+    if loaded.expected.target is not None:
         return None
-    return "silent target" if quiet("target", heard) else "the mixture is the target" if alone(heard) else ""
+    return "silent target" if quiet("target", loaded) else "the mixture is the target" if alone(loaded) else ""
 
 
-def other_scene(heard: Heard) -> str | None:
+def other_scene(loaded: LoadedTriplet) -> str | None:
     """An absent target does not speak, and a clean mixture is its target."""
-    if heard.promise.target is False:
-        return "" if quiet("target", heard) else "the target speaks, but is to be absent"
-    if heard.promise.others is False:
-        return "" if alone(heard) else "the mixture is not the target alone, but is to be clean"
+    if loaded.expected.target is False:
+        return "" if quiet("target", loaded) else "the target speaks, but is to be absent"
+    if loaded.expected.others is False:
+        return "" if alone(loaded) else "the mixture is not the target alone, but is to be clean"
     return None
 
 
-def no_interferer(heard: Heard) -> str | None:
+def no_interferer(loaded: LoadedTriplet) -> str | None:
     """Where there is to be something else beside the target, mixture - target is not silent."""
-    if not heard.promise.others:
+    if not loaded.expected.others:
         return None
-    return "mixture - target is silent" if alone(heard) else ""
+    return "mixture - target is silent" if alone(loaded) else ""
 
 
-def alone(heard: Heard) -> bool:
+def alone(loaded: LoadedTriplet) -> bool:
     """Whether the mixture [S] holds nothing beside its target; no where their lengths differ, as then nobody knows."""
-    mixture, target = heard.waves["mixed"], heard.waves["target"]
-    return len(mixture) == len(target) and silent(mixture - target, heard.settings)
+    mixture, target = loaded.waves["mixed"], loaded.waves["target"]
+    return len(mixture) == len(target) and silent(mixture - target, loaded.settings)
 
 
-def sir(heard: Heard) -> float | None:
+def sir(loaded: LoadedTriplet) -> float | None:
     """dB of the target over mixture - target: mean powers, zeros at the end not counted. None where one is silent."""
-    if lengths(heard):
+    if lengths(loaded):
         return None
-    target, other = heard.waves["target"], heard.waves["mixed"] - heard.waves["target"]
-    if silent(target, heard.settings) or silent(other, heard.settings):
+    target, other = loaded.waves["target"], loaded.waves["mixed"] - loaded.waves["target"]
+    if silent(target, loaded.settings) or silent(other, loaded.settings):
         return None
     powers = [np.square(wave[: np.flatnonzero(np.abs(wave) >= LSB / 2)[-1] + 1]).mean() for wave in (target, other)]
     return float(10 * np.log10(powers[0] / powers[1]))
 
 
-def other_sir(heard: Heard) -> str | None:
-    """The SIR is the one promised."""
-    planned = heard.promise.sir
-    achieved = None if planned is None else sir(heard)
+def other_sir(loaded: LoadedTriplet) -> str | None:
+    """The SIR is the one expected."""
+    planned = loaded.expected.sir
+    achieved = None if planned is None else sir(loaded)
     if planned is None or achieved is None:
         return None
-    return "" if abs(achieved - planned) <= heard.settings.sir_tolerance else f"{achieved:.1f} dB, planned {planned:g} dB"
+    return "" if abs(achieved - planned) <= loaded.settings.sir_tolerance else f"{achieved:.1f} dB, planned {planned:g} dB"
 
 
-def leak(heard: Heard) -> str | None:
+def leak(loaded: LoadedTriplet) -> str | None:
     """Enrolment and target are of different recordings, or of different parts of one."""
-    target, ref = heard.waves["target"], heard.waves["ref"]
-    if silent(target, heard.settings) or silent(ref, heard.settings):
+    target, ref = loaded.waves["target"], loaded.waves["ref"]
+    if silent(target, loaded.settings) or silent(ref, loaded.settings):
         return None
-    if heard.promise.shared:
-        return heard.promise.shared
-    alike = likeness(target, ref, round(OVERLAP * heard.rates["ref"]))
-    return f"the same audio, correlation {alike:.3f}" if alike >= heard.settings.same else ""
+    if loaded.expected.shared:
+        return loaded.expected.shared
+    alike = likeness(target, ref, round(OVERLAP * loaded.rates["ref"]))
+    return f"the same audio, correlation {alike:.3f}" if alike >= loaded.settings.same else ""
 
 
 def likeness(a: Wave, b: Wave, least: int) -> float:
@@ -226,11 +271,11 @@ def likeness(a: Wave, b: Wave, least: int) -> float:
     return float(products.max(initial=0))
 
 
-def _seconds(heard: Heard, kind: str) -> float | None:
-    return len(heard.waves[kind]) / heard.rates[kind] if kind in heard.waves else None
+def _seconds(loaded: LoadedTriplet, kind: str) -> float | None:
+    return len(loaded.waves[kind]) / loaded.rates[kind] if kind in loaded.waves else None
 
 
-CHECKS: dict[str, tuple[tuple[str, ...], Callable[[Heard], str | None]]] = {
+CHECKS: dict[str, tuple[tuple[str, ...], Callable[[LoadedTriplet], str | None]]] = {
     "lengths": (("mixed", "target"), lengths),
     "short_mixed": (("mixed",), partial(short, "mixed")),
     "short_ref": (("ref",), partial(short, "ref")),

@@ -1,0 +1,401 @@
+"""Weighs a model and times it, in torch, in ONNX Runtime, and as a compressed export; tables, and a JSON of all figures."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from tqdm import tqdm
+
+from ss import allowlist, checkpoint
+from ss.compression.sparse import nonzero
+from ss.measure.backend import ONNX, Backend, Streams, Workload
+from ss.measure.latency import measure_latency
+from ss.measure.report import Columns, machine, machine_line, publish, table
+from ss.measure.streams import bare_call, model_streams
+from ss.measure.worker import Run, run_alone
+from ss.model import Extractor, SpexPlusOnline
+from ss.model.cost import n_bytes, n_macs, n_parameters
+from ss.utils.predecessor import read_checkpoint
+
+METHOD = """\
+Algorithmic latency: a live stream in torch is fed sample by sample, and when an output sample comes out is noted: so many samples
+have to be in. And the input from some sample on is exchanged, and the earliest output sample that changes is noted, until no
+position of a hop can show more: an output sample depends on input that is at most depends_samples - 1 later.
+Live: a stream is given chunks of any size by its listener and takes the steps that are complete: what a call costs, buffer
+included; every runtime in a process of its own, the chunk sizes in turn, a tenth of their calls at a time.
+CPU per second: time that the processor spent, in all threads, on a second of audio.
+Session: one stream, as fast as it goes; mean time per call in each tenth of it. Memory over idle: resident memory at its end above
+an interpreter with numpy: what the runtime and its imports, the model and the stream need together.
+Files: the weights as torch saves them; enroll and step as exported for ONNX Runtime.
+Parts, time: from audio in the CPU's memory to the result there, batch 1, one call after the other, a stream's state carried on.
+Real-time factor: mean time over the audio that a call adds (the hop of a chunk).
+MACs: of convolutions and matrix products; Fourier transforms, norms, activations and other work on single elements are not counted.
+Peak memory: of a process that does nothing else, weights included; on a CPU resident memory above that of Python with torch,
+on a GPU tensors without CUDA's own context."""
+SESSION_MS = 10.0  # chunks of a long session, where the model leaves the choice
+PIECES = 10  # of a session, each with a mean time
+POSITIVE = (
+    *("threads", "sample_rate", "utterance_seconds", "enrolment_seconds", "n_chunks", "n_enrolments"),
+    *("live_seconds", "session_minutes"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of a config of `measure_weight_and_time/`.
+
+    model: what to build, with random weights. checkpoint: a file whose model is taken instead. streamer: a Streamer, or Whole.
+    devices: such as [cpu, cuda:0]; None is the CPU, and the GPU where there is one. threads: on a CPU.
+    utterance_seconds, enrolment_seconds: how much audio goes in at once. n_chunks (or utterances), n_enrolments: calls that are
+    timed, after n_warmup that are not. chunk_ms, live_seconds: sizes of the chunks that a live stream is given, and how much audio
+    of each; session_minutes: of audio in the long session. out_folder: where `measurement.json` goes.
+    Raises ValueError for a value out of range.
+    """
+
+    out_folder: str
+    streamer: dict[str, Any]
+    model: dict[str, Any] | None = None
+    checkpoint: str | None = None
+    devices: list[str] | None = None
+    threads: int = 1
+    sample_rate: int = 16000
+    utterance_seconds: float = 5
+    enrolment_seconds: float = 5
+    n_chunks: int = 100
+    n_enrolments: int = 20
+    n_warmup: int = 5
+    chunk_ms: list[float] = field(default_factory=lambda: [5, 10, 20, 40, 150])
+    live_seconds: float = 20
+    session_minutes: float = 1
+
+    def __post_init__(self) -> None:
+        for key in POSITIVE:
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key}: expected more than 0, got {getattr(self, key)}")
+        if not self.chunk_ms or min(map(self.samples, (ms / 1000 for ms in self.chunk_ms))) < 1:
+            raise ValueError(f"chunk_ms: expected chunks of at least a sample, got {list(self.chunk_ms)}")
+        if self.model is None and self.checkpoint is None:
+            raise ValueError("expected a model or a checkpoint, got neither")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Settings":
+        """Raises ValueError for an unknown key; `n_gpu` and `n_processes` are the launcher's business."""
+        settings = {key: value for key, value in config.items() if key not in ("n_gpu", "n_processes")}
+        if unknown := set(settings) - {known.name for known in fields(cls)}:
+            raise ValueError(f"expected no other keys than those of settings.yaml, got {', '.join(sorted(unknown))}")
+        return cls(**settings)
+
+    def samples(self, seconds: float) -> int:
+        """So many seconds, in samples."""
+        return round(seconds * self.sample_rate)
+
+    def load(self) -> Extractor:
+        """The extractor in eval mode: the checkpoint's, or the model with the same random weights every time."""
+        if self.checkpoint is not None:
+            return checkpoint.load_extractor(self.checkpoint)
+        assert self.model is not None
+        torch.manual_seed(0)
+        return checkpoint.build(self.model).eval()
+
+    def streams(self, model: Extractor) -> Streams:
+        """Streams of a speaker of noise."""
+        with torch.no_grad():
+            speaker = model.enroll(0.1 * torch.randn(1, self.samples(self.enrolment_seconds)))
+        return model_streams(model, instantiate(self.streamer), speaker, self.samples(self.utterance_seconds))
+
+    def live_workload(self, backend: Backend, chunks: list[int], seconds: float, device: str = "cpu") -> Workload:
+        """Streams of so many seconds for every chunk size."""
+        calls = [max(1, round(seconds * self.sample_rate / chunk)) for chunk in chunks]
+        return Workload(backend, chunks, calls, self.n_warmup, self.samples(self.enrolment_seconds), self.threads, device)
+
+
+def measure(config: dict[str, Any]) -> None:
+    """Measures what a config of `measure_weight_and_time/` describes, prints tables and writes `measurement.json`.
+
+    config: the fields of Settings. Raises ValueError for values that cannot be, and what loading a checkpoint raises.
+    """
+    settings = Settings.from_config(config)
+    devices, model = usable_devices(settings.devices), settings.load()
+    streams = settings.streams(model)
+    with TemporaryDirectory() as folder:
+        backends, missing = write_backends(settings, model, Path(folder))
+        report: dict[str, Any] = {
+            "model": type(model).__name__,
+            "checkpoint": settings.checkpoint,
+            "parameters": n_parameters(model),
+            "weight_bytes": n_bytes(model),
+            "machine": machine(),
+            "method": METHOD.replace("\n", " "),
+            "latency": latency_of(streams, settings.sample_rate),
+            "file_bytes": {"weights": weights_bytes(model)},
+            "live": live_rows(settings, streams, backends, devices),
+            "sessions": [session(settings, streams, backend) for backend in tqdm(backends, "sessions")],
+            "not_measured": missing,
+            "rows": bare_rows(settings, streams, model, backends[0], devices),
+        }
+        if len(backends) > 1:
+            report["file_bytes"] |= file_bytes(backends[1].source)
+    report["headline"] = headline(streams, report["live"])
+    origin = settings.checkpoint or "random weights"
+    about = f"{report['model']} ({origin}): {report['parameters']:,} parameters, {report['weight_bytes'] / 2**20:.1f} MiB"
+    facts = [latency_line(report["latency"]), files_line(report)]
+    facts += [f"{name}: n/a ({reason})" for name, reason in missing.items()]
+    blocks = [f"{about}\n{machine_line(report)}", table(BARE, report["rows"]), "\n".join(facts), *live_tables(report), METHOD]
+    publish(report, Path(settings.out_folder) / "measurement.json", *blocks)
+
+
+def measure_export(config: dict[str, Any]) -> int:
+    """Measures `exported`, the graphs of `run_dir`'s checkpoint; prints tables, writes `measurement.json`; the exit code."""
+    trained = Path(config["run_dir"]) / "best.pth"
+    settings = settings_of(trained, **{key: config[key] for key in ("threads", "chunk_ms", "live_seconds", "session_minutes")})
+    model, backend = settings.load(), Backend(ONNX, config["exported"])
+    streams = settings.streams(model)
+    report: dict[str, Any] = {
+        "model": type(model).__name__,
+        "exported": config["exported"],
+        "parameters": nonzero(model.state_dict()),
+        "macs_per_second": macs_per_second(streams, settings.sample_rate),
+        "machine": machine(),
+        "file_bytes": file_bytes(config["exported"]),
+        "live": live_rows(settings, streams, [backend], ["cpu"]),
+        "sessions": [session(settings, streams, backend)],
+    }
+    numbers = f"{report['parameters']:,} parameters that are not zero, {report['macs_per_second'] / 1e6:.1f} MMAC/s"
+    head = [f"{report['model']} ({config['exported']}): {numbers}", machine_line(report), files_line(report)]
+    publish(report, Path(config["run_dir"]) / "measure" / "measurement.json", "\n".join(head), *live_tables(report))
+    return 0
+
+
+def settings_of(path: Path, **changes: Any) -> Settings:
+    """How to measure a checkpoint of ours, as its config says."""
+    trained = read_checkpoint(path)["config"]
+    allowlist.check("streamer", trained["streamer"])
+    return Settings("", trained["streamer"], checkpoint=str(path), sample_rate=trained["data"]["sample_rate"], **changes)
+
+
+def usable_devices(asked: list[str] | None) -> list[str]:
+    """Those asked for, or the CPU and the GPU if there is one. Raises ValueError for one that torch cannot use."""
+    usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in asked or ():
+        if device.split(":")[0] not in usable:
+            raise ValueError(f"devices: expected some of {usable}, got {device!r}")
+    return usable if asked is None else asked
+
+
+def write_backends(settings: Settings, model: Extractor, folder: Path) -> tuple[list[Backend], dict[str, str]]:
+    """Writes what the runtimes need of the settings' model into a folder: the torch backend, then others; why one is missing."""
+    source = settings.checkpoint
+    if source is None:
+        source = str(folder / "model.pth")
+        checkpoint.save(source, {"config": {"model": settings.model}, "model": model.state_dict()})
+    backends = [Backend("torch", source, settings.streamer)]
+    if reason := why_not_exported(model):
+        return backends, {ONNX: reason}
+    from ss.export import export  # onnx, which need not be installed
+
+    export(model, folder / "onnx", settings.sample_rate)
+    return [*backends, Backend(ONNX, str(folder / "onnx"))], {}
+
+
+def why_not_exported(model: Extractor) -> str:
+    """Why ONNX Runtime cannot run a model here; empty if it can."""
+    if not isinstance(model, SpexPlusOnline):
+        return f"{type(model).__name__} has no export for streams"
+    absent = [name for name in ("onnx", ONNX) if find_spec(name) is None]
+    return f"{' and '.join(absent)} not installed" if absent else ""
+
+
+def weights_bytes(model: Extractor) -> int:
+    """Size of the weights as torch saves them."""
+    weights = io.BytesIO()
+    torch.save(model.state_dict(), weights)
+    return weights.tell()
+
+
+def file_bytes(folder: str | Path) -> dict[str, int]:
+    """Size of each file of an export."""
+    return {path.name: path.stat().st_size for path in sorted(Path(folder).iterdir())}
+
+
+def latency_of(streams: Streams, sample_rate: int) -> dict[str, Any]:
+    """Algorithmic latency of a stream; where there is none, a listener waits for the end of the utterance.
+
+    samples, milliseconds: what a listener waits (None: the utterance). depends_samples: how far the output looks ahead.
+    """
+    if not streams.live:
+        return {"waits_for": "the utterance", "samples": None, "milliseconds": None, "depends_samples": None}
+    waits, depends = measure_latency(streams)
+    return {"waits_for": "samples", "samples": waits, "milliseconds": 1000 * waits / sample_rate, "depends_samples": depends}
+
+
+def macs_per_second(streams: Streams, sample_rate: int) -> float:
+    """MACs that a live stream needs for a second of audio, in the smallest steps that the model takes."""
+    noise = np.random.default_rng(0).standard_normal(streams.window, np.float32)
+    return n_macs(streams.open(), noise) * sample_rate / streams.hop
+
+
+def chunk_sizes(settings: Settings, streams: Streams, milliseconds: Sequence[float]) -> list[int]:
+    """Samples that a listener gives at once: of these lengths where a stream takes any number, else what it takes."""
+    return [streams.chunk] if streams.chunk else [settings.samples(ms / 1000) for ms in milliseconds]
+
+
+def live_rows(settings: Settings, streams: Streams, backends: Sequence[Backend], devices: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per runtime, device and chunk size: what the calls of a stream cost, its buffer included."""
+    chunks, macs = chunk_sizes(settings, streams, settings.chunk_ms), macs_per_second(streams, settings.sample_rate)
+    rows = []
+    for backend in tqdm(backends, "live"):
+        for device in devices if backend.runtime == "torch" else ["cpu"]:
+            run = run_alone(settings.live_workload(backend, chunks, settings.live_seconds, device))
+            threads = settings.threads if device == "cpu" else None
+            about = {"runtime": backend.runtime, "device": device, "threads": threads, "macs_per_second": macs}
+            rows += [about | call_costs(run, i, chunk / settings.sample_rate) for i, chunk in enumerate(chunks)]
+    return rows
+
+
+def call_costs(run: Run, i: int, audio_seconds: float) -> dict[str, Any]:
+    """What a run says of its i-th chunk size, of which each call adds so much audio."""
+    seconds = run.seconds[i]
+    return {
+        "chunk_seconds": audio_seconds,
+        "calls": len(seconds),
+        "milliseconds": milliseconds(seconds),
+        "real_time_factor": float(np.mean(seconds)) / audio_seconds,
+        "cpu_seconds_per_second": run.cpu_seconds[i] / len(seconds) / audio_seconds,
+    }
+
+
+def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """Mean, percentiles and maximum of times."""
+    times = 1000 * np.array(seconds)
+    p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
+    return {"mean": times.mean().item(), "p50": p50, "p95": p95, "p99": p99, "max": times.max().item()}
+
+
+def session(settings: Settings, streams: Streams, backend: Backend) -> dict[str, Any]:
+    """One long stream on the CPU, as fast as it goes; time per call piece by piece, and memory. Of utterances, as many as fit."""
+    (chunk,) = chunk_sizes(settings, streams, [SESSION_MS])
+    run = run_alone(settings.live_workload(backend, [chunk], 60 * settings.session_minutes))
+    pieces = np.array_split(1000 * np.array(run.seconds[0]), min(PIECES, len(run.seconds[0])))
+    return {
+        "runtime": backend.runtime,
+        "chunk_seconds": chunk / settings.sample_rate,
+        "minutes": len(run.seconds[0]) * chunk / settings.sample_rate / 60,
+        "mean_milliseconds": [piece.mean().item() for piece in pieces],
+        **{f"{name}_bytes": getattr(run, name) for name in ("idle", "loaded", "begun", "ended", "peak")},
+        "over_idle_bytes": run.ended - run.idle,
+    }
+
+
+def bare_calls(settings: Settings, streams: Streams) -> list[tuple[str, int, int, int]]:
+    """(name, samples of a call, samples of audio that it adds, calls) of a chunk or an utterance, and of an enrolment."""
+    whole, enrolment = settings.samples(settings.utterance_seconds), settings.samples(settings.enrolment_seconds)
+    segments = streams.live and streams.chunk
+    stream = ("chunk", streams.window, streams.hop) if segments else ("utterance", whole, whole)
+    return [(*stream, settings.n_chunks), ("enrolment", enrolment, enrolment, settings.n_enrolments)]
+
+
+def bare_rows(
+    settings: Settings, streams: Streams, model: Extractor, backend: Backend, devices: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A row per device and call without a buffer: time, MACs, and peak memory, each in a process of its own."""
+    with torch.no_grad():
+        speaker = model.enroll(torch.randn(1, settings.samples(settings.enrolment_seconds)))
+    turns = [(device, call) for device in devices for call in bare_calls(settings, streams)]
+    rows = []
+    for device, (name, samples, hop, calls) in (progress := tqdm(turns, "parts")):
+        progress.set_description(f"{device} {name}")
+        macs, hop_seconds = (
+            n_macs(bare_call(model, speaker, name, samples), np.zeros(samples, np.float32)),
+            hop / settings.sample_rate,
+        )
+        embedding = speaker[0].tolist()
+        run = run_alone(Workload(backend, [samples], [calls], settings.n_warmup, 0, settings.threads, device, name, embedding))
+        costs = call_costs(run, 0, hop_seconds)
+        rows.append(
+            {
+                "part": name,
+                "device": device,
+                "threads": settings.threads if device == "cpu" else None,
+                "audio_seconds": samples / settings.sample_rate,
+                "hop_seconds": hop_seconds,
+                "macs": macs,
+                "macs_per_second": macs / hop_seconds,
+                **{key: costs[key] for key in ("calls", "milliseconds", "real_time_factor")},
+                "peak_memory_bytes": run.working,
+            }
+        )
+    return rows
+
+
+def headline(streams: Streams, live: list[dict[str, Any]]) -> dict[str, Any]:
+    """The real-time factor to quote: on the CPU, of ONNX Runtime where it ran, of the chunks nearest to 10 ms."""
+    rows = [row for row in live if row["device"] == "cpu"] or live
+    if not streams.chunk:
+        rows = [row for row in rows if row["runtime"] != "torch"] or rows
+    row = min(rows, key=lambda row: abs(1000 * row["chunk_seconds"] - SESSION_MS))
+    return {"real_time_factor": row["real_time_factor"], "runtime": row["runtime"]}
+
+
+def latency_line(latency: dict[str, Any]) -> str:
+    """For readers."""
+    if latency["samples"] is None:
+        return f"algorithmic latency: {latency['waits_for']}"
+    ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
+    return f"algorithmic latency: {latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"
+
+
+def files_line(report: dict[str, Any]) -> str:
+    """What has to be shipped."""
+    return "files: " + ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in report["file_bytes"].items())
+
+
+def live_tables(report: dict[str, Any]) -> list[str]:
+    """Live chunks and a long session."""
+    return [table(LIVE, report["live"]), table(SESSION, report["sessions"])]
+
+
+def time_columns(digits: int) -> Columns:
+    """Of the milliseconds of a row."""
+    return {
+        f"{name} ms": lambda row, name=name: f"{row['milliseconds'][name]:.{digits}f}"  # type: ignore[misc]
+        for name in ("mean", "p50", "p95", "p99", "max")
+    }
+
+
+DEVICE: Columns = {"device": lambda row: row["device"] if row["threads"] is None else f"{row['device']} x{row['threads']}"}
+BARE: Columns = {
+    **DEVICE,
+    "part": lambda row: row["part"],
+    "audio s": lambda row: f"{row['audio_seconds']:g}",
+    "hop s": lambda row: f"{row['hop_seconds']:g}",
+    "GMAC": lambda row: f"{row['macs'] / 1e9:.3g}",
+    "GMAC/s": lambda row: f"{row['macs_per_second'] / 1e9:.3g}",
+    **time_columns(1),
+    "real time": lambda row: f"{row['real_time_factor']:.3f}",
+    "peak MiB": lambda row: f"{row['peak_memory_bytes'] / 2**20:.0f}",
+}
+LIVE: Columns = {
+    "live": lambda row: row["runtime"],
+    **DEVICE,
+    "chunk ms": lambda row: f"{1000 * row['chunk_seconds']:g}",
+    **time_columns(2),
+    "real time": lambda row: f"{row['real_time_factor']:.4f}",
+    "CPU/s": lambda row: f"{row['cpu_seconds_per_second']:.4f}",
+}
+SESSION: Columns = {
+    "session": lambda row: row["runtime"],
+    "chunk ms": lambda row: f"{1000 * row['chunk_seconds']:g}",
+    "minutes": lambda row: f"{row['minutes']:.3g}",
+    "first ms": lambda row: f"{row['mean_milliseconds'][0]:.2f}",
+    "last ms": lambda row: f"{row['mean_milliseconds'][-1]:.2f}",
+    "begun MiB": lambda row: f"{row['begun_bytes'] / 2**20:.0f}",
+    "ended MiB": lambda row: f"{row['ended_bytes'] / 2**20:.0f}",
+    "over idle MiB": lambda row: f"{row['over_idle_bytes'] / 2**20:.0f}",
+}
