@@ -67,8 +67,8 @@ class NamedConfigs(ConfigSource):
         return config_path == ""
 
     def is_config(self, config_path: str) -> bool:
-        """Any name at the top level that no file has, so that `load_config` can say which there are."""
-        return bool(config_path) and "/" not in config_path and (Path(self.path) / "default.yaml").is_file()
+        """Any name at the top level (`_` begins Hydra's own), so that `load_config` can say which there are."""
+        return config_path[:1] not in ("", "_") and "/" not in config_path and (Path(self.path) / "default.yaml").is_file()
 
     def names(self) -> Names:
         """Of the trainings."""
@@ -83,12 +83,13 @@ class NamedConfigs(ConfigSource):
             known = ", ".join(sorted(others.union(self.names())))
             raise MissingConfigException(f"Cannot find primary config '{name}' in {self.path}: expected one of {known}", name)
         opened = [group for group, option in self.default_groups() if option == "???"]
-        choices, values = dict.fromkeys(opened, name), {}
+        choices = dict.fromkeys(opened, name)
+        values: dict[str, Any] = {}
         if opened and Path(self.path).resolve() != TRAININGS.resolve():
             load = ConfigLoaderImpl(create_config_search_path(str(TRAININGS))).load_configuration
             training = load(name, [], RunMode.RUN)
             choices = {group: training.hydra.runtime.choices[group] for group in opened}
-            bare = load(None, [f"+{group}={option}" for group, option in choices.items()], RunMode.RUN)
+            bare = load("default", [f"{group}={option}" for group, option in choices.items()], RunMode.RUN)
             for group in opened:  # what the training changes in the option, so that the command line may still choose another
                 values[group] = {key: value for key, value in training[group].items() if bare[group].get(key) != value}
         defaults = ["default", *({f"override {group}": option} for group, option in choices.items()), "_self_"]
