@@ -110,7 +110,7 @@ class NamedConfigs(ConfigSource):
 Plugins.instance().register(SharedConfigs)
 Plugins.instance().register(NamedConfigs)
 for path in sorted((CONFIGS / "groups").glob("*.yaml")):
-    for option, content in OmegaConf.load(path).items():  # type: ignore[union-attr]
+    for option, content in OmegaConf.load(path).items():
         ConfigStore.instance().store(group=path.stem, name=str(option), node=content, provider=f"configs/groups/{path.name}")
 
 
