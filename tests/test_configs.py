@@ -1,6 +1,7 @@
 """Every config composes and instantiates: the shared groups alone, and each script's, those that only have a name too."""
 
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def check_group(group: str, config: dict[str, Any], tmp_path: Path) -> None:
 
 def check_trainer(config: dict[str, Any]) -> None:
     settings = dict(config)
-    if "_target_" in settings:  # the file that the others share has none
-        assert issubclass(get_class(settings.pop("_target_")), Trainer)
+    assert issubclass(get_class(settings.pop("_target_")), Trainer)
+    assert settings.keys() == {key.name for key in fields(Settings)}  # all are explained there
     Settings(**settings)
 
 
