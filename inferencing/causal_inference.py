@@ -10,7 +10,7 @@ from ss.inferencer import infer
 @hydra.main(version_base=None, config_path="configs", config_name="spexplus_causal")
 def main(config: DictConfig) -> None:
     """Hydra composes the config; `ss` does the rest."""
-    run(infer, config)
+    run(infer, config, inferencer="ss.inferencer.CausalInferencer")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""Configs: puts the shared `configs/` on Hydra's search path, and runs a script's job with clear errors.
+"""Configs: where Hydra finds them, and running a script's job with clear errors.
 
-A script imports this module before Hydra composes its config; then `- model: spexplusshort_gru` is found from any folder.
+A script imports this module before Hydra composes its config. Hydra then finds, from any folder, in this order:
+1. the files beside the script, e.g. `training/configs/mini.yaml`;
+2. the files of the shared `configs/`, e.g. `model: spexplusshort_gru`;
+3. for `-cn <name>` without a file of that name: the script's `default.yaml` for the training of that name (`NamedConfigs`);
+4. the options in `configs/groups/<group>.yaml`, e.g. `optimizer: muon`.
 """
 
 import os
@@ -10,26 +14,104 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 Job: TypeAlias = Callable[[dict[str, Any]], int | None]
-CONFIGS = Path(__file__).parents[1] / "configs"
+Names: TypeAlias = list[str]
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+TRAININGS = ROOT / "training" / "configs"
+NO_TRAININGS = {"default", "learning_curve"}  # of the files in that folder
 
 
 class SharedConfigs(SearchPathPlugin):
-    """Adds the repository's `configs/` behind the script's own."""
+    """Adds the repository's `configs/`, and the configs that only have a name, behind the script's own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra."""
+        script = next((element.path for element in search_path.get_path() if element.provider == "main"), None)
         search_path.append("ss", f"file://{CONFIGS}")
+        if script is not None:
+            search_path.append("ss", f"{NamedConfigs.scheme()}://{script.removeprefix('file://')}")
+
+
+class NamedConfigs(ConfigSource):
+    """`-cn <name>` without a file of that name: the script's `default.yaml` for the training of that name.
+
+    For a training that is `model=<name>`. For other scripts every group that their default leaves open (`- model: ???`) is as the
+    training has it, so a config in `training/configs/` is all that a training needs to be tested, used and measured by its name.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        """Of the search path."""
+        return "named"
+
+    def available(self) -> bool:
+        """Always: where a script has no default, there is nothing here."""
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        """Only the top level."""
+        return config_path == ""
+
+    def is_config(self, config_path: str) -> bool:
+        """Any name at the top level (`_` begins Hydra's own), so that `load_config` can say which there are."""
+        return config_path[:1] not in ("", "_") and "/" not in config_path and (Path(self.path) / "default.yaml").is_file()
+
+    def names(self) -> Names:
+        """Of the trainings."""
+        files = [*(CONFIGS / "model").glob("*.yaml"), *TRAININGS.glob("*.yaml")]
+        return sorted({path.stem for path in files} - NO_TRAININGS)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Raises MissingConfigException with the names that there are for one that is none of them."""
+        name = config_path.removesuffix(".yaml")
+        if name not in self.names():
+            others = {path.stem for path in Path(self.path).glob("*.yaml")} - {"default"}
+            known = ", ".join(sorted(others.union(self.names())))
+            raise MissingConfigException(f"Cannot find primary config '{name}' in {self.path}: expected one of {known}", name)
+        opened = [group for group, option in self.default_groups() if option == "???"]
+        choices = dict.fromkeys(opened, name)
+        values: dict[str, Any] = {}
+        if opened and Path(self.path).resolve() != TRAININGS.resolve():
+            load = ConfigLoaderImpl(create_config_search_path(str(TRAININGS))).load_configuration
+            training = load(name, [], RunMode.RUN)
+            choices = {group: training.hydra.runtime.choices[group] for group in opened}
+            bare = load("default", [f"{group}={option}" for group, option in choices.items()], RunMode.RUN)
+            for group in opened:  # what the training changes in the option, so that the command line may still choose another
+                values[group] = {key: value for key, value in training[group].items() if bare[group].get(key) != value}
+        defaults = ["default", *({f"override {group}": option} for group, option in choices.items()), "_self_"]
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create({"defaults": defaults, **values}), {"package": None})
+
+    def default_groups(self) -> Iterator[tuple[str, str]]:
+        """(group, option) of the script's default."""
+        content: Any = OmegaConf.to_container(OmegaConf.load(Path(self.path) / "default.yaml"))
+        for entry in content["defaults"]:
+            if isinstance(entry, dict):
+                yield from entry.items()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> Names:
+        """The names, for the shell's completion."""
+        return [] if config_path or results_filter == ObjectType.GROUP else self.names()
 
 
 Plugins.instance().register(SharedConfigs)
+Plugins.instance().register(NamedConfigs)
+for path in sorted((CONFIGS / "groups").glob("*.yaml")):
+    for option, content in OmegaConf.load(path).items():
+        ConfigStore.instance().store(group=path.stem, name=str(option), node=content, provider=f"configs/groups/{path.name}")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -61,15 +143,18 @@ def run_alone(job: Job, config: DictConfig) -> None:
         raise SystemExit(job(plain(config)))
 
 
-def run(job: Job, config: DictConfig) -> None:
-    """Runs `job(plain config)` in one process per GPU (`n_gpu`) or on the CPU (`n_processes`), then ends with its exit code."""
+def run(job: Job, config: DictConfig, **script: Any) -> None:
+    """Runs `job(plain config)` in one process per GPU (`n_gpu`) or on the CPU (`n_processes`), then ends with its exit code.
+
+    script: values that are the script's own, where the config does not give them.
+    """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     from ss import distributed  # torch, which takes seconds to import and is not wanted everywhere
 
     with clear_errors():
-        values = plain(config)
+        values = {**script, **plain(config)}
         try:
             codes = distributed.launch(
                 with_clear_errors, job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1)

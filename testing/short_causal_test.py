@@ -10,7 +10,7 @@ from ss.tester import test
 @hydra.main(version_base=None, config_path="configs", config_name="spexplusshort_gru")
 def main(config: DictConfig) -> None:
     """Hydra composes the config; `ss` does the rest."""
-    run(test, config)
+    run(test, config, inferencer="ss.inferencer.ShortCausalInferencer")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 from torch import nn
 
 from ss import audio
+from ss.config import plain
 
 ROOT = Path(__file__).parents[1]
 RATE = 16000
@@ -43,6 +49,18 @@ def lively(model: nn.Module) -> nn.Module:
 def command(script: str, *overrides: str) -> list[str]:
     """The words of a command line from the repository root."""
     return [sys.executable, f"./{script}", "-cp", "./configs/", *overrides]
+
+
+def composed(folder: str, name: str | None, *overrides: str) -> dict[str, Any]:
+    """The config that the scripts of a folder get with `-cn name`; of `configs` with None, the overrides alone."""
+    GlobalHydra.instance().clear()
+    configs = ROOT / folder if name is None else ROOT / folder / "configs"
+    with initialize_config_dir(str(configs), version_base=None):
+        config = compose(name, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return plain(config)
 
 
 def run(script: str, *overrides: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,18 +1,18 @@
-"""Every yaml composes and instantiates: the shared groups alone, and each script's primary configs."""
+"""Every config composes and instantiates: the shared groups alone, and each script's, those that only have a name too."""
 
-from collections.abc import Iterator
+import subprocess
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+import yaml
+from conftest import ROOT, composed, run
 from hydra.utils import get_class, instantiate
 
 from ss import checkpoint
-from ss.config import CONFIGS, plain
+from ss.config import CONFIGS
 from ss.inferencer import Inferencer
 from ss.model import Extractor
 from ss.trainer import Settings, Trainer
@@ -20,22 +20,8 @@ from ss.trainer.job import scheduler_factory
 
 SOURCE = "data.train.sources.audios_dir"
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
-
-
-def primaries(folder: str) -> list[str]:
-    return sorted(path.stem for path in (ROOT / folder / "configs").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def hydra_is_fresh() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()
-
-
-def composed(folder: Path, name: str | None, *overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(folder), version_base=None):
-        return plain(compose(name, list(overrides)))
+TRAININGS = sorted({path.stem for path in (ROOT / "training/configs").glob("*.yaml")} - {"default", "learning_curve"})
+SHORT = [name for name in MODELS if name.startswith("spexplusshort")]
 
 
 def parameter() -> torch.nn.Parameter:
@@ -44,27 +30,32 @@ def parameter() -> torch.nn.Parameter:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_model(name: str) -> None:
-    config = composed(CONFIGS, None, f"+model={name}")["model"]
+    config = composed("configs", None, f"+model={name}")["model"]
     assert isinstance(checkpoint.build(config), Extractor)
     assert isinstance(instantiate(config), Extractor)
 
 
 @pytest.mark.parametrize(
-    ("name", "n_parameters"),
-    [("spexplusshort", 13.39e6), ("spexplusshort_gru", 14.08e6), ("spexplusshort_gru_small", 7.95e6)],
+    ("model", "n_parameters"),
+    [
+        (["+model=spexplusshort"], 13.39e6),
+        (["+model=spexplusshort_gru"], 14.08e6),
+        (["+model=spexplusshort_gru_small"], 7.95e6),
+        (["+model=spexplusshort_gru", "sizes@model=small", "model.memory_size=96"], 7.95e6),
+    ],
 )
-def test_models_have_the_predecessors_size(name: str, n_parameters: float) -> None:
-    model = checkpoint.build(composed(CONFIGS, None, f"+model={name}")["model"])
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(n_parameters, abs=0.005e6)
+def test_models_have_the_predecessors_size(model: list[str], n_parameters: float) -> None:
+    built = checkpoint.build(composed("configs", None, *model)["model"])
+    assert sum(p.numel() for p in built.parameters()) == pytest.approx(n_parameters, abs=0.005e6)
 
 
 @pytest.mark.parametrize("group", ["streamer", "loss", "optimizer", "scheduler", "trainer", "writer", "metrics", "data"])
-def test_every_file_of_a_group(group: str, tmp_path: Path) -> None:
-    names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-    assert names
+def test_every_option_of_a_group(group: str, tmp_path: Path) -> None:
+    names = list(yaml.safe_load((CONFIGS / "groups" / f"{group}.yaml").read_text()))
+    assert len(names) > 1
     for name in names:
         more = {"scheduler": ["+optimizer.lr=0.1"], "data": ["+scene=everything", f"{SOURCE}=x"] if name == "scenes" else []}
-        config = composed(CONFIGS, None, f"+{group}={name}", *more.get(group, []))[group]
+        config = composed("configs", None, f"+{group}={name}", *more.get(group, []))[group]
         check_group(group, config, tmp_path)
 
 
@@ -87,40 +78,73 @@ def check_group(group: str, config: dict[str, Any], tmp_path: Path) -> None:
 
 def check_trainer(config: dict[str, Any]) -> None:
     settings = dict(config)
-    if "_target_" in settings:  # the file that the others share has none
-        assert issubclass(get_class(settings.pop("_target_")), Trainer)
+    assert issubclass(get_class(settings.pop("_target_")), Trainer)
+    assert settings.keys() == {key.name for key in fields(Settings)}  # all are explained there
     Settings(**settings)
 
 
-@pytest.mark.parametrize("name", sorted(set(primaries("training")) - {"learning_curve"}))
+@pytest.mark.parametrize("name", sorted({*TRAININGS, *SHORT}))
 def test_training(name: str, tmp_path: Path) -> None:
-    config = composed(ROOT / "training" / "configs", name, *([f"{SOURCE}=x"] if name == "release" else []))
+    overrides = [f"{SOURCE}=x"] if name in ("release", "trial") else []
+    config = composed("training", name, *overrides)
     assert isinstance(checkpoint.build(config["model"]), Extractor)
     for group in ("streamer", "loss", "optimizer", "scheduler", "trainer", "writer", "data"):
         check_group(group, config[group], tmp_path)
-    assert config["run_dir"] == f"runs/{name}"
-    if name != "release":  # its model is that of spexplus_online
-        assert name in primaries("testing")
-        assert name in primaries("inferencing")
+    if name in MODELS:
+        assert config["model"] == composed("configs", None, f"+model={name}")["model"]
+    if name != "trial":  # each of them is told its folder
+        assert config["run_dir"] == f"runs/{name}"
 
 
-@pytest.mark.parametrize("folder", ["testing", "inferencing"])
-def test_testing_and_inferencing(folder: str) -> None:
-    for name in set(primaries(folder)) - {"export", "release", "leaderboard", "test_sets"}:
-        config = composed(ROOT / folder / "configs", name)
-        assert issubclass(get_class(config["inferencer"]), Inferencer)
-        assert config["checkpoint"] == f"runs/{name}/best.pth"
-        assert name in primaries("training")
+@pytest.mark.parametrize("folder", ["testing", "inferencing", "pruning_and_quantization"])
+@pytest.mark.parametrize("name", ["spexplusshort_gru_v1", "spexplus_causal", "mini"])
+def test_a_training_is_tested_and_used_by_its_name(folder: str, name: str) -> None:
+    assert composed(folder, name)["checkpoint"] == f"runs/{name}/best.pth"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "training/short_causal_train.py",
+        "testing/short_causal_test.py",
+        "inferencing/short_causal_inference.py",
+        "measure_weight_and_time/measure_weight_and_time.py",
+        "pruning_and_quantization/test.py",
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_with_those_that_there_are(script: str) -> None:
+    done = run(script, "-cn", "spexplusshort_grux", check=False)
+    assert done.returncode != 0
+    assert "Cannot find primary config 'spexplusshort_grux'" in done.stderr
+    assert {"mini,", "spexplus_causal,", "spexplusshort_gru_v1,"} <= set(done.stderr.split())
+    assert "default" not in done.stderr.split()
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_says_what_extracts() -> None:
+    """A model of whole utterances is not run over segments without being told how."""
+    for script in ("testing/causal_test.py", "inferencing/short_causal_inference.py"):
+        checkpoint = f"checkpoint={ROOT}/models/spexplus_online/best.pth"
+        done = run(script, "-cn", "spexplus_online", checkpoint, check=False)
+        assert done.returncode == 2
+        assert "was trained on whole utterances: give a streamer" in done.stderr
+
+
+def test_there_are_few_files() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.yaml"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    assert 0 < len(listed.stdout.splitlines()) <= 60
 
 
 def test_export() -> None:
-    config = composed(ROOT / "inferencing" / "configs", "export")
+    config = composed("inferencing", "export")
     assert config["checkpoint"] == "runs/spexplus_online/best.pth"
     assert config["folder"] == "runs/spexplus_online/exported"
 
 
 def test_release() -> None:
-    config = composed(ROOT / "inferencing" / "configs", "release")
+    config = composed("inferencing", "release")
     assert (ROOT / config["checkpoint"]).is_file()
     assert (ROOT / config["folder"] / "SHA256SUMS").is_file()
     assert issubclass(get_class(config["inferencer"]), Inferencer)
@@ -129,5 +153,5 @@ def test_release() -> None:
 
 @pytest.mark.parametrize("name", ["train", "dev", "test"])
 def test_mixing(name: str) -> None:
-    config = composed(ROOT / "mixing" / "configs", name, "audios_dir=corpus", "out_folder=data")
+    config = composed("mixing", name, "audios_dir=corpus", "out_folder=data")
     assert config["nfiles"] > 0

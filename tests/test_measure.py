@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from conftest import composed
 from torch import nn
 
 from ss import checkpoint
-from ss.config import plain
 from ss.measure.bench import Settings, bare_calls, measure
 from ss.measure.report import table
 from ss.measure.streams import bare_call
@@ -24,7 +23,6 @@ from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.model.tcn import DepthwiseConv, TCNBlock
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = ROOT / "measure_weight_and_time/configs"
 TINY: dict[str, Any] = {
     "n_channels": 6,
     "hidden_channels": 10,
@@ -194,20 +192,27 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    sorted(
-        path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("settings", "training_step", "training_speed", "family")
-    ),
+    ("name", "stream"),
+    [
+        ("spexplus", ("utterance", 80000, 80000, 10)),
+        ("spexplus_causal", ("chunk", 4800, 2400, 100)),
+        ("spexplus_online", ("utterance", 80000, 80000, 100)),
+        ("release", ("utterance", 80000, 80000, 100)),
+        ("mini", ("chunk", 8000, 8000, 100)),
+        ("spexplusshort_gru_small", ("chunk", 4800, 2400, 100)),
+    ],
 )
-def test_configs(name: str) -> None:
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        settings = Settings.from_config(plain(compose(name)))
-    stream, _ = calls_of(settings)
-    whole = ("utterance", 80000, 80000)
-    others = {"spexplus": whole, "spexplus_online": whole, "mini": ("chunk", 8000, 8000)}
-    assert stream[:3] == others.get(name, ("chunk", 4800, 2400))
+def test_a_model_is_measured_as_it_is_trained(name: str, stream: tuple[str, int, int, int]) -> None:
+    settings = Settings.from_config(composed("measure_weight_and_time", name))
+    assert calls_of(settings)[0] == stream
     assert settings.out_folder == f"runs/{name}/measure"
-    assert settings.model is not None
+    overrides = ["data.train.sources.audios_dir=x"] if name == "release" else []
+    assert settings.model == composed("training", name, *overrides)["model"]
+
+
+def test_another_streamer_may_be_chosen() -> None:
+    settings = Settings.from_config(composed("measure_weight_and_time", "spexplusshort_gru", "streamer=nonintersec"))
+    assert calls_of(settings)[0] == ("chunk", 4800, 4800, 100)
 
 
 def test_columns_are_aligned() -> None:

@@ -38,7 +38,7 @@ from ss.metric import (
 
 ASSETS = Path(__file__).parent / "assets/metrics"
 GOLDEN = json.loads((ASSETS / "metrics.json").read_text())
-CONFIGS = Path(__file__).parents[1] / "configs/metrics"
+CONFIGS = Path(__file__).parents[1] / "configs/groups/metrics.yaml"
 SINGLES = {"SISDR": SISDR(), "SNR": SNR(), "STOI": STOI(), "PESQ": PESQ()}
 HAS_PESQ = find_spec("pesq") is not None
 OTHER_SCENES = {"absent-dB": "the target speaks", "STOI-drop": "the mixture is not the clean target"}
@@ -57,7 +57,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def configured(name: str) -> dict:
-    return instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"), _convert_="all")
+    return instantiate(OmegaConf.load(CONFIGS)[name], _convert_="all")
 
 
 @pytest.mark.parametrize("i", range(4))

@@ -3,21 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ss import distributed, inferencer, tester
 from ss.compression.exporting import exported, pairs
-from ss.compression.recipe import Recipe, read
+from ss.compression.recipe import Recipe, parse, read
 from ss.compression.stages import examples_config, fine_tuned
 
-RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes"
+RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes.yaml"
 
 
 def recipe_of(name: str) -> Recipe:
-    """A recipe by its path, or by the name of one in `pruning_and_quantization/recipes/`."""
-    own = RECIPES / f"{name}.yaml"
-    if not (own.exists() or Path(name).exists()):
-        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-        raise ValueError(f"recipe: expected a file, or one of {known}, found {name}")
-    return read(own if own.exists() else name)
+    """A recipe by its path, or by the name of one in `pruning_and_quantization/recipes.yaml`."""
+    recipes = yaml.safe_load(RECIPES.read_text())
+    if name in recipes:
+        return parse(recipes[name], f"{RECIPES}: {name}")
+    if not Path(name).exists():
+        raise ValueError(f"recipe: expected a file, or one of {', '.join(sorted(recipes))}, found {name}")
+    return read(name)
 
 
 def prune_and_quantize(config: dict[str, Any]) -> int:

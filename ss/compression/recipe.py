@@ -68,10 +68,18 @@ def read(path: str | Path) -> Recipe:
         raise ValueError(f"{path}: expected a recipe, but there is no such file")
     try:
         content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not a recipe: {error}") from error
+    return parse(content, str(path))
+
+
+def parse(content: Any, where: str) -> Recipe:
+    """A recipe from what a yaml file says. Raises ValueError, naming `where`, for keys that are none and values that cannot be."""
+    try:
         stages = tuple(_stage(number, stage) for number, stage in enumerate(content.pop("stages", None) or [], 1))
         return Recipe(**_known(Recipe, content), stages=stages)
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a recipe: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{where}: not a recipe: {error}") from error
 
 
 def _stage(number: int, content: dict[str, Any]) -> Stage:

@@ -118,7 +118,7 @@ class Scene:
     def of(cls, config: Mapping[str, Any] | None) -> "Scene":
         """From the keys of a config. Raises ValueError for none, and for keys and values that cannot be."""
         if config is None:
-            raise ValueError("scene: expected one of configs/scene, e.g. scene=two_speakers, found none")
+            raise ValueError("scene: expected one of configs/groups/scene.yaml, e.g. scene=two_speakers, found none")
         enrolment = Enrolment(**known(Enrolment, config.get("enrolment") or {}))
         lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs") if key in config}
         return cls(**{**known(cls, config), **lists, "enrolment": enrolment})

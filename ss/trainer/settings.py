@@ -11,17 +11,9 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """How to train; `configs/groups/trainer.yaml` explains every key.
 
-    batch_size: of each process; accumulate: batches to one optimizer step; num_workers: processes that prepare batches for each
-    training process; None: one on a CPU with a core to spare, on a GPU all cores; clip_grad_norm: None for no clipping; precision:
-    fp32, bf16 or fp16 (autocast); auto is bf16 where the device multiplies it natively, else fp32; monitor: what makes an epoch the
-    best; early_stop: epochs without a better one; save_period: also keep `epoch-<n>.pth` every so many epochs; save_minutes: write
-    `last.pth` inside an epoch too; max_minutes: stop cleanly after so long, to be resumed; step_scheduler: step it with the
-    optimizer instead of the epochs;
-    average: decay of a running mean of the weights, which is then what is validated and kept as best; None for none. It is meant
-    for runs that may end by their time budget, before the learning rate has come down.
-    log_every: optimizer steps; n_audio: validation examples to write as audio; activation_checkpointing: memory for time.
+    Raises ValueError for a precision that there is not, and for an average that is no decay.
     """
 
     epochs: int
