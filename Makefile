@@ -1,4 +1,4 @@
-# make demo: from nothing to an extracted voice on one page. make test: lint, types and tests. Both make their own environment.
+# make demo: from nothing to an extracted voice on one page. make test: lint, types, the site and tests. Both make their own environment.
 # make gpu: on a machine with a GPU, with the PYTHON that has torch there: its tests, its speed, and a training for the time left.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ OUT ?= demo-output
 MINUTES ?= 6 # of training
 RUN = $(abspath $(VENV))/bin/python
 
-.PHONY: demo test gpu clean
+.PHONY: demo test docs gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -19,16 +19,20 @@ test: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m mkdocs build --strict --quiet --site-dir $(VENV)/site
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+
+docs: $(VENV)/installed # shows the site on http://127.0.0.1:8000 and builds it anew when a page changes
+	$(RUN) -m mkdocs serve
 
 gpu:
 	PYTHON=$(PYTHON) OUT=$(OUT)-gpu CORPUS=$(strip $(CORPUS)) NOISE=$(NOISE) RIRS=$(RIRS) MINUTES=$(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),8) demo/gpu.sh
 
-$(VENV)/installed: setup.py requirements.txt
+$(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
 	$(RUN) -m pip install --quiet $(TORCH)
-	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev,rooms,cluster,shards]"
+	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev,docs,rooms,cluster,shards]"
 	$(RUN) -m pip install --quiet --editable ".[pesq]" || echo "pesq could not be built (it needs a C compiler): PESQ will be missing"
 	touch $@
 
