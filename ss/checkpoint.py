@@ -35,7 +35,7 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     aside.replace(path)
 
 
-def build(model_config: dict[str, Any]) -> Extractor:
+def build(model_config: Any) -> Extractor:
     """The extractor that a config's `model` describes. Raises ValueError for what `ss.allowlist` does not let a file ask for."""
     return allowlist.create("model", model_config)
 

@@ -44,14 +44,16 @@ class Inferencer:
             self.model = load_extractor(content, self.device)
         trained = content["config"] if isinstance(content["config"], dict) else {}
         cut_as = trained.get("streamer")
-        self.streamer = streamer or (None if cut_as is None else allowlist.create("streamer", cut_as))
+        if streamer is None:
+            if cut_as is None:
+                raise ValueError(
+                    f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole"
+                )
+            streamer = allowlist.create("streamer", cut_as)
+        self.streamer: Chunking = streamer
         self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])
         self.fixes_level = fixes_level(trained.get("loss"))
-        if self.streamer is None:
-            raise ValueError(
-                f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole"
-            )
 
     @torch.inference_mode()
     def __call__(self, mixture: Tensor, lengths: Tensor, ref: Tensor, ref_lengths: Tensor) -> Extraction:

@@ -45,7 +45,8 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = cast(Extractor, model) if isinstance(model, nn.Module) else load_extractor(content)
     config = content.get("config", {})
-    streamer = allowlist.create("streamer", config.get("streamer"))
+    cut_as = config.get("streamer")
+    streamer = None if cut_as is None else allowlist.create("streamer", cut_as)
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
     if not (extractor.online or isinstance(streamer, Streamer)):
         raise ValueError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")

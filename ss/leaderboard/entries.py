@@ -82,10 +82,8 @@ class Ours:
         if self.is_export:
             streams, size = export_streams(self.path, noise(self.sample_rate)), sum(file.stat().st_size for file in self.files)
             return costs(Backend(ONNX, str(self.path)), streams, self.sample_rate, size)
-        streamer = self.streamer
-        if streamer is None:
-            streamer = read_checkpoint(self.path)["config"]["streamer"]
-            allowlist.check("streamer", streamer)
+        streamer = dict(self.streamer or read_checkpoint(self.path)["config"]["streamer"])
+        allowlist.check("streamer", streamer)
         settings = Settings("", streamer, checkpoint=str(self.path), sample_rate=self.sample_rate)
         model = settings.load()
         return costs(Backend("torch", str(self.path), streamer), settings.streams(model), self.sample_rate, n_bytes(model))
