@@ -245,6 +245,16 @@ def test_a_change_of_speed_keeps_the_scene(folder: Path) -> None:
         assert absent.mixture.dtype == clean.ref.dtype == np.float32
 
 
+def test_a_short_enrolment_stays_as_long_when_it_is_played_faster(tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "data", ["s0_a", "s1_b"])
+    for name, seconds in (("s0_a", 0.3), ("s1_b", 0.55)):
+        audio.write(folder / f"{name}-ref.wav", tone(300, seconds), RATE)
+    examples = Triplets(folder, speed=(1.2, 1.2), speed_share=1)
+    assert len(examples[1, 0].ref) == 0.3 * RATE
+    assert len(examples[1, 1].ref) == 0.5 * RATE
+    assert pitch(examples[1, 1].ref) == pytest.approx(360, abs=3)
+
+
 def test_levels_are_drawn_after_everything_else(folder: Path) -> None:
     options = {"max_length": 0.3, "ref_max_length": 0.2, "remix": 0.5, "seed": 1}
     plain, loud = Triplets(folder, **options), Triplets(folder, **options, gain_db=(-12, 6))

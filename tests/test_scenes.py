@@ -24,7 +24,7 @@ from ss.mixing.render import Triplet
 from ss.scenes import row as manifest
 from ss.scenes.channel import coded
 from ss.scenes.index import cache_of, index
-from ss.scenes.job import triplet
+from ss.scenes.job import mix, triplet
 from ss.scenes.plan import plan, plan_row
 from ss.scenes.pool import Pool, pool
 from ss.scenes.reading import Reader
@@ -567,6 +567,29 @@ def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_p
     other = run("mixing/mix.py", *words, *out, "scene=meeting", "nfiles=8", check=False)
     assert other.returncode != 0
     assert "the folder holds other mixtures" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nfiles": 0}, "nfiles: expected more than 0, found 0"),
+        ({"nfiles": -3}, "nfiles: expected more than 0, found -3"),
+        ({"extension": "ogg"}, "extension: expected one of wav, flac, found ogg"),
+        ({"random_state": -1}, "random_state: expected at least 0, found -1"),
+    ],
+)
+def test_a_wrong_folder_is_refused(sources: Sources, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mix({"scene": {}, "audios_dir": sources.audios_dir, "out_folder": str(tmp_path / "out"), "nfiles": 1, **changes})
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_trimming_all_of_a_file_is_speech(sources: Sources) -> None:
+    whole = pool(replace(sources, trim_db=None))
+    for file in index(replace(sources, trim_db=None)):
+        assert file.speech == ((0, file.samples),)
+    assert all(span.start == 0 for spans in whole.corpus.speakers.values() for span in spans)
+    assert plan(whole, Scene(), 0, 1)
 
 
 def test_training_on_scenes_without_files(sources: Sources, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from conftest import RATE, ROOT, TINY, make_triplets, run, training, voice
 
 from ss import audio
 from ss.datasets import TrainingBatches, Triplets
+from ss.mixing.job import mix
 from ss.scenes.plan import plan
 from ss.scenes.pool import pool
 from ss.scenes.render import Renderer
@@ -120,6 +121,23 @@ def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.Mo
         rows, render = plan(pool(sources), Scene(), 0, 4), Renderer(sources)
         heard.append([(row, render(row).mixture.tobytes()) for row in rows])
     assert heard[0] == heard[1]
+
+
+def test_a_corpus_of_two_speaker_mixtures_can_be_packed(tmp_path: Path) -> None:
+    rng, names = np.random.default_rng(0), []
+    for speaker in range(3):
+        for number in range(2):
+            names.append(f"part/{speaker}/1/{number}.flac")
+            (tmp_path / "plain" / names[-1]).parent.mkdir(parents=True, exist_ok=True)
+            audio.write(tmp_path / "plain" / names[-1], voice(rng, 100 + 50 * speaker, 2 * RATE), RATE)
+    written(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
+    made = []
+    for where in ("plain", "packed"):
+        out = tmp_path / f"out_{where}"
+        mix({"audios_dir": str(tmp_path / where), "out_folder": str(out), "nfiles": 4, "snr_levels": [0], "audio_len": 1.0})
+        made.append({path.name: path.read_bytes() for path in out.glob("*.wav")})
+    assert len(made[0]) == 12
+    assert made[0] == made[1]
 
 
 def test_the_commands(folder: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ss.mixing.plan import group_of
 from ss.shards import Place, files_in, shard_of
 
 KINDS = ("mixed", "target", "ref")
+SHORTEST_ENROLMENT = 0.5  # seconds: no speed makes one shorter than that, as models need up to 0.42
 SILENT_TARGETS = 1000  # drawn in a row for an interferer: there is no other
 
 
@@ -206,7 +207,11 @@ class Triplets(Dataset[Example]):
         else:
             mixture, target = (wave[: self.max_samples] for wave in resounded(mixture, target, speed, interferer_speed))
         ref, needed = self.cache.read(triplet.ref), samples_at(speed, self.ref_max_samples)
-        ref = faster(ref[speaking(ref, needed, rng) :][:needed], speed)[: self.ref_max_samples]
+        ref = ref[speaking(ref, needed, rng) :][:needed]
+        least = min(len(ref), round(SHORTEST_ENROLMENT * self.sample_rate))
+        ref = faster(ref, speed)[: self.ref_max_samples]
+        if len(ref) < least:  # it goes on with its beginning
+            ref = np.resize(ref, min(least, self.ref_max_samples or least))
         if self.gain_db is not None:
             gain, ref_gain = (np.float32(10 ** (rng.uniform(*self.gain_db) / 20)) for _ in range(2))
             mixture, target, ref = gain * mixture, gain * target, ref_gain * ref

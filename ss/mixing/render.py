@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ss import audio
 from ss.mixing.corpus import Span
 from ss.mixing.manifest import Row
+from ss.shards import Place, file_of
 
 PCM = NDArray[np.int16]
 FULL_SCALE = 32768
@@ -49,8 +50,7 @@ def render(row: Row, audios_dir: str | Path) -> Triplet:
     where it speaks; a clean mixture is the target.
     Raises AudioError for a source that cannot be read, is shorter than the row says, or is silent.
     """
-    rng = np.random.default_rng(row.seed)
-    root = Path(audios_dir)
+    rng, root = np.random.default_rng(row.seed), str(audios_dir)
     target = _load(root, row.target, row, _samples(row.audio_len, row), rng)
     length = _samples(row.audio_len, row) or len(target)
     interferer = _load(root, row.interferer, row, length, rng)
@@ -92,9 +92,9 @@ def _samples(seconds: float | None, row: Row) -> int | None:
     return None if seconds is None else max(1, round(seconds * row.sample_rate))
 
 
-def _load(root: Path, span: Span, row: Row, longest: int | None, rng: np.random.Generator) -> audio.Wave:
+def _load(root: str, span: Span, row: Row, longest: int | None, rng: np.random.Generator) -> audio.Wave:
     """A source without silence, of at most `longest` samples. Nothing is decoded that is not needed."""
-    path, n, floor = root / span.path, span.stop - span.start, SILENT
+    path, n, floor = file_of(root, span.path), span.stop - span.start, SILENT
     whole = None
     if row.trim_db is not None or row.vad_db is not None:
         whole = _spoken(_read(path, row.sample_rate, span.start, span.stop), row)
@@ -115,7 +115,7 @@ def _spoken(wave: audio.Wave, row: Row) -> audio.Wave:
     return wave if row.vad_db is None else merge(wave, row.vad_db, row.sample_rate)
 
 
-def _read(path: Path, sample_rate: int, start: int, stop: int) -> audio.Wave:
+def _read(path: Place, sample_rate: int, start: int, stop: int) -> audio.Wave:
     """The samples, all of them: a file cut short after its header was written is an error."""
     wave = audio.read(path, sample_rate, start, stop)
     if len(wave) != stop - start:

@@ -7,6 +7,7 @@ of change is another. Shapes: N samples of a file.
 import csv
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -50,7 +51,7 @@ def index(sources: Sources) -> list[File]:
     known = {(file.path, file.size, file.changed): file for file in read(kept)}
     files = [_seen(root, speaker, path) for speaker, path in found(sources)]
     fresh = [file for file in files if file[:1] + file[2:4] not in known]
-    looked = partial(look, root=root, trim_db=sources.trim_db or 30.0)
+    looked = partial(look, root=root, trim_db=threshold(sources))
     with _mapped(sources.num_workers, len(fresh)) as mapped:
         done = list(tqdm(mapped(looked, fresh), "looking into files", len(fresh), disable=not fresh, leave=False))
     known |= {(file.path, file.size, file.changed): file for file in done}
@@ -137,8 +138,13 @@ def look(file: File, root: str, trim_db: float) -> File:
 def cache_of(sources: Sources) -> Path:
     """Where the index of a corpus is kept: below $XDG_CACHE_HOME, or ~/.cache."""
     root = sources.audios_dir if is_packed(sources.audios_dir) else Path(sources.audios_dir).resolve()
-    name = hashlib.sha256(f"{VERSION} {root} {float(sources.trim_db)}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{VERSION} {root} {threshold(sources)}".encode()).hexdigest()[:16]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ss" / f"index-{name}.jsonl"
+
+
+def threshold(sources: Sources) -> float:
+    """dB below the loudest part of a file from where on there is no speech; infinite where all of it is speech."""
+    return math.inf if sources.trim_db is None else float(sources.trim_db)
 
 
 def read(path: Path) -> list[File]:

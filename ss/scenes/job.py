@@ -7,6 +7,7 @@ from typing import Any
 
 from ss.mixing.folder import make
 from ss.mixing.render import Triplet
+from ss.mixing.settings import EXTENSIONS
 from ss.scenes import row as manifest
 from ss.scenes.plan import plan
 from ss.scenes.pool import Pool, pool
@@ -18,7 +19,10 @@ from ss.scenes.sources import Sources, check_sources
 
 @dataclass(frozen=True)
 class Folder:
-    """Where the triplets of `nfiles` scenes go, as which files; random_state: the seed of it all. See `ss.mixing.folder.Output`."""
+    """Where the triplets of `nfiles` scenes go, as which files; random_state: the seed of it all. See `ss.mixing.folder.Output`.
+
+    Raises ValueError for a value out of range.
+    """
 
     out_folder: str
     nfiles: int
@@ -27,6 +31,13 @@ class Folder:
     num_workers: int = 1
     cluster: str | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for key, least in (("nfiles", 1), ("num_workers", 1), ("random_state", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}: expected {'more than' if least else 'at least'} 0, found {getattr(self, key)}")
+        if self.extension not in EXTENSIONS:
+            raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
 
 
 def mix(config: Mapping[str, Any]) -> None:

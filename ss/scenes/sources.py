@@ -14,7 +14,7 @@ class Sources:
     a CSV or JSONL file with a path (below audios_dir) and a speaker in each line. Any sample rate: what differs is resampled.
     genders: a CSV or JSONL file with a `speaker` and a `gender` in each line, empty where it is not known (it may be the manifest).
     speakers, exclude_speakers, max_n_speakers, drawn, within, split_single_utterances: as in `ss.mixing.settings.Settings`.
-    min_len: seconds of a file. trim_db: what is so far below a file's loudest part is no speech.
+    min_len: seconds of a file. trim_db: what is so far below a file's loudest part is no speech; None: all of it is.
     noise, rirs: folders of files, looked through with their subfolders. num_workers: processes that look into files.
     """
 
@@ -30,7 +30,7 @@ class Sources:
     drawn: str = "speakers"
     within: str | None = None
     min_len: float = 1.0
-    trim_db: float = 30.0
+    trim_db: float | None = 30.0
     sample_rate: int = 16000
     random_state: int = 0
     noise: str | None = None
