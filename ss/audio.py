@@ -13,6 +13,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from ss.errors import UserError
+
 Wave = NDArray[np.float32]
 
 
@@ -26,7 +28,7 @@ File: TypeAlias = str | Path | Opens
 EXTENSIONS = (".wav", ".flac", ".opus", ".ogg")
 
 
-class AudioError(ValueError):
+class AudioError(UserError):
     """A file that cannot be used: the message names it, what was expected and what came."""
 
 

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import SIZES, WINDOWS, lively
+from torch import nn
+from torch.nn import functional as F
 
 from ss.checkpoint import build
 from ss.compression import Importance, Limits, Sparse, chosen, macs, smaller, sparsity
+from ss.compression.qat import rounded_input, rounded_weight, through_int8
 from ss.compression.sparse import prunable
 from ss.compression.structured import blocks, groups
 from ss.export import export
 from ss.model import Extractor
+from ss.model.tcn import DepthwiseConv
 
 ONLINE: dict[str, Any] = {"_target_": "ss.model.SpexPlusOnline", **SIZES, **WINDOWS, "memory": "none"}
 SEGMENTS: dict[str, Any] = {"_target_": "ss.model.SpexPlusShortGRUModel", **SIZES, "short_kernel": 40, "memory_size": 4}
@@ -126,6 +130,21 @@ def test_the_smallest_weights_are_zero_and_stay_so(config: dict[str, Any]) -> No
     assert all(torch.equal(weight == 0, before) for weight, before in zip(sparse.weights, zeros, strict=True))
     again = Sparse(model, 0.3)
     assert all(torch.equal(a, b) for a, b in zip(again.masks, sparse.masks, strict=True))
+
+
+def test_training_through_int8_rounds_depthwise_convolutions_too() -> None:
+    """Like every other convolution of a step: the export quantizes them all."""
+    torch.manual_seed(0)
+    conv = DepthwiseConv(4, 3, 2, causal=True)
+    model, x = nn.Sequential(conv), torch.randn(2, 4, 20)
+    exact = conv(x).detach()
+    through_int8(model)
+    expected = F.conv1d(F.pad(rounded_input(x), (4, 0)), rounded_weight(conv.weight), conv.bias, dilation=2, groups=4)
+    torch.testing.assert_close(model(x), expected)
+    assert 1e-4 < (model(x) - exact).abs().max() < 0.1
+    model(x).sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.any()
 
 
 def test_a_part_that_is_none_is_refused() -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ss.model.tcn import DepthwiseConv
+
 LARGEST_INPUT, LARGEST_WEIGHT = 255, 63  # unsigned inputs, signed weights of 7 bits: see ss.compression.int8
 ENROLMENT = ("speaker_encoder", "classifier", "conditions")  # once a stream: left as it is
 TINY = 1e-8
@@ -29,7 +31,14 @@ class RoundedConv1d(nn.Conv1d):
         return self._conv_forward(rounded_input(x), rounded_weight(self.weight), self.bias)
 
 
-ROUNDED = {nn.Linear: RoundedLinear, nn.Conv1d: RoundedConv1d}
+class RoundedDepthwiseConv(DepthwiseConv):
+    """A DepthwiseConv through int8."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(rounded_input(x), rounded_weight(self.weight))
+
+
+ROUNDED = {nn.Linear: RoundedLinear, nn.Conv1d: RoundedConv1d, DepthwiseConv: RoundedDepthwiseConv}
 
 
 def rounded_input(x: Tensor) -> Tensor:

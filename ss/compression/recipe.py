@@ -44,8 +44,8 @@ class Recipe:
     """about: what it is for, in a line. stages: in order; none: nothing is trained.
 
     precision: of the exported graphs. fp32; fp16, for GPUs; dynamic: int8 weights, activations quantized as they come; int8:
-    weights and activations, with ranges found on `calibration` mixtures of the training set, or in training where a stage trained
-    through int8. keep: layers that stay in float: beginnings of their names.
+    weights and activations, with ranges found on `calibration` mixtures of the training set, whether or not a stage trained through
+    int8. keep: layers that stay in float: beginnings of their names.
     """
 
     about: str

@@ -4,16 +4,17 @@ Shapes: B batch, S samples of the longest mixture, R of the longest enrolment.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ss import distributed
 from ss.datasets.rendered import Rendered
 from ss.datasets.triplets import Example, Triplets
+from ss.errors import UserError
 
 SHARDS_AT_ONCE = 4  # that examples are drawn from
 
@@ -34,7 +35,38 @@ class Batch(NamedTuple):
         return Batch(self.names, *(x.to(device, non_blocking=True) for x in self[1:]))
 
 
-def collate(examples: Sequence[Example]) -> Batch:
+class ErrorsAsItems(Dataset[Any]):
+    """The same examples; a user's error is an item too, as torch turns an exception of a worker into the text of a traceback."""
+
+    def __init__(self, examples: Triplets | Rendered) -> None:
+        self.examples = examples
+
+    def __getitem__(self, key: Any) -> Example | UserError:
+        try:
+            return self.examples[key]
+        except UserError as error:
+            return error
+
+
+class Loader(DataLoader[Any]):
+    """Batches, from workers or not; raises the UserError of an example as it was raised there."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def collate(examples: Sequence[Example | UserError]) -> Batch | UserError:
+    """Pads examples to their longest; the first error where there is one."""
+    for example in examples:
+        if isinstance(example, UserError):
+            return example
+    return padded_batch(cast(Sequence[Example], examples))
+
+
+def padded_batch(examples: Sequence[Example]) -> Batch:
     """Pads examples to their longest."""
 
     def padded(waves: list[Any]) -> Tensor:
@@ -117,10 +149,10 @@ class EvaluationBatches(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def loader(dataset: Triplets | Rendered, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Example]:
+def loader(dataset: Triplets | Rendered, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Any]:
     """A loader of Batch; the workers' seeds come from a generator of its own, so it never moves torch's global one."""
-    return DataLoader(
-        dataset,
+    return Loader(
+        ErrorsAsItems(dataset),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
