@@ -104,9 +104,9 @@ def create(role: str, config: Any) -> Any:
 
 
 def check_config(config: Any) -> None:
-    """Raises ValueError unless the parts of a whole config that are to be created are as `check` wants them; null is no part."""
+    """Raises ValueError unless the parts of a whole config that are given and to be created are as `check` wants them."""
     if not isinstance(config, Mapping):
         raise ValueError(f"expected a config with names and values, got {type(config).__name__}")
     for role in CLASSES:
-        if config.get(role) is not None:
+        if config.get(role):
             check(role, config[role])

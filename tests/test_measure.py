@@ -178,7 +178,7 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
     command = [sys.executable, script, "-cp", "./configs/", "-cn", "spexplusshort_gru", *sizes, *brief]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "cpu chunk: 100%" in done.stderr
+    assert "cpu enrolment: 100%" in done.stderr
     report = json.loads((tmp_path / "measurement.json").read_text())
     assert report["model"] == "SpexPlusShortGRUModel"
     assert report["checkpoint"] is None

@@ -21,8 +21,9 @@ from ss.export import export
 from ss.export.exported import ExportedExtractor
 from ss.extraction import separate
 from ss.inferencer import Inferencer
-from ss.measure.latency import latency
-from ss.runtime import Extractor, Stream
+from ss.measure.backend import Streams
+from ss.measure.latency import measure_latency
+from ss.runtime import Extractor
 from ss.streamer import Streamer
 
 WINDOW = 1600
@@ -132,21 +133,11 @@ def test_a_batch_other_rates_types_and_bad_samples(extractor: Extractor, enrolme
     assert stream.repaired == 100
 
 
-class Listened:
-    """A stream as `ss.measure.latency` listens to it."""
-
-    def __init__(self, stream: Stream, window: int) -> None:
-        self.stream, self.window, self.hop, self.delay = stream, window, window, 0
-
-    def process(self, samples: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.stream.process(samples[0].numpy()))[None]
-
-
 def test_latency_and_delay_are_what_the_model_says(best: Path, extractor: Extractor, enrolment: np.ndarray) -> None:
     streamer = Inferencer(best).streamer
     assert isinstance(streamer, Streamer)
     assert (extractor.hop, extractor.delay, extractor.latency) == (streamer.step, WINDOW - streamer.step, WINDOW)
-    found = latency(lambda: Listened(extractor.stream(enrolment), extractor.hop))
+    found = measure_latency(Streams(lambda: extractor.stream(enrolment).process, extractor.hop, extractor.hop))
     assert found.waits == extractor.latency
 
 

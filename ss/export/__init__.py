@@ -71,9 +71,9 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
                 enrolling.write_bytes(enroll_graph(online, metadata).SerializeToString())
                 stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
             else:
-                segments = cast(SegmentExtractor, extractor)
-                metadata = {key: str(value) for key, value in {**facts, **facts_of(segments, streamer)}.items()}
-                write_graphs(segments, streamer, metadata, enrolling, stepping)
+                segments, cut = cast(SegmentExtractor, extractor), cast(Streamer, streamer)
+                metadata = {key: str(value) for key, value in {**facts, **facts_of(segments, cut)}.items()}
+                write_graphs(segments, cut, metadata, enrolling, stepping)
             difference = difference_of(extractor, Runtime.load(aside))
             replace_export(made, folder)
     finally:
