@@ -605,8 +605,9 @@ def test_training_on_scenes_without_files(sources: Sources, tmp_path: Path) -> N
     assert 0 <= last["waited"] < 1
     again = run("training/train.py", "-cn", "spexplus_online", *words, *few, "data.train.sources.num_workers=2")
     assert "finished: epoch 2" in again.stdout
-    for more, message in (("scene=meeting", "holds a run of another config"), ("run_dir=none", "scene: expected one of")):
-        given = [word for word in (*words, *few) if not (more == "run_dir=none" and word.startswith("scene"))]
+    elsewhere = f"run_dir={tmp_path}/elsewhere"
+    for more, message in (("scene=meeting", "holds a run of another config"), (elsewhere, "scene: expected one of")):
+        given = [word for word in (*words, *few) if not (more == elsewhere and word.startswith("scene"))]
         refused = run("training/train.py", "-cn", "spexplus_online", *given, more, check=False)
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
 

@@ -207,7 +207,7 @@ def write_backends(settings: Settings, model: Extractor, folder: Path) -> tuple[
 def why_not_exported(model: Extractor) -> str:
     """Why ONNX Runtime cannot run a model here; empty if it can."""
     if not isinstance(model, SpexPlusOnline):
-        return f"{type(model).__name__} has no export for streams"
+        return f"{type(model).__name__} is measured in torch only: exports are made of online models here"
     absent = [name for name in ("onnx", ONNX) if find_spec(name) is None]
     return f"{' and '.join(absent)} not installed" if absent else ""
 
