@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from ss.audit.job import audit
 from ss.config import run_alone
+from ss.data.audit.job import audit
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="audit")

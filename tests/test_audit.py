@@ -13,12 +13,12 @@ from conftest import RATE, run
 
 from ss import audio
 from ss.audio import Wave
-from ss.audit.faults import likeness
-from ss.audit.job import CHECKS, audit
-from ss.mixing import manifest
-from ss.mixing.corpus import Span
-from ss.scenes import row as scenes
-from ss.shards import pack
+from ss.data import manifest as scenes
+from ss.data.audit.faults import likeness
+from ss.data.audit.job import CHECKS, audit
+from ss.data.corpus import Span
+from ss.data.shards import pack
+from ss.data.two_speakers import manifest
 
 NAMES = {"a_0": "full", "a_1": "full", "b_2": "full", "b_3": "partly_absent", "c_4": "absent", "c_5": "clean"}
 Found = dict[str, list[str]]
@@ -85,7 +85,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all the rest."""
-    monkeypatch.setattr("ss.audit.job.draw", lambda *_: None)
+    monkeypatch.setattr("ss.data.audit.job.draw", lambda *_: None)
 
 
 def faults(out: Path, *folders: Path, **settings: Any) -> tuple[int, Found]:

@@ -1,0 +1,214 @@
+"""Audits data sets: is what is on the disk what a training and a test expect? Every triplet is read once; then they are compared.
+
+Prints a table of the checks, and writes `audit.json` (all that was found, by name) and `audit.png` (what was measured, as
+histograms).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from ss import audio
+from ss.data.audit.expected import Promise, of_name, promises
+from ss.data.audit.faults import KINDS, Facts, Triplet, examine
+from ss.data.audit.report import ERROR, WARNING, Measured, draw, text
+from ss.data.audit.settings import Settings
+from ss.data.shards import Place, files_in
+
+TRIPLETS_AT_ONCE = 8  # that a process is given
+CHECKS = {
+    "incomplete": (ERROR, "files missing, or two of a kind"),
+    "unreadable": (ERROR, "unreadable files"),
+    "rates": (ERROR, "another sample rate"),
+    "lengths": (ERROR, "mixture and target of different lengths"),
+    "silent_mixed": (ERROR, "silent mixtures"),
+    "silent_ref": (ERROR, "silent enrolments"),
+    "silent_target": (ERROR, "silent targets that are to speak"),
+    "other_scene": (ERROR, "not absent or clean as planned"),
+    "no_interferer": (ERROR, "no interferer where one is planned"),
+    "sir": (ERROR, "SIR other than planned"),
+    "leak": (ERROR, "enrolment and target share audio"),
+    "copy": (ERROR, "triplets that come again"),
+    "same_mixture_elsewhere": (ERROR, "mixtures that another folder has too"),
+    "same_target_elsewhere": (ERROR, "targets that another folder has too"),
+    "speakers": (ERROR, "target speakers of several folders"),
+    "same_mixture": (WARNING, "mixtures that come again in a folder"),
+    "same_target": (WARNING, "targets that come again in a folder"),
+    "unexplained": (WARNING, "silent target or no interferer, unplanned"),
+    "unnamed": (WARNING, "names without a speaker's id"),
+    "rows": (WARNING, "rows of a manifest without a triplet"),
+    "short_mixed": (WARNING, "short mixtures"),
+    "short_ref": (WARNING, "short enrolments"),
+    "clipped_mixed": (WARNING, "clipped mixtures"),
+    "clipped_target": (WARNING, "clipped targets"),
+    "clipped_ref": (WARNING, "clipped enrolments"),
+}
+
+
+class Outcome(NamedTuple):
+    """Of a check on a triplet (or speaker, or row) of a folder; why: what is wrong, or empty."""
+
+    check: str
+    folder: str
+    name: str
+    why: str = ""
+
+
+def audit(config: dict[str, Any]) -> int:
+    """Audits the folders and says what was found. config: the fields of Settings. Returns the exit code: 0 if there is no error.
+
+    Raises ValueError where a folder holds no triplets, a manifest is none, or the settings cannot be.
+    """
+    settings = Settings.of(config)
+    planned = {folder: promises(Path(folder)) for folder in settings.folders}
+    triplets = [triplet for folder in settings.folders for triplet in listed(folder, planned[folder])]
+    out = Path(settings.out_folder)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out_folder: expected a folder, found a file at {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    with tqdm(examined(triplets, settings), "auditing", len(triplets)) as bar:
+        facts = list(bar)
+    outcomes = [*alone(facts), *between(facts, settings), *unmade(triplets, planned)]
+    outcomes += shared_speakers(facts) if len(planned) > 1 else []
+    report = reported(facts, outcomes, settings)
+    (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
+    draw(measured(facts, report), out / "audit.png")
+    print("\n".join([text(report), "", str(out / "audit.json"), str(out / "audit.png")]))
+    return 0 if report["sound"] else 1
+
+
+def listed(folder: str, planned: dict[str, Promise]) -> list[Triplet]:
+    """The triplets of a folder by name, whole or not. Raises ValueError where there are none, or no such folder."""
+    found: dict[str, dict[str, list[Place]]] = {}
+    for path in files_in(folder):
+        name, _, kind = path.stem.rpartition("-")
+        if path.suffix.lower() in audio.EXTENSIONS and kind in KINDS and not path.name.startswith("."):
+            found.setdefault(name, {}).setdefault(kind, []).append(path)
+    if not found:
+        raise ValueError(f"{folder}: expected files <name>-mixed, -target and -ref ({' '.join(audio.EXTENSIONS)}), found none")
+    return [Triplet(folder, name, files, planned.get(name) or of_name(name)) for name, files in found.items()]
+
+
+def examined(triplets: Sequence[Triplet], settings: Settings) -> Iterator[Facts]:
+    """The facts of all triplets, in their order, found by `num_workers` processes."""
+    one = partial(examine, settings=settings)
+    if settings.num_workers == 1:
+        yield from map(one, triplets)
+        return
+    pool = ProcessPoolExecutor(settings.num_workers)
+    try:
+        yield from pool.map(one, triplets, chunksize=TRIPLETS_AT_ONCE)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def alone(facts: Iterable[Facts]) -> Iterator[Outcome]:
+    """What each triplet was found to be by itself."""
+    for one in facts:
+        for check, why in one.faults.items():
+            yield Outcome(check, one.triplet.folder, one.triplet.name, why)
+
+
+def between(facts: Sequence[Facts], settings: Settings) -> Iterator[Outcome]:
+    """What shows only when triplets are compared: their rates, and waves that come again."""
+    rates = Counter(rate for one in facts for rate in one.rates.values())
+    expected = settings.sample_rate or max(rates, key=lambda rate: rates[rate], default=0)
+    for one in (one for one in facts if one.rates):
+        others = [f"{KINDS[kind]} of {rate} Hz" for kind, rate in one.rates.items() if rate != expected]
+        why = f"{', '.join(others)}, expected {expected}" if others else ""
+        yield Outcome("rates", one.triplet.folder, one.triplet.name, why)
+    for triplet, first in again(facts, ("mixed", "target", "ref")):
+        yield Outcome("copy", triplet.folder, triplet.name, _of("all", triplet, first))
+    for kind in ("mixed", "target"):
+        for triplet, first in again(facts, (kind,)):
+            why, here = _of(KINDS[kind], triplet, first), first.folder == triplet.folder
+            yield Outcome(f"same_{KINDS[kind]}", triplet.folder, triplet.name, why if here else "")
+            if len(settings.folders) > 1:
+                yield Outcome(f"same_{KINDS[kind]}_elsewhere", triplet.folder, triplet.name, "" if here else why)
+
+
+def again(facts: Iterable[Facts], kinds: Sequence[str]) -> Iterator[tuple[Triplet, Triplet]]:
+    """Each triplet, and the first whose files of these kinds hold the same samples; not where all of them are silent."""
+    first: dict[tuple[str | None, ...], Triplet] = {}
+    for one in facts:
+        digests = tuple(one.digests.get(kind) for kind in kinds)
+        if any(digests) and set(kinds) <= set(one.rates):
+            yield one.triplet, first.setdefault(digests, one.triplet)
+
+
+def shared_speakers(facts: Iterable[Facts]) -> Iterator[Outcome]:
+    """The target speakers, and which of them are in several folders."""
+    homes: dict[str, list[str]] = {}
+    for folder, speakers in by_speaker(facts).items():
+        for speaker in speakers:
+            homes.setdefault(speaker, []).append(folder)
+    for speaker, folders in homes.items():
+        yield Outcome("speakers", folders[0], speaker, f"also in {', '.join(folders[1:])}" if len(folders) > 1 else "")
+
+
+def _of(what: str, triplet: Triplet, first: Triplet) -> str:
+    return "" if first is triplet else f"{what} of {first.folder}/{first.name}"
+
+
+def unmade(triplets: Iterable[Triplet], planned: dict[str, dict[str, Promise]]) -> Iterator[Outcome]:
+    """The rows of the manifests, and which of them have no triplet."""
+    made = {(triplet.folder, triplet.name) for triplet in triplets}
+    for folder, rows in planned.items():
+        for name in rows:
+            yield Outcome("rows", folder, name, "" if (folder, name) in made else "no files")
+
+
+def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
+    """How often each speaker is the target, by folder."""
+    counts: dict[str, Counter[str]] = {}
+    for one in facts:
+        counts.setdefault(one.triplet.folder, Counter())[one.triplet.name.partition("_")[0]] += 1
+    return {folder: dict(sorted(speakers.items())) for folder, speakers in counts.items()}
+
+
+def reported(facts: Sequence[Facts], outcomes: Iterable[Outcome], settings: Settings) -> dict[str, Any]:
+    """All that audit.json holds."""
+    of: Counter[str] = Counter()
+    found: dict[str, list[Outcome]] = {check: [] for check in CHECKS}
+    for outcome in outcomes:
+        of[outcome.check] += 1
+        if outcome.why:
+            found[outcome.check].append(outcome)
+    checks = []
+    for check, (verdict, what) in CHECKS.items():
+        all_of, faults = of[check], [{"folder": fault.folder, "name": fault.name, "why": fault.why} for fault in found[check]]
+        if check == "uniform" and not settings.disjoint:
+            verdict = WARNING
+        numbers = {"of": all_of, "count": len(faults), "share": len(faults) / all_of if all_of else None}
+        checks.append({"check": check, "verdict": verdict, "what": what, **numbers, "found": faults})
+    untold = Counter(one.triplet.promise.why_no_sir or "cannot be heard" for one in facts if "sir" not in one.faults)
+    return {
+        "sound": not any(check["count"] for check in checks if check["verdict"] == ERROR),
+        "folders": {folder: _folder(folder, facts, speakers) for folder, speakers in by_speaker(facts).items()},
+        "no_sir": dict(untold.most_common()),
+        "checks": checks,
+    }
+
+
+def _folder(folder: str, facts: Iterable[Facts], speakers: dict[str, int]) -> dict[str, Any]:
+    """A folder in numbers."""
+    seconds = [one.seconds or 0.0 for one in facts if one.triplet.folder == folder]
+    return {"triplets": len(seconds), "hours": sum(seconds) / 3600, "speakers": speakers}
+
+
+def measured(facts: Sequence[Facts], report: dict[str, Any]) -> Measured:
+    """What is worth a histogram: by what it is, then by folder."""
+    values: Measured = {"duration (s)": {}, "enrolment (s)": {}, "SIR (dB)": {}, "peak of the mixture (dB of full scale)": {}}
+    for folder in report["folders"]:
+        some = [one for one in facts if one.triplet.folder == folder]
+        columns = zip(*((one.seconds, one.ref_seconds, one.sir, one.peak) for one in some), strict=True)
+        for by_folder, column in zip(values.values(), columns, strict=True):
+            by_folder[folder] = [value for value in column if value is not None]
+    counts = {folder: list(content["speakers"].values()) for folder, content in report["folders"].items()}
+    return {**values, "mixtures of a target speaker": counts}
