@@ -11,7 +11,7 @@ import soundfile
 from conftest import run, training
 from test_mixing import build
 
-from ss.mixing import manifest
+from ss.data.two_speakers import manifest
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from conftest import ROOT, SIZES, WINDOWS, make_triplets, run, voice
 
 from ss import audio, checkpoint
 from ss.audio import Wave
+from ss.data import manifest as scenes
+from ss.data.corpus import Span
+from ss.data.two_speakers import manifest as pairs
 from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
 from ss.leaderboard.scoring import Test as Trial
 from ss.leaderboard.scoring import digest_of_folder, pieces, score
 from ss.metric import SISDR, Improvement, Row
-from ss.mixing import manifest as pairs
-from ss.mixing.corpus import Span
 from ss.model import SpexPlusOnline
-from ss.scenes import row as scenes
 
 
 class Delayed:

@@ -20,12 +20,14 @@ import soundfile
 from numpy.typing import NDArray
 
 from ss.audio import AudioError
-from ss.mixing import manifest
-from ss.mixing.corpus import Corpus, Span, scan
-from ss.mixing.job import mix
-from ss.mixing.plan import chances, plan, plan_row
-from ss.mixing.render import merge, render, trim
-from ss.mixing.settings import Settings
+from ss.data.corpus import Corpus, Span, scan
+from ss.data.mix import mix
+from ss.data.sampling import chances
+from ss.data.speech import merge, trim
+from ss.data.two_speakers import manifest
+from ss.data.two_speakers.plan import plan, plan_row
+from ss.data.two_speakers.render import render
+from ss.data.two_speakers.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared/corpus/speech"
@@ -135,17 +137,17 @@ def test_plan_pairs_different_speakers_and_files(settings: Settings) -> None:
 def test_corpora_may_be_mixed_with_themselves_only(settings: Settings) -> None:
     speakers = ("a1", "a2", "b1", "b2")
     found = Corpus({speaker: (Span(f"{speaker}/0", 0, RATE), Span(f"{speaker}/1", 0, RATE)) for speaker in speakers}, ())
-    rows = plan(found, replace(settings, nfiles=100, within="[a-z]+"))
+    rows = plan(found, replace(settings, nfiles=100, speaker_group_regex="[a-z]+"))
     pairs = {tuple(Path(span.path).parts[0] for span in (row.target, row.interferer)) for row in rows}
     assert pairs == {("a1", "a2"), ("a2", "a1"), ("b1", "b2"), ("b2", "b1")}
-    with pytest.raises(ValueError, match=r"within: expected two speakers whose ids agree in \\w\+, found none"):
-        chances(found, replace(settings, within=r"\w+"))
+    with pytest.raises(ValueError, match=r"speaker_group_regex: expected two speakers whose ids agree in \\w\+, found none"):
+        chances(found, replace(settings, speaker_group_regex=r"\w+"))
 
 
 def test_who_said_more_may_be_heard_more(settings: Settings) -> None:
     found = Corpus({speaker: (Span(f"{speaker}/0", 0, n), Span(f"{speaker}/1", 0, n)) for speaker, n in TALKATIVE.items()}, ())
-    for drawn, share in (("speakers", 1 / 3), ("speech", 2 / 3)):
-        rows = plan(found, replace(settings, nfiles=600, drawn=drawn))
+    for drawn, share in (("uniform", 1 / 3), ("by_duration", 2 / 3)):
+        rows = plan(found, replace(settings, nfiles=600, speaker_sampling=drawn))
         names = [row.name.split("_") for row in rows]
         assert sum(target == "much" for target, *_ in names) / 600 == pytest.approx(share, abs=0.06)
         assert all(target != interferer for target, _, interferer, _ in names)

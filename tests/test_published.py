@@ -14,9 +14,9 @@ from conftest import run
 from numpy.typing import NDArray
 from scipy.signal import freqz, resample_poly
 
+from ss.data.published import Published, plan, rebuild
+from ss.data.published.speech_level import active_power, band
 from ss.datasets.triplets import Triplets
-from ss.mixing.published import Published, plan, rebuild
-from ss.mixing.speech_level import active_power, band
 
 RATE = 16000
 LENGTHS = {"11-2-0000": 21001, "11-3-0001": 17500, "22-5-0003": 18999, "22-5-0004": 16400, "33-1-0000": 30007}

@@ -18,22 +18,22 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from ss.audio import AudioError
+from ss.data import manifest
+from ss.data.acoustics import apply_codec
+from ss.data.audio_cache import Reader
+from ss.data.catalog import Catalog, make_catalog
+from ss.data.index import cache_of, index
+from ss.data.manifest import Row, Voice
+from ss.data.mix import mix, triplet
+from ss.data.plan import plan, plan_row
+from ss.data.render import Rendered as Heard
+from ss.data.render import Renderer
+from ss.data.sampling import Group, draw_others
+from ss.data.scene import CODECS, PATTERNS, Enrolment, Scene
+from ss.data.sources import Sources
+from ss.data.timeline import intervals
+from ss.data.triplet import Triplet
 from ss.datasets import Rendered, TrainingBatches, loader
-from ss.mixing.plan import Group, draw_others
-from ss.mixing.render import Triplet
-from ss.scenes import row as manifest
-from ss.scenes.channel import coded
-from ss.scenes.index import cache_of, index
-from ss.scenes.job import mix, triplet
-from ss.scenes.plan import plan, plan_row
-from ss.scenes.pool import Pool, pool
-from ss.scenes.reading import Reader
-from ss.scenes.render import Rendered as Heard
-from ss.scenes.render import Renderer
-from ss.scenes.row import Row, Voice
-from ss.scenes.scene import CODECS, PATTERNS, Enrolment, Scene
-from ss.scenes.sources import Sources
-from ss.scenes.who import intervals
 
 SPEAKERS, UTTERANCES = 5, 3
 PEAK = 0.9 * 32768 + 1
@@ -68,10 +68,10 @@ def put(path: Path, wave: np.ndarray, rate: int = RATE) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(sources: Sources) -> Pool:
+def found(sources: Sources) -> Catalog:
     genders = Path(sources.audios_dir).with_name("genders.csv")
     genders.write_text("speaker,gender\n0,f\n1,f\n2,m\n3,m\n4,\n")
-    return pool(replace(sources, genders=str(genders)))
+    return make_catalog(replace(sources, genders=str(genders)))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ scenes = st.builds(
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scene=scenes, seed=st.integers(0, 2**31), number=st.integers(0, 10**6))
-def test_every_scene_is_exact(found: Pool, render: Renderer, scene: Scene, seed: int, number: int) -> None:
+def test_every_scene_is_exact(found: Catalog, render: Renderer, scene: Scene, seed: int, number: int) -> None:
     row = plan_row(found, scene, seed, 0, number)
     assert row == plan_row(found, scene, seed, 0, number)
     assert row.pattern in scene.patterns
@@ -135,7 +135,7 @@ def check_who_is_heard(row: Row, heard: Heard) -> None:
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sir=st.floats(-10, 10), pattern=st.sampled_from(["full", "partial", "turns", "silent_middle"]), number=st.integers(0, 10**6))
-def test_the_sir_is_as_planned(found: Pool, render: Renderer, sir: float, pattern: str, number: int) -> None:
+def test_the_sir_is_as_planned(found: Catalog, render: Renderer, sir: float, pattern: str, number: int) -> None:
     scene = Scene(patterns={pattern: 1}, sir=(sir, sir), interferers=(1, 2), reverb_share=0.5, speed_share=0.5, level=(-20, -20))
     row = plan_row(found, scene, 1, 0, number)
     heard = render(row)
@@ -145,7 +145,7 @@ def test_the_sir_is_as_planned(found: Pool, render: Renderer, sir: float, patter
             assert ratio == pytest.approx(sir, abs=0.1)
 
 
-def test_patterns_are_what_they_are_called(found: Pool, render: Renderer) -> None:
+def test_patterns_are_what_they_are_called(found: Catalog, render: Renderer) -> None:
     def heard(pattern: str, **more: Any) -> tuple[np.ndarray, np.ndarray]:
         row = plan_row(found, Scene(seconds=(3, 3), patterns={pattern: 1}, **more), 0, 0, 3)
         out = render(row)
@@ -189,7 +189,7 @@ def test_turns_alternate_and_nobody_speaks_twice_at_once(
     assert 0 in order[:2]
 
 
-def test_the_target_speaks_in_every_scene_of_turns(found: Pool, render: Renderer) -> None:
+def test_the_target_speaks_in_every_scene_of_turns(found: Catalog, render: Renderer) -> None:
     rows = plan(found, Scene(seconds=(1, 4), patterns={"turns": 1}, interferers=(1, 3), speed_share=0.5), 0, 300)
     for row in rows:
         assert row.target.pieces
@@ -199,7 +199,7 @@ def test_the_target_speaks_in_every_scene_of_turns(found: Pool, render: Renderer
     assert all(render(row).target.any() for row in rows[:30])
 
 
-def test_interferers_on_an_unbalanced_corpus(found: Pool) -> None:
+def test_interferers_on_an_unbalanced_corpus(found: Catalog) -> None:
     """One speaker has nearly all of the speech: the others are still found, each as often as by its speech without the target."""
     chances = [1, 2, 3, 4000]
     group = Group.of({str(speaker): n for speaker, n in enumerate(chances)})
@@ -216,14 +216,14 @@ def test_interferers_on_an_unbalanced_corpus(found: Pool) -> None:
         draw_others(group, "3", 4, rng)
 
 
-def test_an_unbalanced_corpus_can_be_planned(found: Pool) -> None:
+def test_an_unbalanced_corpus_can_be_planned(found: Catalog) -> None:
     group = Group.of({"0": 4000, "1": 1, "2": 1, "3": 1, "4": 1})
     unbalanced = found._replace(drawn=found.drawn._replace(targets=["0"] * 4000 + list("1234"), interferers={"": group}))
     rows = plan(unbalanced, Scene(interferers=(3, 3), seconds=(0.5, 0.5)), 0, 100)
     assert all(len({row.target.speaker, *(other.speaker for other in row.interferers)}) == 4 for row in rows)
 
 
-def test_interferers_may_have_the_gender_of_the_target(found: Pool) -> None:
+def test_interferers_may_have_the_gender_of_the_target(found: Catalog) -> None:
     alike = {"0": "1", "1": "0", "2": "3", "3": "2"}
     for share in (1.0, 0.5):
         rows = plan(found, Scene(same_gender_share=share), 0, 1500)
@@ -246,16 +246,16 @@ def test_interferers_may_have_the_gender_of_the_target(found: Pool) -> None:
 def test_wrong_genders_are_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "genders.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
-        pool(replace(sources, genders=str(tmp_path / "genders.csv")))
+        make_catalog(replace(sources, genders=str(tmp_path / "genders.csv")))
 
 
-def test_few_interferers_are_more_frequent(found: Pool) -> None:
+def test_few_interferers_are_more_frequent(found: Catalog) -> None:
     numbers = Counter(len(row.interferers) for row in plan(found, Scene(interferers=(1, 2), fewest_share=0.6), 0, 1500))
     assert numbers[2] / 1500 == pytest.approx(0.2, abs=0.04)
     assert numbers[1] + numbers[2] == 1500
 
 
-def test_somebody_speaks_where_the_target_is_absent(found: Pool, render: Renderer) -> None:
+def test_somebody_speaks_where_the_target_is_absent(found: Catalog, render: Renderer) -> None:
     rows = plan(found, Scene(seconds=(1, 1), patterns={"absent": 1}, interferers=(0, 2), noise_share=0.5), 0, 60)
     for row in rows:
         heard = render(row)
@@ -266,7 +266,7 @@ def test_somebody_speaks_where_the_target_is_absent(found: Pool, render: Rendere
         assert row.target.speaker not in {other.speaker for other in row.interferers}
 
 
-def test_who_is_alone_may_be_in_a_noisy_room(found: Pool, render: Renderer) -> None:
+def test_who_is_alone_may_be_in_a_noisy_room(found: Catalog, render: Renderer) -> None:
     row = plan_row(found, Scene(patterns={"alone": 1}, interferers=(1, 2), noise_share=1, reverb_share=1, early_ms=20), 0, 0, 0)
     assert (row.target.rir, row.noise is not None, row.interferers) == ("hall.wav", True, ())
     late, noise = render(row).others
@@ -287,7 +287,7 @@ def test_an_only_utterance_serves_both(tmp_path: Path, seconds: int, asked: tupl
     rng = np.random.default_rng(0)
     for speaker in "ab":
         put(tmp_path / f"p/{speaker}/1/0.wav", 0.1 * rng.standard_normal(seconds * RATE))
-    single = pool(Sources(str(tmp_path), split_single_utterances=True))
+    single = make_catalog(Sources(str(tmp_path), split_single_utterances=True))
     scene = Scene(seconds=(asked[1], asked[1]), enrolment=Enrolment(seconds=(asked[0], asked[0])), speed_share=0.5)
     for row in plan(single, scene, 0, 30):
         ref, spoken = row.enrolment.pieces, row.target.pieces
@@ -297,13 +297,13 @@ def test_an_only_utterance_serves_both(tmp_path: Path, seconds: int, asked: tupl
         assert len(Renderer(single.sources)(row).ref) == row.ref_samples
 
 
-def test_whole_utterances(found: Pool) -> None:
+def test_whole_utterances(found: Catalog) -> None:
     for row in plan(found, Scene(seconds=None), 0, 20):
         (piece, *_) = row.target.pieces
         assert piece.stop - piece.start == row.samples
 
 
-def test_only_early_reflections_are_asked_for(found: Pool, render: Renderer) -> None:
+def test_only_early_reflections_are_asked_for(found: Catalog, render: Renderer) -> None:
     whole, early = (
         render(plan_row(found, Scene(patterns={"alone": 1}, reverb_share=1, early_ms=ms), 0, 0, 0)) for ms in (None, 10.0)
     )
@@ -314,7 +314,7 @@ def test_only_early_reflections_are_asked_for(found: Pool, render: Renderer) -> 
     assert 0.01 < np.square(late / 1.0).sum() / np.square(early.mixture / 1.0).sum() < 0.9
 
 
-def test_rooms_can_be_simulated(found: Pool, render: Renderer) -> None:
+def test_rooms_can_be_simulated(found: Catalog, render: Renderer) -> None:
     pytest.importorskip("pyroomacoustics")
     scene = Scene(reverb_share=1, rt60=(0.3, 0.3), seconds=(1, 1))
     row = plan_row(found, scene, 0, 0, 0)
@@ -327,12 +327,12 @@ def test_rooms_can_be_simulated(found: Pool, render: Renderer) -> None:
 def test_a_silent_room_is_refused(sources: Sources, tmp_path: Path) -> None:
     put(tmp_path / "silent.wav", np.zeros(1000))
     silent = replace(sources, rirs=str(tmp_path))
-    row = plan_row(pool(silent), Scene(reverb_share=1), 0, 0, 0)
+    row = plan_row(make_catalog(silent), Scene(reverb_share=1), 0, 0, 0)
     with pytest.raises(AudioError, match=r"silent\.wav: expected an impulse response, found silence"):
         Renderer(silent)(row)
 
 
-def test_rooms_may_be_from_files_and_simulated(found: Pool) -> None:
+def test_rooms_may_be_from_files_and_simulated(found: Catalog) -> None:
     rows = plan(found, Scene(reverb_share=1, rt60=(0.2, 0.6), simulated_share=0.3), 0, 500)
     assert all((voice.rir is None) != (voice.room is None) for row in rows for voice in (row.target, *row.interferers))
     assert np.mean([row.target.room is not None for row in rows]) == pytest.approx(0.3, abs=0.06)
@@ -341,7 +341,7 @@ def test_rooms_may_be_from_files_and_simulated(found: Pool) -> None:
 @pytest.mark.parametrize("codec", CODECS)
 def test_codecs_keep_length_and_place(codec: str) -> None:
     wave = voice(np.random.default_rng(0), 200, 2 * RATE)
-    back = coded(wave, codec, RATE)
+    back = apply_codec(wave, codec, RATE)
     assert len(back) == len(wave)
     error = np.square(back - wave).sum() / np.square(wave).sum()
     assert 1e-6 < error < 0.1
@@ -374,12 +374,12 @@ def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None
     ],
 )
 def test_what_a_scene_needs_must_be_there(sources: Sources, scene: Scene, message: str) -> None:
-    bare = pool(replace(sources, noise=None, rirs=None))
+    bare = make_catalog(replace(sources, noise=None, rirs=None))
     with pytest.raises(ValueError, match=message):
         plan_row(bare, scene, 0, 0, 0)
 
 
-def test_every_preset_can_be_planned(found: Pool, render: Renderer) -> None:
+def test_every_preset_can_be_planned(found: Catalog, render: Renderer) -> None:
     presets = list(yaml.safe_load((ROOT / "configs" / "groups" / "scene.yaml").read_text()))
     assert len(presets) >= 7
     patterns = {}
@@ -394,7 +394,7 @@ def test_every_preset_can_be_planned(found: Pool, render: Renderer) -> None:
     assert len(patterns["everything"]) > 4
 
 
-def test_rows_are_kept_exactly(found: Pool, tmp_path: Path) -> None:
+def test_rows_are_kept_exactly(found: Catalog, tmp_path: Path) -> None:
     rows = plan(found, Scene(patterns=ALL, noise_share=0.5, reverb_share=0.5, rt60=(0.2, 0.4), interferers=(0, 3)), 0, 50)
     manifest.write(tmp_path / "manifest.jsonl", rows)
     assert manifest.read(tmp_path / "manifest.jsonl") == rows
@@ -438,7 +438,7 @@ def dataset(sources: Sources) -> Rendered:
     return Rendered(SCENE, given, examples=12, cache_mb=5, speakers=[str(i) for i in range(SPEAKERS)], seed=3)
 
 
-def test_files_and_loaders_hear_the_same(sources: Sources, found: Pool) -> None:
+def test_files_and_loaders_hear_the_same(sources: Sources, found: Catalog) -> None:
     data = dataset(sources)
     rows = plan(found, Scene.of(SCENE), 3, 12, epoch=2)
     expected: dict[str, Triplet] = {row.name: triplet(row, sources) for row in rows}
@@ -504,7 +504,7 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
     lines = "".join(json.dumps({"spk": speaker, "audio": path}) + "\n" for speaker, path in entries)
     (tmp_path / "list.jsonl").write_text(lines)
     for name in ("list.csv", "list.jsonl"):
-        listed = pool(replace(sources, manifest=str(tmp_path / name)))
+        listed = make_catalog(replace(sources, manifest=str(tmp_path / name)))
         assert {speaker: len(spans) for speaker, spans in listed.corpus.speakers.items()} == {"nina-b": 2, "olaf": 2}
 
 
@@ -519,17 +519,17 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
 def test_a_wrong_list_is_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
-        pool(replace(sources, manifest=str(tmp_path / "list.csv")))
+        make_catalog(replace(sources, manifest=str(tmp_path / "list.csv")))
 
 
 def test_a_list_as_spreadsheets_write_it(sources: Sources, tmp_path: Path) -> None:
     rows = [f"{name},part/{number}/1/{take}.flac\n" for number, name in enumerate(("ann", "bob")) for take in range(2)]
     (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(rows), encoding="utf-8-sig")
-    assert set(pool(replace(sources, manifest=str(tmp_path / "list.csv"))).corpus.speakers) == {"ann", "bob"}
+    assert set(make_catalog(replace(sources, manifest=str(tmp_path / "list.csv"))).corpus.speakers) == {"ann", "bob"}
     with pytest.raises(
         ValueError, match="audios_dir: expected the folder that the paths of .*list.csv are in, found none at nowhere"
     ):
-        pool(replace(sources, manifest=str(tmp_path / "list.csv"), audios_dir="nowhere"))
+        make_catalog(replace(sources, manifest=str(tmp_path / "list.csv"), audios_dir="nowhere"))
 
 
 def test_stereo_at_another_rate(tmp_path: Path) -> None:
@@ -542,7 +542,7 @@ def test_stereo_at_another_rate(tmp_path: Path) -> None:
             put(tmp_path / f"stereo/{speaker}/{number}.wav", np.stack([1.5 * wave, 0.5 * wave], 1), 44100)
     for folder in ("mono", "stereo"):
         there = Sources(str(tmp_path / folder), template="{speaker}/*", min_len=0.5)
-        rows = plan(pool(there), Scene(seconds=(0.5, 0.5)), 0, 2)
+        rows = plan(make_catalog(there), Scene(seconds=(0.5, 0.5)), 0, 2)
         found.append([Renderer(there, cache_mb)(row).mixture for row in rows for cache_mb in (0, 10)])
     for one, other in zip(*found, strict=True):
         assert len(one) == RATE // 2
@@ -585,7 +585,7 @@ def test_a_wrong_folder_is_refused(sources: Sources, tmp_path: Path, changes: di
 
 
 def test_without_trimming_all_of_a_file_is_speech(sources: Sources) -> None:
-    whole = pool(replace(sources, trim_db=None))
+    whole = make_catalog(replace(sources, trim_db=None))
     for file in index(replace(sources, trim_db=None)):
         assert file.speech == ((0, file.samples),)
     assert all(span.start == 0 for spans in whole.corpus.speakers.values() for span in spans)

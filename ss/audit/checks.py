@@ -17,8 +17,8 @@ from scipy.fft import irfft, next_fast_len, rfft
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.audit.expected import Expected
-from ss.scenes.scene import known
-from ss.shards import Place
+from ss.data.scene import reject_unknown_keys
+from ss.data.shards import Place
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
 FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
@@ -67,7 +67,7 @@ class Settings:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
         """From the keys of a config. Raises ValueError for keys and values that cannot be."""
-        return cls(**known(cls, config))
+        return cls(**reject_unknown_keys(cls, config))
 
 
 class Triplet(NamedTuple):

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ss.mixing import manifest
-from ss.mixing.corpus import Span
-from ss.scenes import row as scenes
+from ss.data.two_speakers import manifest
+from ss.data.corpus import Span
+from ss.data import manifest as scenes
 
 ABSENT = "absent"  # also as names end that the scenes give
 

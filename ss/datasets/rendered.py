@@ -10,14 +10,14 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ss.audio import Wave
+from ss.data.catalog import make_catalog
+from ss.data.plan import plan_row
+from ss.data.render import Renderer
+from ss.data.scene import Scene
+from ss.data.sources import Sources
+from ss.data.triplet import FULL_SCALE, PCM
 from ss.datasets.triplets import Example
 from ss.loss import UNKNOWN_SPEAKER
-from ss.mixing.render import FULL_SCALE, PCM
-from ss.scenes.plan import plan_row
-from ss.scenes.pool import pool
-from ss.scenes.render import Renderer
-from ss.scenes.scene import Scene
-from ss.scenes.sources import Sources
 
 
 class Rendered(Dataset[Example]):
@@ -39,8 +39,8 @@ class Rendered(Dataset[Example]):
     ) -> None:
         self.scene, self.examples, self.seed = Scene.of(scene), examples, seed
         self.sample_rate = sample_rate
-        self.pool = pool(Sources.of({**sources, "sample_rate": sample_rate}))
-        self.render = Renderer(self.pool.sources, cache_mb)
+        self.catalog = make_catalog(Sources.of({**sources, "sample_rate": sample_rate}))
+        self.render = Renderer(self.catalog.sources, cache_mb)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Rendered(Dataset[Example]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        row = plan_row(self.pool, self.scene, self.seed, epoch, index)
+        row = plan_row(self.catalog, self.scene, self.seed, epoch, index)
         rendered = self.render(row)
         known = self.speakers.get(row.target.speaker, UNKNOWN_SPEAKER)
         number = known if row.target.speed == 1 else UNKNOWN_SPEAKER

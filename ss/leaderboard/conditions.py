@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ss.mixing import manifest as pairs
-from ss.scenes import row as scenes
+from ss.data import manifest as scenes
+from ss.data.two_speakers import manifest as pairs
 
 Conditions: TypeAlias = dict[str, float | str]
 LABELS = {

@@ -1,0 +1,141 @@
+"""From one row to its waves: a pure function of the row and the files that it names.
+
+Levels are relative to the target's speech, whose mean power over its own pieces is 1 before the mixture gets its level: so they
+are the same whether the target is there or not. All waves are int16, and the mixture is exactly the sum of its parts, unless a
+codec or clipping came after. Shapes: S samples of the mixture, R of the enrolment.
+"""
+
+from collections.abc import Sequence
+from math import ceil, floor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ss.audio import AudioError, Wave
+from ss.data import acoustics
+from ss.data.audio_cache import Reader
+from ss.data.augment import change_speed
+from ss.data.manifest import Noise, Piece, Row, Voice
+from ss.data.shards import file_of
+from ss.data.sources import Sources
+from ss.data.triplet import FULL_SCALE, PCM, PEAK
+
+DIGITAL_SILENCE = 1e-10  # mean power: -100 dB of full scale
+FADE = 0.005  # seconds at both ends of a piece
+
+
+class Rendered(NamedTuple):
+    """What one row gives. others: the part of the target that is not asked for (its late reverberation), and noise [S]."""
+
+    mixture: PCM  # [S]
+    target: PCM  # [S]
+    ref: PCM  # [R]
+    interferers: tuple[PCM, ...]
+    others: tuple[PCM, ...]
+
+
+class Renderer:
+    """Renders rows of some sources; cache_mb: megabytes of decoded audio that are kept."""
+
+    def __init__(self, sources: Sources, cache_mb: float = 0) -> None:
+        self.sources, self.reader = sources, Reader(sources.sample_rate, cache_mb)
+
+    def __call__(self, row: Row) -> Rendered:
+        """The waves of a row. Raises AudioError for a file that cannot be read, is shorter than the row says, or is silent."""
+        target, late = self.voice(row.target, row.samples, row, row.early_ms)
+        parts = [target, *(self.voice(interferer, row.samples, row)[0] for interferer in row.interferers)]
+        n_voices = len(parts)
+        parts += [wave for wave in (late, self.noise(row.noise, row.samples)) if wave is not None]
+        if row.bandwidth is not None:
+            parts = [acoustics.limit_band(wave, row.bandwidth, row.sample_rate) for wave in parts]
+        scaled = on_one_scale(parts, row.level)
+        mixture: PCM = np.asarray(np.sum(scaled, axis=0, dtype=np.int16))
+        if not row.linear:
+            mixture = distorted(mixture, row)
+        return Rendered(mixture, scaled[0], self.enrolment(row), tuple(scaled[1:n_voices]), tuple(scaled[n_voices:]))
+
+    def enrolment(self, row: Row) -> PCM:
+        """The enrolment [R] of a row."""
+        wave, _ = self.voice(row.enrolment, row.ref_samples, row)
+        noise = self.noise(row.enrolment_noise, row.ref_samples)
+        (scaled,) = on_one_scale([wave if noise is None else wave + noise], row.level)
+        return scaled
+
+    def voice(self, voice: Voice, samples: int, row: Row, early_ms: float | None = None) -> tuple[Wave, Wave | None]:
+        """A voice [samples] at its level, and apart from it the reverberation that comes later than early_ms (None: nothing)."""
+        dry, spoken = np.zeros(samples, np.float32), np.zeros(samples, bool)
+        for piece in voice.pieces:
+            wave = self.piece(piece, voice.speed, samples - piece.at, row.sample_rate)
+            dry[piece.at :][: len(wave)] += wave
+            spoken[piece.at :][: len(wave)] = True
+        if not voice.pieces:
+            return dry, None
+        power = np.square(dry).sum() / spoken.sum()
+        if power < DIGITAL_SILENCE:
+            raise AudioError(f"{voice.pieces[0].path}: expected speech, found silence in {row.name}")
+        response = self.response(voice, row)
+        if response is None:
+            wet, early = dry, None
+        elif early_ms is None:
+            (wet,), early = acoustics.reverberate(dry, response), None
+        else:
+            wet, early = acoustics.reverberate(dry, response, acoustics.early(response, early_ms, row.sample_rate))
+        gain = np.float32(10 ** (-voice.level / 20) / np.sqrt(np.square(wet).sum() / spoken.sum()))
+        return (gain * wet, None) if early is None else (gain * early, gain * (wet - early))
+
+    def piece(self, piece: Piece, speed: float, room_left: int, rate: int) -> Wave:
+        """A piece, at its speed, faded at both ends."""
+        path = file_of(self.sources.audios_dir, piece.path)
+        wave = self.reader.read(path, piece.start, min(piece.stop, piece.start + ceil(room_left * speed)))
+        wave = change_speed(wave, speed)[: min(room_left, floor((piece.stop - piece.start) / speed))]
+        n = min(round(FADE * rate), len(wave) // 2)
+        if n:
+            ramp = (np.arange(n, dtype=np.float32) + 1) / (n + 1)
+            wave[:n] *= ramp
+            wave[-n:] *= ramp[::-1]
+        return wave
+
+    def response(self, voice: Voice, row: Row) -> Wave | None:
+        """The response of the room that a voice is in, from its direct sound on."""
+        if voice.room is not None:
+            return acoustics.direct_first(acoustics.simulate(voice.room, row.sample_rate))
+        if voice.rir is None:
+            return None
+        path = Path(str(self.sources.rirs), voice.rir)
+        response = self.reader.read(path)
+        if not response.any():
+            raise AudioError(f"{path}: expected an impulse response, found silence")
+        return acoustics.direct_first(response)
+
+    def noise(self, noise: Noise | None, samples: int) -> Wave | None:
+        """Noise [samples] at its level."""
+        if noise is None:
+            return None
+        wave = self.reader.loop(Path(str(self.sources.noise), noise.path), noise.start, samples)
+        power = np.square(wave).mean()
+        if not power:
+            return np.zeros(samples, np.float32)
+        return wave * np.float32(10 ** (-noise.level / 20) / np.sqrt(power))
+
+
+def on_one_scale(parts: Sequence[Wave], level: float) -> list[PCM]:
+    """Parts [S] in 16 bits, their sum with a mean power of `level` dB of full scale, or lower where a peak would be too high."""
+    mixture = np.sum(parts, axis=0)
+    power, peak = np.square(mixture).mean(), max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
+    if not peak:
+        return [np.zeros(len(mixture), np.int16) for _ in parts]
+    gain = min(10 ** (level / 20) / np.sqrt(power), PEAK / peak) * FULL_SCALE
+    return [np.rint(wave * np.float32(gain)).astype(np.int16) for wave in parts]
+
+
+def distorted(mixture: PCM, row: Row) -> PCM:
+    """What clipping and a codec leave of a mixture [S]."""
+    wave: Wave = mixture.astype(np.float32) / np.float32(FULL_SCALE)
+    if row.clip_db is not None:
+        wave = acoustics.clip(wave, row.clip_db)
+    if row.codec is not None:
+        wave = acoustics.apply_codec(wave, row.codec, row.sample_rate)
+    out: NDArray[np.int16] = np.rint(wave.clip(-1, 1 - 1 / FULL_SCALE) * FULL_SCALE).astype(np.int16)
+    return out
