@@ -15,10 +15,10 @@ from ss import audio
 from ss.audio import Wave
 from ss.audit.checks import likeness
 from ss.audit.report import CHECKS, audit
-from ss.data.two_speakers import manifest
-from ss.data.corpus import Span
 from ss.data import manifest as scenes
+from ss.data.corpus import Span
 from ss.data.shards import pack
+from ss.data.two_speakers import manifest
 
 NAMES = {"a_0": "full", "a_1": "full", "b_2": "full", "b_3": "partly_absent", "c_4": "absent", "c_5": "clean"}
 Found = dict[str, list[str]]

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ss.data.two_speakers import manifest
-from ss.data.corpus import Span
 from ss.data import manifest as scenes
+from ss.data.corpus import Span
+from ss.data.two_speakers import manifest
 
 ABSENT = "absent"  # also as names end that the scenes give
 
