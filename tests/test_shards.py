@@ -117,8 +117,9 @@ def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.Mo
     written(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
     heard = []
     for where in ("plain", "packed"):
-        sources = Sources(str(tmp_path / where))
-        rows, render = plan(make_catalog(sources), Scene(), 0, 4), Renderer(sources)
+        sources = Sources(str(tmp_path / where), noise=str(tmp_path / where), rirs=str(tmp_path / where))
+        catalog = make_catalog(sources)
+        rows, render = plan(catalog, Scene(noise_share=1, reverb_share=0.5), 0, 4), Renderer(sources, 10, catalog.files)
         heard.append([(row, render(row).mixture.tobytes()) for row in rows])
     assert heard[0] == heard[1]
 

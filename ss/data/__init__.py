@@ -3,5 +3,5 @@
     corpus (files, speakers) -> index (where speech is) -> catalog (what is drawn from) -> plan -> manifest -> render -> folder
 
 `plan.plan_row` is a function of (seed, epoch, index), `render.render` one of the row: files, loaders and ranks get the same bytes.
-`two_speakers` plans and renders mixtures of two speakers from a corpus that is not decoded before.
+`two_speakers` is a preset. `published` rebuilds known sets, `download` and `shards` bring and pack corpora.
 """

@@ -1,8 +1,7 @@
 """Where examples are cut and how interferers are scaled, so that it is right also where the target is silent for a while or always.
 
 What is heard in a mixture is told from its waves alone: a target of zeros is absent; one of which a good part is exact zeros is
-partly absent; a mixture that is its target is clean; all others are full (`SCENES` of
-`ss.data.two_speakers.manifest`). Shapes: S samples.
+partly absent; a mixture that is its target is clean; all others are full (`SCENES`). Shapes: S samples.
 """
 
 import numpy as np
@@ -10,6 +9,7 @@ import soxr
 
 from ss.audio import Wave
 
+SCENES = ("full", "absent", "partly_absent", "clean")
 PAUSE = 0.1  # a cut with less than this part of its wave's mean power is mostly a pause
 DRAWS = 8  # of a cut, until it is not in a pause
 SILENT = 0.25  # a target of which this part is exact zeros is partly absent (the mixing makes 0.3 or more silent)

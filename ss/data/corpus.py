@@ -1,16 +1,20 @@
-"""What a corpus of single speakers holds: who spoke which files, and how long they are (from headers, nothing is decoded)."""
+"""Which files a corpus of single speakers has, and who speaks in them: found by a template of paths, or listed in a file."""
 
+import csv
+import json
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ss import audio
-from ss.data.shards import contents, file_of, is_packed
+from ss.data.shards import check_folder, contents, is_packed
+from ss.data.sources import Sources
+
+PATH_COLUMNS, SPEAKER_COLUMNS = ("path", "file", "audio"), ("speaker", "speaker_id", "spk")
 
 
 class Span(NamedTuple):
@@ -21,86 +25,34 @@ class Span(NamedTuple):
     stop: int
 
 
-class Selection(Protocol):
-    """Which files of a folder are asked for, and how speakers are drawn, see `ss.data.sources.Sources`."""
-
-    @property
-    def audios_dir(self) -> str: ...
-    @property
-    def template(self) -> str: ...
-    @property
-    def parts(self) -> str | Sequence[str] | None: ...
-    @property
-    def speakers(self) -> Sequence[str] | None: ...
-    @property
-    def exclude_speakers(self) -> Sequence[str] | None: ...
-    @property
-    def max_n_speakers(self) -> int | None: ...
-    @property
-    def random_state(self) -> int: ...
-    @property
-    def speaker_sampling(self) -> str: ...
-    @property
-    def speaker_group_regex(self) -> str | None: ...
-    @property
-    def split_single_utterances(self) -> bool: ...
-    @property
-    def min_len(self) -> float: ...
-    @property
-    def sample_rate(self) -> int: ...
-    @property
-    def num_workers(self) -> int: ...
-
-
-class Corpus(NamedTuple):
-    """The usable files of each speaker, both sorted, and why others cannot be read (messages that begin with the path)."""
-
-    speakers: dict[str, tuple[Span, ...]]
-    unreadable: tuple[str, ...]
-
-
-def scan(settings: Selection) -> Corpus:
-    """Finds the files under `audios_dir` that match `template`, in the given `parts`, and reads their headers.
+def find_files(sources: Sources) -> list[tuple[str, str]]:
+    """(speaker, path) of the files that are asked for, sorted: those in the list `manifest`, or those that match `template`.
 
     The template is a path with `*` and with names in braces: `{speaker}` says where the speaker's id is, `{part}` stands for
     each of `parts` (names or patterns), other names for anything. Files that are not audio by extension are passed over.
-    Raises ValueError where a folder or speaker is not found, no file matches, or fewer than two speakers remain.
+    Raises ValueError where a folder or speaker is not found, or no file matches.
     """
-    root, owned = settings.audios_dir, owners(settings)
-    with ThreadPoolExecutor(settings.num_workers) as pool:
-        headers = list(pool.map(_n_samples, (file_of(root, path) for _, path in owned)))
-    speakers: dict[str, list[Span]] = {}
-    for (speaker, path), header in zip(owned, headers, strict=True):
-        if isinstance(header, int) and header >= settings.min_len * settings.sample_rate:
-            speakers.setdefault(speaker, []).append(Span(path, 0, header))
-    unreadable = tuple(header for header in headers if isinstance(header, str))
-    if len(speakers) < 2:
-        raise ValueError(
-            f"{root}: expected at least two speakers with readable files of {settings.min_len} s or more, found "
-            f"{len(speakers)} in {len(headers)} files, {len(unreadable)} of them unreadable"
-            + "".join(f"; {why}" for why in unreadable[:1])
-        )
-    return Corpus({speaker: tuple(spans) for speaker, spans in speakers.items()}, unreadable)
+    check_folder("audios_dir", sources.audios_dir)
+    if sources.manifest is None:
+        paths = _by_speaker(_find(sources), sources.template)
+    else:
+        paths = {}
+        for speaker, path in listed(Path(sources.manifest)):
+            paths.setdefault(speaker, []).append(path)
+    chosen = _choose(paths, sources)
+    return [(speaker, path) for speaker in sorted(chosen) for path in sorted(chosen[speaker])]
 
 
-def owners(selection: Selection) -> list[tuple[str, str]]:
-    """(speaker, path) of the files that are asked for, sorted; see `scan`. Raises ValueError where there are none."""
-    if not is_packed(selection.audios_dir) and not Path(selection.audios_dir).is_dir():
-        raise ValueError(f"audios_dir: expected a folder, found none at {selection.audios_dir}")
-    paths = _choose(_by_speaker(_find(selection), selection.template), selection)
-    return [(speaker, path) for speaker in sorted(paths) for path in sorted(paths[speaker])]
-
-
-def _find(settings: Selection) -> list[str]:
+def _find(sources: Sources) -> list[str]:
     """The audio files that match the template, relative to the corpus."""
-    root = settings.audios_dir
-    named = "{part}" in settings.template
-    parts = [settings.parts] if isinstance(settings.parts, str) else settings.parts or ["*"]
-    if settings.parts and not named:
-        raise ValueError(f"template: expected {{part}} in it because parts are given, found {settings.template}")
+    root = sources.audios_dir
+    named = "{part}" in sources.template
+    parts = [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]
+    if sources.parts and not named:
+        raise ValueError(f"template: expected {{part}} in it because parts are given, found {sources.template}")
     found: set[str] = set()
     for part in parts:
-        pattern = re.sub(r"\{\w+\}", "*", settings.template.replace("{part}", part))
+        pattern = re.sub(r"\{\w+\}", "*", sources.template.replace("{part}", part))
         matches = [path for path in _matches(root, pattern) if path.lower().endswith(audio.EXTENSIONS)]
         if not matches:
             raise ValueError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
@@ -151,22 +103,61 @@ def _token(token: str, seen: bool) -> str:
     return f"(?P={token[1:-1]})" if seen else f"(?P<{token[1:-1]}>[^/]+?)"
 
 
-def _choose(paths: dict[str, list[str]], settings: Selection) -> dict[str, list[str]]:
+def _choose(paths: dict[str, list[str]], sources: Sources) -> dict[str, list[str]]:
     """Only the speakers that the settings ask for."""
-    named = {key: set(map(_id, getattr(settings, key) or ())) for key in ("speakers", "exclude_speakers")}
+    named = {key: set(map(_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
         if missing := sorted(ids - set(paths)):
-            raise ValueError(f"{key}: expected speakers of {settings.audios_dir}, not found there: {', '.join(missing)}")
+            raise ValueError(f"{key}: expected speakers of {sources.audios_dir}, not found there: {', '.join(missing)}")
     chosen = sorted((named["speakers"] or set(paths)) - named["exclude_speakers"])
-    if settings.max_n_speakers is not None and settings.max_n_speakers < len(chosen):
-        rng = np.random.default_rng(settings.random_state)
-        chosen = [str(speaker) for speaker in rng.choice(chosen, settings.max_n_speakers, replace=False)]
+    if sources.max_n_speakers is not None and sources.max_n_speakers < len(chosen):
+        rng = np.random.default_rng(sources.random_state)
+        chosen = [str(speaker) for speaker in rng.choice(chosen, sources.max_n_speakers, replace=False)]
     return {speaker: paths[speaker] for speaker in chosen}
 
 
-def _n_samples(path: audio.File) -> int | str:
-    """What the header says, or why it cannot be read."""
-    try:
-        return audio.n_samples(path)
-    except audio.AudioError as error:
-        return str(error)
+def listed(path: Path) -> Iterator[tuple[str, str]]:
+    """(speaker, path) of the lines of a CSV or JSONL file. Raises ValueError with the entry where one is missing, and for none."""
+    number = 0
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, entry {number}"
+        yield _speaker(line, where), _cell(line, PATH_COLUMNS, where)
+    if not number:
+        raise ValueError(f"{path}: expected entries with a path and a speaker, found none")
+
+
+def genders(path: Path) -> dict[str, str]:
+    """The gender of each speaker of whom a CSV or JSONL file gives it. Raises ValueError where it gives none, or two of one."""
+    known: dict[str, str] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, entry {number}"
+        speaker, gender = _speaker(line, where), line.get("gender")
+        if gender and known.setdefault(speaker, gender) != gender:
+            raise ValueError(f"{where}: expected {known[speaker]} as the gender of {speaker}, like before, found {gender}")
+    if not known:
+        raise ValueError(f"{path}: expected a speaker and a gender in its lines, found no gender")
+    return known
+
+
+def _speaker(line: dict[str, Any], where: str) -> str:
+    return _id(_cell(line, SPEAKER_COLUMNS, where))
+
+
+def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
+    """What the first of these columns holds that there is."""
+    name = next((column for column in columns if column in line), None)
+    if name is None:
+        raise ValueError(f"{where}: expected {' or '.join(columns)}, found only {', '.join(sorted(map(str, line)))}")
+    if line[name] in (None, ""):
+        raise ValueError(f"{where}: expected a {name}, found none")
+    return str(line[name])
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a CSV or JSONL file, found none")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: expected a JSON object on each line, but: {error}") from error

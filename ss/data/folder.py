@@ -5,21 +5,23 @@ made, and why). Nothing depends on the number of processes.
 """
 
 import csv
+import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from ss import audio
-from ss.data.triplet import EXTENSIONS, Triplet
+from ss.data import manifest
+from ss.data.triplet import EXTENSIONS
 
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
 WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in EXTENSIONS)
@@ -31,61 +33,44 @@ SHOWN = 3  # differences at most
 
 
 class Outcome(NamedTuple):
-    """What became of a row: the length of its mixture in samples, or why there is none."""
+    """What became of a row; reason: why there is no mixture, or None."""
 
     name: str
-    samples: int
     reason: str | None
 
 
-class Row(Protocol):
-    """What any row says."""
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where triplets go, as files of which extension; by how many processes, or by the workers of a Dask scheduler at `cluster`.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def sample_rate(self) -> int: ...
-
-
-class Manifest(Protocol):
-    """A module that keeps rows: in a file of this name; `cells` are what makes a row, as text, to compare."""
-
-    FILE: str
-
-    def read(self, path: Path) -> Sequence[Any]: ...
-    def write(self, path: Path, rows: Iterable[Any]) -> None: ...
-    def cells(self, row: Any) -> dict[str, str]: ...
-
-
-class Output(Protocol):
-    """Where triplets go, as which files; by how many processes, or the workers of a Dask scheduler at which address.
-
-    overwrite: start anew where other mixtures are.
+    overwrite: start anew where other mixtures are. Raises ValueError for a value out of range.
     """
 
-    @property
-    def out_folder(self) -> str: ...
-    @property
-    def extension(self) -> str: ...
-    @property
-    def num_workers(self) -> int: ...
-    @property
-    def cluster(self) -> str | None: ...
-    @property
-    def overwrite(self) -> bool: ...
+    out_folder: str
+    extension: str = "wav"
+    num_workers: int = 1
+    cluster: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.extension not in EXTENSIONS:
+            raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
+        if self.num_workers < 1:
+            raise ValueError(f"num_workers: expected more than 0, found {self.num_workers}")
 
 
-Render = Callable[[Any], Triplet]
+Render = Callable[[Any], Any]  # from a row to what has a mixture, a target and a ref
 
 
-def make(rows: Sequence[Row], manifest: Manifest, render: Render, to: Output, about: str, unusable: Sequence[str]) -> None:
+def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: Sequence[str]) -> None:
     """Makes the triplets that are not there yet, and says what was done.
 
-    render: one row, picklable. about: a line on the sources; unusable: why some of them are not used. Raises ValueError where the
-    folder holds other mixtures (and `overwrite` is not set), or where not one mixture could be made.
+    rows: dataclasses with a name and a sample_rate. render: one row, picklable. about: a line on the sources; unusable: why some
+    of them are not used. Raises ValueError where the folder holds other mixtures (and `overwrite` is not set), or where not one
+    mixture could be made.
     """
     out = Path(to.out_folder)
-    done = _prepare(out, rows, manifest, to.overwrite)
+    done = _prepare(out, rows, to.overwrite)
     print(about, flush=True)
     skipped = [("", reason) for reason in unusable]
     for reason in unusable:
@@ -100,7 +85,7 @@ def make(rows: Sequence[Row], manifest: Manifest, render: Render, to: Output, ab
     _report(out, len(rows), len(done), skipped)
 
 
-def render_all(rows: Sequence[Row], render: Render, to: Output) -> Iterator[Outcome]:
+def render_all(rows: Sequence[Any], render: Render, to: Output) -> Iterator[Outcome]:
     """Renders the rows and writes their files, in `num_workers` processes or on a cluster; gives what became of each."""
     one = partial(_make, render=render, out=to.out_folder, extension=to.extension)
     if to.cluster is not None:
@@ -143,15 +128,20 @@ def _several(one: Callable[[Any], Any], rows: Sequence[Any]) -> list[Any]:
     return [one(row) for row in rows]
 
 
-def _make(row: Row, render: Render, out: str, extension: str) -> Outcome:
+def _make(row: Any, render: Render, out: str, extension: str) -> Outcome:
     """Renders one row and writes its three files."""
     try:
         triplet = render(row)
     except audio.AudioError as error:
-        return Outcome(row.name, 0, str(error))
+        return Outcome(row.name, str(error))
+    write_triplet(row, triplet, out, extension)
+    return Outcome(row.name, None)
+
+
+def write_triplet(row: Any, triplet: Any, out: str, extension: str) -> None:
+    """Writes the three files of a row."""
     for kind, wave in zip(KINDS, (triplet.ref, triplet.target, triplet.mixture), strict=True):
         audio.write(f"{out}/{row.name}-{kind}.{extension}", wave, row.sample_rate)
-    return Outcome(row.name, len(triplet.mixture), None)
 
 
 def _end_with_parent() -> None:
@@ -166,12 +156,13 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _prepare(out: Path, rows: Sequence[Row], manifest: Manifest, overwrite: bool) -> set[str]:
+def _prepare(out: Path, rows: Sequence[Any], overwrite: bool) -> set[str]:
     """Makes the folder ready and its manifest written; gives the names of the triplets that are there already."""
     out.mkdir(parents=True, exist_ok=True)
     _remove(out, (manifest.FILE, HALF_WRITTEN, *WAVES) if overwrite else (HALF_WRITTEN,))
-    _check_same(out, rows, manifest)
-    manifest.write(out / manifest.FILE, rows)
+    lines = list(map(manifest.to_line, rows))
+    _check_same(out, lines)
+    manifest.write(out / manifest.FILE, lines)
     present = {path.stem for path in _files(out, WAVES)}
     return {row.name for row in rows if all(f"{row.name}-{kind}" in present for kind in KINDS)}
 
@@ -186,7 +177,7 @@ def _files(out: Path, ends: tuple[str, ...]) -> list[Path]:
     return [out / entry.name for entry in os.scandir(out) if entry.name.endswith(ends)]
 
 
-def _check_same(out: Path, rows: Sequence[Row], manifest: Manifest) -> None:
+def _check_same(out: Path, planned: Sequence[str]) -> None:
     """Raises ValueError where the folder holds mixtures of another plan; a shorter one with the same beginning is continued."""
     path = out / manifest.FILE
     anew = "give another out_folder, or overwrite=true to delete these mixtures and start anew"
@@ -194,19 +185,22 @@ def _check_same(out: Path, rows: Sequence[Row], manifest: Manifest) -> None:
         if _files(out, WAVES):
             raise ValueError(f"{out}: expected {manifest.FILE} of its mixtures or an empty folder, found mixtures without; {anew}")
         return
-    for line, (old, new) in enumerate(zip_longest(manifest.read(path), rows), start=2):
-        if old is None:
-            return
-        if new is None:
-            raise ValueError(f"{path}: expected at most {len(rows)} mixtures (nfiles), found more; {anew}")
+    there = path.read_text().splitlines()
+    if len(there) > len(planned):
+        raise ValueError(f"{path}: expected at most {len(planned)} mixtures (nfiles), found more; {anew}")
+    for number, (old, new) in enumerate(zip(there, planned, strict=False), start=1):
         if old != new:
-            found, planned = manifest.cells(old), manifest.cells(new)
-            differing = [key for key in planned if planned[key] != found[key]][:SHOWN]
-            what = "; ".join(f"{key} {_brief(planned[key])}, found {_brief(found[key])}" for key in differing)
-            raise ValueError(f"{path}, line {line}: expected {what}: the folder holds other mixtures; {anew}")
+            try:
+                before, now = dict(json.loads(old)), json.loads(new)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
+            differing = [key for key in now if key not in before or before[key] != now[key]][:SHOWN]
+            what = "; ".join(f"{key} {_brief(now[key])}, found {_brief(before.get(key))}" for key in differing)
+            raise ValueError(f"{path}, line {number}: expected {what}: the folder holds other mixtures; {anew}")
 
 
-def _brief(text: str, most: int = 60) -> str:
+def _brief(value: object, most: int = 60) -> str:
+    text = json.dumps(value)
     return repr(text if len(text) <= most else f"{text[: most - 3]}...")
 
 

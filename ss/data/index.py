@@ -4,12 +4,11 @@ The index is kept as a JSON line per file beside the user's other caches; a file
 of change is another. Shapes: N samples of a file.
 """
 
-import csv
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,14 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ss import audio
-from ss.data.corpus import owners
+from ss.audio import AudioError
+from ss.data.corpus import find_files
 from ss.data.shards import contents, file_of, is_packed
 from ss.data.sources import Sources
 from ss.data.speech import BLOCK, active
 
-VERSION = 2  # of what is found out about a file
+VERSION = 3  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
-PATH_COLUMNS, SPEAKER_COLUMNS = ("path", "file", "audio"), ("speaker", "speaker_id", "spk")
 
 
 class File(NamedTuple):
@@ -49,7 +48,7 @@ def index(sources: Sources) -> list[File]:
     """The files of a corpus, by path. What was found before is not looked into again."""
     root, kept = sources.audios_dir, cache_of(sources)
     known = {(file.path, file.size, file.changed): file for file in read(kept)}
-    files = [_seen(root, speaker, path) for speaker, path in found(sources)]
+    files = [_seen(root, speaker, path) for speaker, path in find_files(sources)]
     fresh = [file for file in files if file[:1] + file[2:4] not in known]
     looked = partial(look, root=root, trim_db=threshold(sources))
     with _mapped(sources.num_workers, len(fresh)) as mapped:
@@ -61,71 +60,15 @@ def index(sources: Sources) -> list[File]:
     return files
 
 
-def found(sources: Sources) -> list[tuple[str, str]]:
-    """(speaker, path) of every file: those that a manifest lists, or that the template finds."""
-    if sources.manifest is None:
-        return owners(sources)
-    if not (is_packed(sources.audios_dir) or Path(sources.audios_dir).is_dir()):
-        raise ValueError(
-            f"audios_dir: expected the folder that the paths of {sources.manifest} are in, found none at {sources.audios_dir}"
-        )
-    return sorted(listed(Path(sources.manifest)))
-
-
-def listed(path: Path) -> Iterator[tuple[str, str]]:
-    """(speaker, path) of the lines of a CSV or JSONL file. Raises ValueError with the entry where one is missing, and for none."""
-    number = 0
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path}, entry {number}"
-        yield _speaker(line, where), _cell(line, PATH_COLUMNS, where)
-    if not number:
-        raise ValueError(f"{path}: expected entries with a path and a speaker, found none")
-
-
-def genders(path: Path) -> dict[str, str]:
-    """The gender of each speaker of whom a CSV or JSONL file gives it. Raises ValueError where it gives none, or two of one."""
-    known: dict[str, str] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path}, entry {number}"
-        speaker, gender = _speaker(line, where), line.get("gender")
-        if gender and known.setdefault(speaker, gender) != gender:
-            raise ValueError(f"{where}: expected {known[speaker]} as the gender of {speaker}, like before, found {gender}")
-    if not known:
-        raise ValueError(f"{path}: expected a speaker and a gender in its lines, found no gender")
-    return known
-
-
-def _speaker(line: dict[str, Any], where: str) -> str:
-    return _cell(line, SPEAKER_COLUMNS, where).replace("_", "-")
-
-
-def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
-    """What the first of these columns holds that there is."""
-    name = next((column for column in columns if column in line), None)
-    if name is None:
-        raise ValueError(f"{where}: expected {' or '.join(columns)}, found only {', '.join(sorted(map(str, line)))}")
-    if line[name] in (None, ""):
-        raise ValueError(f"{where}: expected a {name}, found none")
-    return str(line[name])
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a CSV or JSONL file, found none")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: expected a JSON object on each line, but: {error}") from error
-
-
 def look(file: File, root: str, trim_db: float) -> File:
     """Decodes a file: how long, at which rate, and which parts are within `trim_db` of the loudest."""
     path = file_of(root, file.path)
     try:
         rate = audio.sample_rate_of(path)
         wave = audio.read(path, rate, downmix=True)
-    except audio.AudioError as error:
+        if len(wave) != audio.n_samples(path):
+            raise AudioError(f"{path}: expected {audio.n_samples(path)} samples, as it says, found {len(wave)}")
+    except AudioError as error:
         return file._replace(fault=str(error))
     if not wave.any():
         return file._replace(fault=f"{path}: expected speech, found silence")

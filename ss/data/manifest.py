@@ -1,4 +1,4 @@
-"""Rows: all that makes a mixture, as plain data. A manifest of scenes is a JSON object per line.
+"""Rows: all that makes a mixture, as plain data. A manifest is a JSON object per line.
 
 Places and lengths are in samples at the row's rate, levels in dB, paths relative to the folder they come from.
 """
@@ -60,7 +60,7 @@ class Row:
     """One mixture of `samples`, its target (whose pieces are none where it is absent), and an enrolment of `ref_samples`.
 
     early_ms: what of the room belongs to the target that is asked for (None: all). bandwidth in Hz, codec, clip_db: what the
-    channel does; the last two to the mixture alone. level: dB of full scale.
+    channel does; the last two to the mixture alone. level: dB of full scale; loudness: LUFS of the target instead, if not None.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Row:
     codec: str | None = None
     clip_db: float | None = None
     level: float = -25.0
+    loudness: float | None = None
 
     @property
     def linear(self) -> bool:
@@ -85,21 +86,16 @@ class Row:
         return self.codec is None and self.clip_db is None
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write(path: Path, lines: Iterable[str]) -> None:
     """Writes a manifest, whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with aside.open("w") as file:
-        file.writelines(f"{line(row)}\n" for row in rows)
+        file.writelines(f"{line}\n" for line in lines)
     aside.replace(path)
 
 
-def cells(row: Row) -> dict[str, str]:
-    """What makes a row, as text by name."""
-    return {key: json.dumps(value) for key, value in asdict(row).items()}
-
-
-def line(row: Row) -> str:
-    """A row as one line."""
+def to_line(row: Any) -> str:
+    """A row, or another dataclass, as one line."""
     return json.dumps(asdict(row), separators=(",", ":"))
 
 
@@ -110,7 +106,7 @@ def read(path: Path) -> list[Row]:
         try:
             rows.append(_row(json.loads(text)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: expected a row of a manifest of scenes, but: {error!r}") from error
+            raise ValueError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
     return rows
 
 

@@ -1,107 +1,112 @@
-"""A folder of triplets from a corpus: scenes, or two speakers each."""
+"""A folder of triplets from a corpus, or how fast it could be made: plans scenes, and renders them."""
 
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from functools import cache, partial
+from functools import partial
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from ss.data import manifest
 from ss.data.catalog import Catalog, make_catalog
-from ss.data.corpus import Corpus, scan
-from ss.data.folder import make
+from ss.data.folder import Output, make, write_triplet
 from ss.data.manifest import Row
 from ss.data.plan import plan
-from ss.data.render import Renderer
-from ss.data.sampling import chances
+from ss.data.render import Mixture, Renderer
 from ss.data.scene import Scene
 from ss.data.sources import Sources, check_sources
-from ss.data.triplet import EXTENSIONS, Triplet
-from ss.data.two_speakers import manifest as pairs
-from ss.data.two_speakers.plan import plan as plan_pairs
-from ss.data.two_speakers.render import render as render_pair
-from ss.data.two_speakers.settings import Settings
+from ss.data.two_speakers import as_scenes
 
 
-@dataclass(frozen=True)
-class Folder:
-    """Where the triplets of `nfiles` scenes go, as which files; random_state: the seed of it all. See `ss.data.folder.Output`.
+@dataclass(frozen=True, kw_only=True)
+class Folder(Output):
+    """The triplets of `nfiles` scenes; random_state: the seed of it all; cache_mb: megabytes of decoded audio that are kept."""
 
-    Raises ValueError for a value out of range.
-    """
-
-    out_folder: str
     nfiles: int
     random_state: int = 0
-    extension: str = "wav"
-    num_workers: int = 1
-    cluster: str | None = None
-    overwrite: bool = False
+    cache_mb: float = 0
 
     def __post_init__(self) -> None:
-        for key, least in (("nfiles", 1), ("num_workers", 1), ("random_state", 0)):
+        super().__post_init__()
+        for key, least in (("nfiles", 1), ("random_state", 0), ("cache_mb", 0)):
             if getattr(self, key) < least:
                 raise ValueError(f"{key}: expected {'more than' if least else 'at least'} 0, found {getattr(self, key)}")
-        if self.extension not in EXTENSIONS:
-            raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
 
 
 def mix(config: Mapping[str, Any]) -> None:
     """Makes the triplets that are not there yet, and says what was done.
 
-    config: `scene` and the fields of Sources and of Folder; or, without a scene, the fields of `ss.data.two_speakers.settings`.
+    config: `scene` and the fields of Sources and of Folder; without a scene, the keys of `as_scenes` instead.
     Raises ValueError where the settings or the sources do not allow it, where the folder holds other mixtures (and `overwrite` is
     not set), or where not one mixture could be made.
     """
-    if "scene" in config:
-        mix_scenes(config)
-        return
-    settings = Settings.of(config)
-    corpus = scan(settings)
-    made = partial(render_pair, audios_dir=settings.audios_dir)
-    make(plan_pairs(corpus, settings), pairs, made, settings, describe_pairs(corpus, settings), corpus.unreadable)
+    scene, sources, folder = read_config(config)
+    catalog = make_catalog(sources)
+    rows = plan(catalog, scene, folder.random_state, folder.nfiles)
+    RENDERERS[sources] = Renderer(sources, folder.cache_mb, catalog.files)
+    make(rows, partial(render_row, sources=sources), folder, describe(catalog, scene), catalog.unusable)
 
 
-def mix_scenes(config: Mapping[str, Any]) -> None:
-    """See `mix`."""
+def read_config(config: Mapping[str, Any]) -> tuple[Scene, Sources, Folder]:
+    """What `mix` is asked for. Raises ValueError for keys and values that cannot be, and for sources that the scene lacks."""
+    config = config if "scene" in config else as_scenes(config)
     scene = Scene.of(config["scene"])
     names = {one.name for one in fields(Folder)}
     folder = Folder(**{key: config[key] for key in names & set(config)})
     both = {"num_workers", "random_state"}
     sources = Sources.of({key: value for key, value in config.items() if key not in names - both | {"scene"}})
     check_sources(scene, sources)
-    found = make_catalog(sources)
-    rows = plan(found, scene, folder.random_state, folder.nfiles)
-    make(rows, manifest, partial(triplet, sources=sources), folder, describe(found, scene), found.corpus.unreadable)
+    return scene, sources, folder
 
 
-def triplet(row: Row, sources: Sources) -> Triplet:
-    """What is written of a row."""
-    return Triplet(*renderer(sources)(row)[:3])
+RENDERERS: dict[Sources, Renderer] = {}  # of this process, and of those that are forked from it, which so share what is decoded
 
 
-@cache
-def renderer(sources: Sources) -> Renderer:
-    """One for each process."""
-    return Renderer(sources)
+def render_row(row: Row, sources: Sources) -> Mixture:
+    """The waves of a row, in any process."""
+    if sources not in RENDERERS:
+        RENDERERS[sources] = Renderer(sources)
+    return RENDERERS[sources](row)
 
 
-def describe(found: Catalog, scene: Scene) -> str:
+def describe(catalog: Catalog, scene: Scene) -> str:
     """What there is, in one line; and what of it this scene leaves aside."""
-    samples = sum(span.stop - span.start for spans in found.corpus.speakers.values() for span in spans)
-    hours = samples / found.sources.sample_rate / 3600
-    unused = [("noise", found.noise and not scene.noisy), ("rooms", found.rirs and not scene.uses_rirs)]
+    spans = [span for spans in catalog.speakers.values() for span in spans]
+    hours = sum(span.stop - span.start for span in spans) / catalog.sources.sample_rate / 3600
+    unused = [("noise", catalog.noise and not scene.noisy), ("rooms", catalog.rirs and not scene.uses_rirs)]
     aside = "".join(f"; this scene uses no files of {name}" for name, leaves in unused if leaves)
     return (
-        f"{len(found.corpus.speakers)} speakers, {hours:.2f} hours in {found.sources.audios_dir}; "
-        f"{len(set(found.drawn.targets))} speakers can be the target; {len(found.noise)} files of noise, {len(found.rirs)} of rooms"
-        f"{aside}"
+        f"{len(catalog.speakers)} speakers, {len(spans)} files, {hours:.2f} hours in {catalog.sources.audios_dir}; "
+        f"{len(set(catalog.drawn.targets))} speakers can be the target; {len(catalog.noise)} files of noise, "
+        f"{len(catalog.rirs)} of rooms{aside}"
     )
 
 
-def describe_pairs(corpus: Corpus, settings: Settings) -> str:
-    """What the corpus offers, in one line."""
-    single = sum(len(spans) == 1 for spans in corpus.speakers.values())
-    return (
-        f"{len(corpus.speakers)} speakers, {sum(map(len, corpus.speakers.values()))} files in {settings.audios_dir}; "
-        f"{single} speakers have one file; {len(set(chances(corpus, settings).targets))} speakers can be the target"
-    )
+def benchmark(config: Mapping[str, Any]) -> None:
+    """Plans and renders `nfiles` mixtures `repeats` times, with and without decoded audio in memory; prints speeds and medians.
+
+    config: as of `mix`, and `repeats`; write: whether they are written, to a folder that is made inside `out_folder` and deleted. A
+    speed is the length of the mixtures over this process's time on the processor; the first round with a cache fills it and is not
+    counted.
+    """
+    repeats, write = config["repeats"], config["write"]
+    scene, sources, folder = read_config({key: value for key, value in config.items() if key not in ("repeats", "write")})
+    catalog = make_catalog(sources)
+    print(describe(catalog, scene))
+    for cache_mb in (0, folder.cache_mb):
+        render, speeds = Renderer(sources, cache_mb, catalog.files), []
+        with ExitStack() as stack:
+            out = stack.enter_context(TemporaryDirectory(dir=folder.out_folder)) if write else None
+            for _ in range(repeats + (cache_mb > 0)):
+                began, samples = time.process_time(), 0
+                for row in plan(catalog, scene, folder.random_state, folder.nfiles):
+                    mixture = render(row)
+                    samples += len(mixture.mixture)
+                    if out:
+                        write_triplet(row, mixture, out, folder.extension)
+                speeds.append(samples / sources.sample_rate / (time.process_time() - began))
+        counted = speeds[cache_mb > 0 :]
+        kept = f"{render.cache.used / 1e6:.0f} MB of decoded audio kept" if cache_mb else "every file decoded anew"
+        each, done = ", ".join(f"{speed:.0f}" for speed in counted), "written" if write else "rendered"
+        print(f"{kept}: {each}: median {median(counted):.0f} seconds of mixture {done} per second of one core")

@@ -8,6 +8,7 @@ from math import floor
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ss.data.catalog import Catalog
 from ss.data.corpus import Span
@@ -17,10 +18,11 @@ from ss.data.scene import Range, Scene
 from ss.data.timeline import SHORTEST, Interval, intervals
 
 Draw = np.random.Generator
-Place: TypeAlias = tuple[float, float, float]
+Point: TypeAlias = tuple[float, float, float]
 PAUSE = (0.1, 0.4)  # seconds between two utterances of a speaker
 SIZES = ((4.0, 8.0), (3.0, 6.0), (2.5, 3.5))  # metres of a simulated room
 WALL, DISTANCE = 0.4, (0.5, 2.5)  # metres from the walls, and from the microphone
+ENDLESS = 2**40  # samples of an enrolment that is whole
 TRIES = 100  # to find a place in a room
 
 
@@ -36,35 +38,36 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
     """
     rng, rate = np.random.default_rng((seed, epoch, index)), catalog.sources.sample_rate
     speaker = catalog.drawn.targets[rng.integers(len(catalog.drawn.targets))]
-    speed, pattern = draw_speed(scene, rng), one_of(scene.patterns, rng)
+    speed, pattern = draw_speed(scene, rng), weighted(scene.patterns, rng)
     samples = round(between(scene.seconds, rng) * rate) if scene.seconds else 0
-    ref_length = round(between(scene.enrolment.seconds, rng) * rate)
-    spans = catalog.corpus.speakers[speaker]
+    ref_length = round(between(scene.enrolment.seconds, rng) * rate) if scene.enrolment.seconds else 0
+    spans = catalog.speakers[speaker]
     if len(spans) == 1:
-        enrolled, spoken = halved(spans[0], ref_length * speed, (samples or ref_length) * speed, catalog, rng)
+        lengths = (ref_length or samples or 1) * speed, (samples or ref_length or 1) * speed
+        enrolled, spoken = halved(spans[0], *lengths, catalog, rng)
     else:
         enrolled, spoken = apart(spans, whole(scene.enrolment.utterances, rng), rng)
     if not samples:
         spoken = [spoken[rng.integers(len(spoken))]]
-        samples = floor((spoken[0].stop - spoken[0].start) / speed)
+        samples = floor(sum(stop - start for start, stop in parts_of(catalog, spoken[0])) / speed)
     n_others = n_interferers(pattern, scene, rng)
     others = draw_others(candidates(catalog, scene, speaker, n_others, rng), speaker, n_others, rng)
     times = intervals(pattern, len(others), samples, scene, rate, rng)
-    place = acoustics(catalog, scene, scene.reverb_share, rng)
-    voices = [Voice(speaker, fill(catalog, spoken, times[0], speed, rng), speed, 0.0, *place())]
+    room = draw_room(catalog, scene, scene.reverb_share, rng)
+    voices = [Voice(speaker, fill(catalog, spoken, times[0], speed, rng), speed, 0.0, *room())]
     for name, when in zip(others, times[1:], strict=True):
-        own, sir = draw_speed(scene, rng), between(scene.sir, rng)
-        voices.append(Voice(name, fill(catalog, catalog.corpus.speakers[name], when, own, rng), own, sir, *place()))
-    ref = fill(catalog, enrolled, [(0, ref_length)], speed, rng, once=True)
+        own, sir = draw_speed(scene, rng), one_of(scene.sir_levels, rng) if scene.sir_levels else between(scene.sir, rng)
+        voices.append(Voice(name, fill(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
+    ref = fill(catalog, enrolled, [(0, ref_length or ENDLESS)], speed, rng, once=True)
     return Row(
         name=f"{speaker}_{epoch:03d}{index:07d}_{pattern}",
         pattern=pattern,
         sample_rate=rate,
         samples=samples,
-        ref_samples=min(ref_length, max(piece.at + floor((piece.stop - piece.start) / speed) for piece in ref)),
+        ref_samples=min(ref_length or ENDLESS, max(piece.at + floor((piece.stop - piece.start) / speed) for piece in ref)),
         target=voices[0],
         interferers=tuple(voice for voice in voices[1:] if voice.pieces),
-        enrolment=Voice(speaker, ref, speed, 0.0, *acoustics(catalog, scene, scene.enrolment.reverb_share, rng)()),
+        enrolment=Voice(speaker, ref, speed, 0.0, *draw_room(catalog, scene, scene.enrolment.reverb_share, rng)()),
         noise=noise(catalog, scene.noise_share, scene.snr, rng),
         enrolment_noise=noise(catalog, scene.enrolment.noise_share, scene.enrolment.snr, rng),
         early_ms=scene.early_ms,
@@ -72,6 +75,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         codec=sometimes(scene.codec_share, scene.codecs, rng),
         clip_db=between(scene.clip_db, rng) if rng.random() < scene.clip_share else None,
         level=between(scene.level, rng),
+        loudness=scene.loudness,
     )
 
 
@@ -131,24 +135,41 @@ def fill(
         while left and (end - now >= SHORTEST * rate or now == begin):
             span = left.pop(0) if once else left[rng.integers(len(left))]
             needed = max(1, floor((end - now) * speed))  # so that it ends by then
-            start = cut(catalog, span, needed, rng)
-            stop = min(span.stop, start + needed)
-            pieces.append(Piece(span.path, start, stop, now))
-            now += floor((stop - start) / speed) + round(rng.uniform(*PAUSE) * rate)
+            for start, stop in cut(parts_of(catalog, span), catalog.speech[span.path], needed, rng):
+                pieces.append(Piece(span.path, start, stop, now))
+                now += floor((stop - start) / speed)
+            now += round(rng.uniform(*PAUSE) * rate)
     return tuple(pieces)
 
 
-def cut(catalog: Catalog, span: Span, samples: int, rng: Draw) -> int:
-    """Where in a span to begin with so many samples: at speech."""
-    if span.stop - span.start <= samples:
-        return span.start
-    start, last = int(rng.integers(span.start, span.stop - samples + 1)), span.stop - samples
-    speech = catalog.speech[span.path]
-    following = speech[np.searchsorted(speech[:, 1], start, "right") :]  # parts that end behind it
-    return min(max(start, int(following[0, 0])), last) if len(following) else start
+def parts_of(catalog: Catalog, span: Span) -> list[Interval]:
+    """The starts and stops of what a span gives: all of it, or its speech alone where pauses are dropped."""
+    if not catalog.sources.drop_pauses:
+        return [(span.start, span.stop)]
+    speech = catalog.speech[span.path].clip(span.start, span.stop).tolist()
+    return [(start, stop) for start, stop in speech if start < stop] or [(span.start, span.stop)]
 
 
-def acoustics(catalog: Catalog, scene: Scene, share: float, rng: Draw) -> Any:
+def cut(parts: Sequence[Interval], speech: NDArray[np.int64], samples: int, rng: Draw) -> list[Interval]:
+    """So many samples of the parts, or all, from a place on that is drawn: at speech, of which there are starts and stops [n,2]."""
+    last = sum(stop - start for start, stop in parts) - samples
+    if last <= 0:
+        return list(parts)
+    first = int(rng.integers(last + 1))
+    if len(parts) == 1:
+        ((begin, _),) = parts
+        following = speech[np.searchsorted(speech[:, 1], begin + first, "right") :]  # what ends behind it
+        first = min(max(first, int(following[0, 0]) - begin), last) if len(following) else first
+    pieces = []
+    for start, stop in parts:
+        begin, end = max(start, start + first), min(stop, start + first + samples)
+        if begin < end:
+            pieces.append((begin, end))
+        first -= stop - start
+    return pieces
+
+
+def draw_room(catalog: Catalog, scene: Scene, share: float, rng: Draw) -> Any:
     """A function that gives the room of each voice, `rir` and `room`: in a share of all cases one for all of them, else none."""
     if rng.random() >= share:
         return lambda: (None, None)
@@ -156,23 +177,23 @@ def acoustics(catalog: Catalog, scene: Scene, share: float, rng: Draw) -> Any:
         if not catalog.rirs:
             raise ValueError("reverb_share: expected impulse responses in `rirs`, or `rt60` to simulate rooms, found neither")
         return lambda: (catalog.rirs[rng.integers(len(catalog.rirs))], None)
-    size = place_of(rng.uniform(*side) for side in SIZES)
+    size = to_point(rng.uniform(*side) for side in SIZES)
     microphone, rt60 = inside(size, rng), round(between(scene.rt60, rng), 3)
     return lambda: (None, Room(size, microphone, near(size, microphone, rng), rt60))
 
 
-def place_of(numbers: Iterable[float]) -> Place:
+def to_point(numbers: Iterable[float]) -> Point:
     """Three numbers, to the millimetre."""
     x, y, z = (round(float(number), 3) for number in numbers)
     return x, y, z
 
 
-def inside(size: Place, rng: Draw) -> Place:
+def inside(size: Point, rng: Draw) -> Point:
     """A place in a room."""
-    return place_of(rng.uniform(WALL, side - WALL) for side in size)
+    return to_point(rng.uniform(WALL, side - WALL) for side in size)
 
 
-def near(size: Place, microphone: Place, rng: Draw) -> Place:
+def near(size: Point, microphone: Point, rng: Draw) -> Point:
     """A place in a room, not too far from the microphone."""
     for _ in range(TRIES):
         place = inside(size, rng)
@@ -207,7 +228,7 @@ def whole(range_: tuple[int, int], rng: Draw) -> int:
     return int(rng.integers(range_[0], range_[1] + 1))
 
 
-def one_of(weights: Mapping[str, float], rng: Draw) -> str:
+def weighted(weights: Mapping[str, float], rng: Draw) -> str:
     """A name drawn by its weight."""
     parts = np.array(list(weights.values()), float)
     return str(list(weights)[rng.choice(len(parts), p=parts / parts.sum())])
@@ -215,4 +236,9 @@ def one_of(weights: Mapping[str, float], rng: Draw) -> str:
 
 def sometimes(share: float, choices: Sequence[Any], rng: Draw) -> Any:
     """In a share of all cases one of the choices, else None."""
-    return choices[int(rng.integers(len(choices)))] if rng.random() < share else None
+    return one_of(choices, rng) if rng.random() < share else None
+
+
+def one_of(choices: Sequence[Any], rng: Draw) -> Any:
+    """One of the choices, with equal chances."""
+    return choices[int(rng.integers(len(choices)))]

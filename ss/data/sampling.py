@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ss.data.corpus import Corpus, Selection, Span
+from ss.data.corpus import Span
+from ss.data.sources import Sources
 
-SPEAKER_SAMPLING = ("uniform", "by_duration")
 CHANCE = 10  # seconds of speech for each of a speaker's chances
 
 
@@ -35,26 +35,24 @@ class Chances(NamedTuple):
     interferers: dict[str, Group]
 
 
-def chances(corpus: Corpus, settings: Selection) -> Chances:
+def make_chances(speakers: Mapping[str, tuple[Span, ...]], sources: Sources) -> Chances:
     """The speakers that can be the target are those with two files, or with one that is split. Raises ValueError if none can."""
-    own = {speaker: _chances_of(spans, settings) for speaker, spans in corpus.speakers.items()}
+    own = {speaker: _chances_of(spans, sources) for speaker, spans in speakers.items()}
     members: dict[str, dict[str, int]] = {}
     for speaker, n in own.items():
-        members.setdefault(group_of(speaker, settings.speaker_group_regex), {})[speaker] = n
-    groups = {group: Group.of(speakers) for group, speakers in members.items() if len(speakers) > 1}
+        members.setdefault(group_of(speaker, sources.speaker_group_regex), {})[speaker] = n
+    groups = {group: Group.of(names) for group, names in members.items() if len(names) > 1}
     if not groups:
-        raise ValueError(
-            f"speaker_group_regex: expected two speakers whose ids agree in {settings.speaker_group_regex}, found none"
-        )
+        raise ValueError(f"speaker_group_regex: expected two speakers whose ids agree in {sources.speaker_group_regex}, found none")
     able = [
         speaker
-        for speaker, spans in corpus.speakers.items()
-        if (len(spans) > 1 or _splits(spans[0], settings)) and group_of(speaker, settings.speaker_group_regex) in groups
+        for speaker, spans in speakers.items()
+        if (len(spans) > 1 or _splits(spans[0], sources)) and group_of(speaker, sources.speaker_group_regex) in groups
         for _ in range(own[speaker])
     ]
     if not able:
         raise ValueError(
-            f"{settings.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found only speakers "
+            f"{sources.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found only speakers "
             "with one; split_single_utterances=true takes target and enrolment from the two halves of it"
         )
     return Chances(able, groups)
@@ -83,18 +81,12 @@ def draw_others(group: Group, speaker: str, n: int, rng: np.random.Generator) ->
     return chosen[1:]
 
 
-def _chances_of(spans: tuple[Span, ...], settings: Selection) -> int:
-    if settings.speaker_sampling == "uniform":
+def _chances_of(spans: tuple[Span, ...], sources: Sources) -> int:
+    if sources.speaker_sampling == "uniform":
         return 1
-    return math.ceil(sum(span.stop - span.start for span in spans) / (CHANCE * settings.sample_rate))
+    return math.ceil(sum(span.stop - span.start for span in spans) / (CHANCE * sources.sample_rate))
 
 
-def _splits(span: Span, settings: Selection) -> bool:
+def _splits(span: Span, sources: Sources) -> bool:
     """Whether a speaker's only file serves as target and enrolment: each half must be long enough by itself."""
-    return settings.split_single_utterances and (span.stop - span.start) // 2 >= max(1, settings.min_len * settings.sample_rate)
-
-
-def check_speaker_sampling(how: str) -> None:
-    """Raises ValueError for a way of drawing speakers that there is not."""
-    if how not in SPEAKER_SAMPLING:
-        raise ValueError(f"speaker_sampling: expected one of {', '.join(SPEAKER_SAMPLING)}, found {how}")
+    return sources.split_single_utterances and (span.stop - span.start) // 2 >= max(1, sources.min_len * sources.sample_rate)

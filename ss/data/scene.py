@@ -13,9 +13,10 @@ MOST_INTERFERERS = 3
 
 @dataclass(frozen=True)
 class Enrolment:
-    """How the target speaker is enrolled: `seconds` of `utterances`, a share of them with noise at `snr` dB, a share in a room."""
+    """How the target speaker is enrolled: `seconds` of `utterances` (None: all of these); a share with noise at `snr` dB, a share
+    in a room."""
 
-    seconds: Range = (3.0, 3.0)
+    seconds: Range | None = (3.0, 3.0)
     utterances: tuple[int, int] = (1, 1)
     noise_share: float = 0.0
     snr: Range = (5.0, 20.0)
@@ -23,9 +24,10 @@ class Enrolment:
 
     def __post_init__(self) -> None:
         for key in ("seconds", "snr", "utterances"):
-            object.__setattr__(self, key, a_range(key, getattr(self, key)))
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, a_range(key, getattr(self, key)))
         check_shares(self)
-        if self.seconds[0] <= 0 or self.utterances[0] < 1:
+        if (self.seconds is not None and self.seconds[0] <= 0) or self.utterances[0] < 1:
             raise ValueError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
 
 
@@ -39,9 +41,10 @@ class Scene:
     `silent_start`, `silent_middle`, `silent_end`: the target is silent for `silence` of the time; `absent`: always;
     `alone`: nobody else speaks. interferers: how many, at most 3; in `fewest_share` of the mixtures as few as that allows.
     same_gender_share: in which part of the mixtures they have the target's gender, where that is known.
-    sir: dB of the target over each interferer, each over its own speech. speed_share, speed: a factor by which a voice is played
-    faster: that makes another speaker of it.
+    sir: dB of the target over each interferer, each over its own speech; sir_levels: one of these instead.
+    speed_share, speed: a factor by which a voice is played faster: that makes another speaker of it.
     noise_share, snr: noise from files, dB of the target's speech over it. level: dB of full scale of the mixture's mean power.
+    loudness: LUFS of the target instead (ITU-R BS.1770); then sir and snr are differences of loudness too.
     reverb_share: in a room, from files or, with `rt60` in seconds, a `simulated_share` of them simulated. early_ms: how much of its
     reverberation belongs to the target that is asked for; None: all of it. bandwidth_share, bandwidths: Hz that are left.
     codec_share, codecs and clip_share, clip_db (below the peak): what is done to the mixture alone.
@@ -57,9 +60,11 @@ class Scene:
     fewest_share: float = 0.0
     same_gender_share: float = 0.0
     sir: Range = (-5.0, 5.0)
+    sir_levels: tuple[float, ...] | None = None
     speed_share: float = 0.0
     speed: Range = (0.9, 1.1)
     level: Range = (-30.0, -20.0)
+    loudness: float | None = None
     noise_share: float = 0.0
     snr: Range = (0.0, 20.0)
     reverb_share: float = 0.0
@@ -86,8 +91,6 @@ class Scene:
             raise ValueError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
         if not weights or min(weights.values()) < 0 or not sum(weights.values()):
             raise ValueError(f"patterns: expected weights of which one is above 0, found {weights}")
-        if self.seconds is None and any(weight for name, weight in weights.items() if name not in ("full", "alone", "absent")):
-            raise ValueError("seconds: expected a range, as patterns with pauses need a length; null is for full, alone and absent")
         if not 0 <= self.interferers[0] <= self.interferers[1] <= MOST_INTERFERERS:
             raise ValueError(f"interferers: expected 0 to {MOST_INTERFERERS}, found {list(self.interferers)}")
         for key in ("seconds", "turn", "speed", "rt60"):
@@ -96,6 +99,8 @@ class Scene:
         for key in ("overlap", "silence"):
             if not 0 <= getattr(self, key)[0] <= getattr(self, key)[1] <= 1:
                 raise ValueError(f"{key}: expected parts from 0 to 1, found {list(getattr(self, key))}")
+        if self.sir_levels is not None and not self.sir_levels:
+            raise ValueError("sir_levels: expected at least one level in dB, found none")
         if unknown := sorted(set(self.codecs) - set(CODECS)):
             raise ValueError(f"codecs: expected some of {', '.join(CODECS)}, found {', '.join(unknown)}")
 
@@ -120,7 +125,7 @@ class Scene:
         if config is None:
             raise ValueError("scene: expected one of configs/groups/scene.yaml, e.g. scene=two_speakers, found none")
         enrolment = Enrolment(**reject_unknown_keys(Enrolment, config.get("enrolment") or {}))
-        lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs") if key in config}
+        lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs", "sir_levels") if config.get(key) is not None}
         return cls(**{**reject_unknown_keys(cls, config), **lists, "enrolment": enrolment})
 
 

@@ -70,6 +70,12 @@ def is_packed(folder: str | Path) -> bool:
     return "://" in str(folder) or Path(folder, INDEX).is_file()
 
 
+def check_folder(key: str, folder: str | Path) -> None:
+    """Raises ValueError, naming the key, for a folder that is not there, packed or not."""
+    if not is_packed(folder) and not Path(folder).is_dir():
+        raise ValueError(f"{key}: expected a folder, found none at {folder}")
+
+
 @cache
 def contents(root: str) -> dict[str, tuple[str, int, int]]:
     """Shard, first byte and size of every file, by name. Raises ValueError where there is no index, or one of a newer version."""

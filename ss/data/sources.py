@@ -4,19 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ss.data.sampling import check_speaker_sampling
 from ss.data.scene import Scene, reject_unknown_keys
+
+SPEAKER_SAMPLING = ("uniform", "by_duration")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """audios_dir: the corpus; its files are found by `template` and `parts` (see `ss.data.corpus.scan`), or listed in `manifest`,
-    a CSV or JSONL file with a path (below audios_dir) and a speaker in each line. Any sample rate: what differs is resampled.
+    """audios_dir: the corpus, packed or not; its files are found by `template` and `parts` (see `ss.data.corpus.find_files`), or
+    listed in `manifest`, a CSV or JSONL file with a path (below audios_dir) and a speaker in each line. Any sample rate: what
+    differs is resampled.
     genders: a CSV or JSONL file with a `speaker` and a `gender` in each line, empty where it is not known (it may be the manifest).
-    speakers, exclude_speakers, max_n_speakers, speaker_sampling, speaker_group_regex, split_single_utterances: as in
-    `ss.data.two_speakers.settings.Settings`.
-    min_len: seconds of a file. trim_db: what is so far below a file's loudest part is no speech; None: all of it is.
-    noise, rirs: folders of files, looked through with their subfolders. num_workers: processes that look into files.
+    speakers, exclude_speakers, max_n_speakers: who is used: those named, but not those, and so many of them, drawn by random_state.
+    split_single_utterances: a speaker's only utterance gives the target in one part, the enrolment in the other; else it only
+    interferes.
+    speaker_sampling: `uniform` draws every speaker equally often, `by_duration` in proportion to the recorded time.
+    speaker_group_regex: a regular expression; the ids of target and interferers agree in what it matches first, so corpora with ids
+    of their own are not mixed with each other.
+    min_len: seconds of speech that a file has at least. trim_db: what is so far below a file's loudest part is no speech; None: all
+    of it is. drop_pauses: what is no speech is left out also inside of an utterance, not only at its ends.
+    noise, rirs: folders of files, packed or looked through with their subfolders. num_workers: processes that look into files.
     """
 
     audios_dir: str
@@ -32,6 +39,7 @@ class Sources:
     speaker_group_regex: str | None = None
     min_len: float = 1.0
     trim_db: float | None = 30.0
+    drop_pauses: bool = False
     sample_rate: int = 16000
     random_state: int = 0
     noise: str | None = None
@@ -46,11 +54,18 @@ class Sources:
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise ValueError(f"{key}: expected more than 0, found {value}")
-        check_speaker_sampling(self.speaker_sampling)
+        if self.min_len < 0 or self.random_state < 0:
+            raise ValueError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
+        if self.speaker_sampling not in SPEAKER_SAMPLING:
+            raise ValueError(f"speaker_sampling: expected one of {', '.join(SPEAKER_SAMPLING)}, found {self.speaker_sampling}")
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Sources":
         """From the keys of a config. Raises ValueError for keys and values that cannot be."""
+        config = dict(config)
+        if "drawn" in config:  # a checkpoint of release 1 says how it was trained with these two keys
+            config["speaker_sampling"] = "by_duration" if config.pop("drawn") == "speech" else "uniform"
+            config["speaker_group_regex"] = config.pop("within", None)
         return cls(**reject_unknown_keys(cls, config))
 
 

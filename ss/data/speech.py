@@ -14,22 +14,6 @@ MARGIN = 2  # blocks kept around what is not silent: word onsets and ends are qu
 
 def active(wave: audio.Wave, db: float, sample_rate: int) -> NDArray[np.bool_]:
     """Which blocks of a wave [N] are within `db` of the loudest one, or near such a block; blocks last `BLOCK` seconds."""
-    energy = np.add.reduceat(np.square(wave), np.arange(0, len(wave), _block(sample_rate)))
+    energy = np.add.reduceat(np.square(wave), np.arange(0, len(wave), round(BLOCK * sample_rate)))
     loud = energy >= energy.max() * 10 ** (-db / 10)
     return np.convolve(loud, np.ones(2 * MARGIN + 1), "full")[MARGIN:-MARGIN] > 0
-
-
-def trim(wave: audio.Wave, db: float, sample_rate: int) -> audio.Wave:
-    """A wave [N] without the silence at its ends."""
-    blocks = np.flatnonzero(active(wave, db, sample_rate))
-    size = _block(sample_rate)
-    return wave[blocks[0] * size : (blocks[-1] + 1) * size]
-
-
-def merge(wave: audio.Wave, db: float, sample_rate: int) -> audio.Wave:
-    """What is left of a wave [N] when silence is dropped wherever it is, joined."""
-    return wave[np.repeat(active(wave, db, sample_rate), _block(sample_rate))[: len(wave)]]
-
-
-def _block(sample_rate: int) -> int:
-    return round(BLOCK * sample_rate)

@@ -23,7 +23,7 @@ from ss.loss import UNKNOWN_SPEAKER
 class Rendered(Dataset[Example]):
     """`examples` scenes an epoch, other ones in each; an item is asked for by (epoch, index), or by its index for epoch 0.
 
-    scene, sources: as in the configs `scene` and `sources`. cache_mb: megabytes of decoded audio that each worker keeps.
+    scene, sources: as in the configs `scene` and `sources`. cache_mb: megabytes of decoded audio that are kept (see AudioCache).
     speakers: the training set's list; anybody else's number is -100, as is that of a voice played at another speed.
     """
 
@@ -40,7 +40,7 @@ class Rendered(Dataset[Example]):
         self.scene, self.examples, self.seed = Scene.of(scene), examples, seed
         self.sample_rate = sample_rate
         self.catalog = make_catalog(Sources.of({**sources, "sample_rate": sample_rate}))
-        self.render = Renderer(self.catalog.sources, cache_mb)
+        self.render = Renderer(self.catalog.sources, cache_mb, self.catalog.files)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
 
     def __len__(self) -> int:

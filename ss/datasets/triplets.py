@@ -6,6 +6,7 @@ Shapes: S samples of the mixture and target, R of the enrolment.
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +16,9 @@ from torch.utils.data import Dataset
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.data.audio_cache import AudioCache, shared_array
-from ss.data.augment import change_speed, change_speeds, replace_interferer, scene_of, speaking, start_of_cut
+from ss.data.augment import SCENES, change_speed, change_speeds, replace_interferer, scene_of, speaking, start_of_cut
 from ss.data.sampling import group_of
 from ss.data.shards import Place, files_in, shard_of
-from ss.data.two_speakers.manifest import SCENES
 from ss.loss import UNKNOWN_SPEAKER
 
 KINDS = ("mixed", "target", "ref")
@@ -158,7 +158,7 @@ class Triplets(Dataset[Example]):
         )
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
         files = [file for triplet in self.triplets for file in triplet[1:] if file is not None]
-        self.cache = AudioCache(files, sample_rate, cache_mb)
+        self.cache = AudioCache(files, partial(audio.read, sample_rate=sample_rate), cache_mb)
         self.scenes = shared_array(len(self.triplets), np.int8)  # a number from 1 into SCENES, once it is known
         for group, alike in self.alike.items():
             if remix and len({speaker_of(triplet.name) for triplet in alike}) < 2:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ss.data.folder import make
 from ss.data.published import librimix, wsj0_2mix_extr
-from ss.data.published.rows import Manifest, Row
+from ss.data.published.rows import PublishedRow
 from ss.data.published.settings import Published, Roots
 from ss.data.triplet import Triplet
 
@@ -25,14 +25,14 @@ def rebuild(config: Mapping[str, Any]) -> int:
     """
     settings = Published.of(config)
     rows = plan(settings)
-    make(rows, Manifest(), partial(render, roots=settings.roots), settings, _describe(rows, settings), [])
+    make(rows, partial(render, roots=settings.roots), settings, _describe(rows, settings), [])
     out = Path(settings.out_folder)
     return int(not all((out / f"{row.name}-mixed.{settings.extension}").exists() for row in rows))
 
 
-def plan(settings: Published) -> list[Row]:
+def plan(settings: Published) -> list[PublishedRow]:
     """The triplets of a set in the order of its list, each once. Raises ValueError for a list that does not name any."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, PublishedRow] = {}
     for row in RECIPES[settings.recipe].rows(settings):
         if rows.setdefault(row.name, row) != row:
             raise ValueError(f"{settings.metadata}: expected one triplet {row.name}, found two that differ")
@@ -41,12 +41,12 @@ def plan(settings: Published) -> list[Row]:
     return list(rows.values())
 
 
-def render(row: Row, roots: Roots) -> Triplet:
+def render(row: PublishedRow, roots: Roots) -> Triplet:
     """The waves of a row. Raises AudioError for a source that is missing, cut short, not mono of 16 kHz, or silent and levelled."""
     return RECIPES[row.recipe].render(row, roots)
 
 
-def _describe(rows: Sequence[Row], settings: Published) -> str:
+def _describe(rows: Sequence[PublishedRow], settings: Published) -> str:
     """What the lists hold, in one line."""
     speakers = {row.name.split("_")[0] for row in rows}
     own = sum(row.ref_parts[row.ref].path == row.parts[row.target].path for row in rows)

@@ -17,13 +17,14 @@ import numpy as np
 import soundfile
 
 from ss import audio
-from ss.data.published.rows import Part, Row, finite, lines, same_speaker
+from ss.data.published.rows import Part, PublishedRow, finite, lines, same_speaker
 from ss.data.published.settings import Published, Roots
 from ss.data.published.waves import RATE, Signal, fit, speech
+from ss.data.shards import file_of
 from ss.data.triplet import PCM, Triplet
 
 
-def rows(settings: Published) -> Iterator[Row]:
+def rows(settings: Published) -> Iterator[PublishedRow]:
     """The triplets of a CSV file and a map. Raises ValueError, with file and line, for what they should not hold."""
     mixtures = _mixtures(settings.metadata)
     assert settings.enrolments is not None
@@ -41,7 +42,9 @@ def rows(settings: Published) -> Iterator[Row]:
             ) from error
         speaker = same_speaker(where, utterance.split("-")[0], others[ref].utterance.split("-")[0])
         parts = (*sources, noise) if settings.kind == "mix_both" else tuple(sources)
-        yield Row(f"{speaker}_{mixture}", "librimix", settings.sample_rate, settings.mode, parts, target, tuple(others), ref)
+        yield PublishedRow(
+            f"{speaker}_{mixture}", "librimix", settings.sample_rate, settings.mode, parts, target, tuple(others), ref
+        )
 
 
 def _mixtures(path: str) -> dict[str, list[Part]]:
@@ -61,7 +64,7 @@ def _mixtures(path: str) -> dict[str, list[Part]]:
     return mixtures
 
 
-def render(row: Row, roots: Roots) -> Triplet:
+def render(row: PublishedRow, roots: Roots) -> Triplet:
     """The parts by their gains, resampled, fitted, and added one after the other in the type of the first."""
     waves, others = (_waves(parts, row, roots) for parts in (row.parts, row.ref_parts))
     mixture = np.zeros_like(waves[0])
@@ -70,7 +73,7 @@ def render(row: Row, roots: Roots) -> Triplet:
     return Triplet(*(_as_written(wave) for wave in (mixture, waves[row.target], others[row.ref])))
 
 
-def _waves(parts: Sequence[Part], row: Row, roots: Roots) -> list[Signal]:
+def _waves(parts: Sequence[Part], row: PublishedRow, roots: Roots) -> list[Signal]:
     from scipy.signal import resample_poly
 
     waves: list[Signal] = [speech(part, roots) for part in parts if part.root == "speech"]
@@ -82,9 +85,11 @@ def _waves(parts: Sequence[Part], row: Row, roots: Roots) -> list[Signal]:
 
 def _noise(part: Part, roots: Roots, n: int) -> Signal:
     """The first channel of a noise [n]; one that is shorter is repeated with a cross-fade, which makes it float64."""
-    path = Path(str(roots.noise), part.path)
+    path = file_of(str(roots.noise), part.path)
     try:
-        wave, rate = soundfile.read(str(path), dtype="float32", always_2d=True, stop=n)
+        wave, rate = soundfile.read(
+            path.open("rb") if isinstance(path, Path) else path.open(), dtype="float32", always_2d=True, stop=n
+        )
     except (soundfile.LibsndfileError, OSError) as error:
         raise audio.AudioError(f"{path}: expected a readable audio file, but: {error}") from error
     if rate != RATE:

@@ -1,12 +1,9 @@
 """A published set as rows: which files a triplet is made of; and what reading its lists needs."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from ss.data import manifest as jsonl
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """One triplet: the sum of `parts`, of which number `target` is the target. The enrolment is number `ref` of `ref_parts`, which
     give it its length."""
 
@@ -36,27 +33,6 @@ class Row:
     target: int
     ref_parts: tuple[Part, ...]
     ref: int
-
-
-class Manifest:
-    """The rows beside their triplets, one JSON object a line, so that a folder is continued with what it was begun with."""
-
-    FILE = jsonl.FILE
-    cells = staticmethod(jsonl.cells)
-    write = staticmethod(jsonl.write)
-
-    @staticmethod
-    def read(path: Path) -> list[Row]:
-        """The rows of a manifest. Raises ValueError with the file and line where it is not one."""
-        rows = []
-        for number, text in enumerate(path.read_text().splitlines(), start=1):
-            try:
-                content = json.loads(text)
-                parts = {key: tuple(Part(**part) for part in content[key]) for key in ("parts", "ref_parts")}
-                rows.append(Row(**{**content, **parts}))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: expected a row of a published set, but: {error!r}") from error
-        return rows
 
 
 def lines(path: str, form: str) -> Iterator[tuple[str, list[str]]]:

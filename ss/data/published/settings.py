@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from ss.data.folder import Output
 from ss.data.scene import reject_unknown_keys
-from ss.data.triplet import EXTENSIONS
+from ss.data.shards import check_folder
 
 CHOICES = {
     "recipe": ("librimix", "wsj0_2mix_extr"),
     "mode": ("min", "max"),
     "kind": ("mix_clean", "mix_both"),
     "sample_rate": (8000, 16000),
-    "extension": EXTENSIONS,
 }
 
 
@@ -25,42 +24,36 @@ class Roots:
     noise: str | None = None
 
 
-@dataclass(frozen=True)
-class Published:
+@dataclass(frozen=True, kw_only=True)
+class Published(Output):
     """One part of a published set.
 
     recipe: of which set. metadata: its CSV file or list. enrolments: the map of librimix; lists of wsj0_2mix_extr name their own.
     kind: librimix without noise (mix_clean), for which there need not be any, or with (mix_both). mode: mixtures end with the
-    shortest source (min) or the longest (max). out_folder, extension, num_workers, overwrite: see `ss.data.folder.Output`.
+    shortest source (min) or the longest (max).
     Raises ValueError for what there is not.
     """
 
     recipe: str
     metadata: str
     roots: Roots
-    out_folder: str
     enrolments: str | None = None
     kind: str = "mix_clean"
     mode: str = "min"
     sample_rate: int = 16000
-    extension: str = "wav"
-    num_workers: int = 1
-    cluster: str | None = None
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
                 raise ValueError(f"{key}: expected one of {', '.join(map(str, choices))}, found {getattr(self, key)}")
-        if self.num_workers < 1:
-            raise ValueError(f"num_workers: expected more than 0, found {self.num_workers}")
         if (self.enrolments is None) == (self.recipe == "librimix"):
             raise ValueError(f"enrolments: expected a map for librimix, none for others, found {self.enrolments} for {self.recipe}")
         if self.kind == "mix_both" and (self.recipe != "librimix" or self.roots.noise is None):
             raise ValueError(f"kind: expected librimix and roots.noise for mix_both, found {self.recipe} and {self.roots.noise}")
         for key, root in asdict(self.roots).items():
-            if root is not None and not Path(root).is_dir():
-                raise ValueError(f"roots.{key}: expected a folder, found none at {root}")
+            if root is not None:
+                check_folder(f"roots.{key}", root)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Published":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ss import audio
-from ss.data.published.rows import Part, Row, finite, lines, same_speaker
+from ss.data.published.rows import Part, PublishedRow, finite, lines, same_speaker
 from ss.data.published.settings import Published, Roots
 from ss.data.published.speech_level import active_power
 from ss.data.published.waves import RATE, Signal, fit, speech
@@ -23,7 +23,7 @@ from ss.data.triplet import FULL_SCALE, Triplet
 PEAK = 0.9  # of all that belongs to one mixture
 
 
-def rows(settings: Published) -> Iterator[Row]:
+def rows(settings: Published) -> Iterator[PublishedRow]:
     """The triplets of a list. Raises ValueError, with file and line, for what it should not hold."""
     for where, words in lines(settings.metadata, "target.wav SNR interferer.wav SNR enrolment.wav"):
         try:
@@ -33,10 +33,10 @@ def rows(settings: Published) -> Iterator[Row]:
         ref = Part(words[4].lstrip("/"), 0.0)
         speaker = same_speaker(where, target.utterance[:3], ref.utterance[:3])
         name = "_".join((speaker, *(f"{part.utterance}_{part.gain:.5g}" for part in (target, interferer)), ref.utterance))
-        yield Row(name, "wsj0_2mix_extr", settings.sample_rate, settings.mode, (target, interferer), 0, (ref,), 0)
+        yield PublishedRow(name, "wsj0_2mix_extr", settings.sample_rate, settings.mode, (target, interferer), 0, (ref,), 0)
 
 
-def render(row: Row, roots: Roots) -> Triplet:
+def render(row: PublishedRow, roots: Roots) -> Triplet:
     """The parts at their active levels, fitted, and all lowered or raised together until the loudest sample is PEAK."""
     target, other = fit([_levelled(part, row, roots) for part in row.parts], row.mode)
     ref = _levelled(row.ref_parts[0], row, roots)
@@ -45,7 +45,7 @@ def render(row: Row, roots: Roots) -> Triplet:
     return Triplet(*(np.rint(wave * scale * FULL_SCALE).astype(np.int16) for wave in waves))
 
 
-def _levelled(part: Part, row: Row, roots: Roots) -> Signal:
+def _levelled(part: Part, row: PublishedRow, roots: Roots) -> Signal:
     from scipy.signal import resample_poly
 
     wave = resample_poly(speech(part, roots).astype(np.float64), row.sample_rate, RATE)  # the window that MATLAB's resample has
