@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.mixing.benchmark import benchmark
+from ss.data.mix import benchmark
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="benchmark")

@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.mixing.download import download
+from ss.data.download import download
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="download")

@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.mixing.job import mix
+from ss.data.mix import mix
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="train")

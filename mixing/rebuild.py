@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.mixing.published import rebuild
+from ss.data.published import rebuild
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="libri2mix")

@@ -26,6 +26,7 @@ class Opens(Protocol):
 
 File: TypeAlias = str | Path | Opens
 EXTENSIONS = (".wav", ".flac", ".opus", ".ogg")
+SEEKABLE = (".wav", ".flac")  # a part decodes to the same samples as in the whole
 
 
 class AudioError(UserError):
@@ -45,18 +46,36 @@ def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, 
         raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {rate} Hz")
     if wave.shape[1] != 1 and not downmix:
         raise AudioError(f"{path}: expected one channel, found {wave.shape[1]}")
+    _check_samples(path, wave)
+    return wave.mean(1) if downmix else wave[:, 0]
+
+
+def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = None) -> Wave:
+    """The mean of the channels of a file of any rate, at this one, from `start` up to `stop` [S]. Raises AudioError as `read` does.
+
+    A part has the very samples that it has in the whole: where the codec or the resampler would change them, all is decoded.
+    """
+    try:
+        with soundfile.SoundFile(_opened(path)) as file:
+            rate = file.samplerate
+            seeks = rate == sample_rate and str(path).lower().endswith(SEEKABLE)
+            if seeks:
+                file.seek(start)
+            wave = file.read(stop - start if seeks and stop is not None else -1, "float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    _check_samples(path, wave)
+    mono = wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]
+    if seeks:
+        return mono
+    return (mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate))[start:stop]
+
+
+def _check_samples(path: File, wave: Wave) -> None:
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
     if not np.isfinite(wave).all():
         raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
-    return wave.mean(1) if downmix else wave[:, 0]
-
-
-def read_any(path: File, sample_rate: int) -> Wave:
-    """The samples [S] of a file of any rate and channels: their mean, at this rate. Raises AudioError as `read` does."""
-    rate = sample_rate_of(path)
-    wave = read(path, rate, downmix=True)
-    return wave if rate == sample_rate else soxr.resample(wave, rate, sample_rate)
 
 
 def sample_rate_of(path: File) -> int:

@@ -11,7 +11,8 @@ import soundfile
 from conftest import run, training
 from test_mixing import build
 
-from ss.mixing import manifest
+from ss.data import manifest
+from ss.data.augment import SCENES
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +26,13 @@ def mixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scenes(folder: Path) -> dict[str, str]:
-    return {row.name: row.scene for row in manifest.read(folder / "manifest.csv")}
+    kinds = {"alone": "clean", "silent_start": "partly_absent", "silent_middle": "partly_absent", "silent_end": "partly_absent"}
+    return {row.name: kinds.get(row.pattern, row.pattern) for row in manifest.read(folder / manifest.FILE)}
 
 
 def test_a_test_reports_silence_and_clean_speech(mixtures: Path, trained: Path, tmp_path: Path) -> None:
     counts = Counter(scenes(mixtures).values())
-    assert set(counts) == set(manifest.SCENES)
+    assert set(counts) == set(SCENES)
     common = ["-cn", "spexplusshort_gru", f"run_dir={trained}"]
     done = run("testing/short_causal_test.py", *common, f"folder={mixtures}", f"out_folder={tmp_path}", "batch_size=3")
     metrics = json.loads((tmp_path / "summary.json").read_text())["metrics"]

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ from ss import audio
 from ss.audio import Wave
 from ss.audit.checks import likeness
 from ss.audit.report import CHECKS, audit
-from ss.mixing import manifest
-from ss.mixing.corpus import Span
-from ss.scenes import row as scenes
-from ss.shards import pack
+from ss.data import manifest
+from ss.data.manifest import Piece, Row, Voice
+from ss.data.shards import pack
 
 NAMES = {"a_0": "full", "a_1": "full", "b_2": "full", "b_3": "partly_absent", "c_4": "absent", "c_5": "clean"}
 Found = dict[str, list[str]]
@@ -36,9 +36,10 @@ def put(folder: Path, name: str, scene: str = "full", snr: float = 0.0, seconds:
     """Writes a triplet; the last third of the interferer is padding."""
     target, length = speech(f"{name}/target", seconds), round(seconds * RATE)
     interferer = speech(f"{name}/interferer", seconds)[: length * 2 // 3]
-    interferer *= np.float32(np.sqrt(np.square(target).mean() / np.square(interferer).mean()) * 10 ** (-snr / 20))
-    interferer = np.pad(interferer, (0, length - len(interferer)))
     target[: length // 2 if scene == "partly_absent" else 0] = 0
+    power = np.square(target).sum() / np.count_nonzero(target)
+    interferer *= np.float32(np.sqrt(power / np.square(interferer).mean()) * 10 ** (-snr / 20))
+    interferer = np.pad(interferer, (0, length - len(interferer)))
     target, interferer = target * np.float32(scene != "absent"), interferer * np.float32(scene != "clean")
     save(folder, name, {"mixed": target + interferer, "target": target, "ref": speech(f"{name}/ref", ref_seconds)})
 
@@ -53,16 +54,34 @@ def read(folder: Path, name: str, kind: str) -> Wave:
     return audio.read(folder / f"{name}-{kind}.wav", RATE)
 
 
-def row(name: str, scene: str) -> manifest.Row:
-    """A row of two-speaker mixing at 0 dB."""
-    target, interferer, ref = (Span(f"{name}/{kind}", 0, RATE) for kind in ("target", "interferer", "ref"))
-    return manifest.Row(name, target, interferer, ref, 0.0, 0, None, None, None, None, None, RATE, "wav", scene)
+def spoken(name: str, kind: str, start: int, stop: int) -> Voice:
+    """A voice that says so much of a file of its own from then on."""
+    return Voice(name[0], (Piece(f"{name}/{kind}", start, stop, start),))
+
+
+def row(name: str, scene: str) -> Row:
+    """What `put` makes at 0 dB."""
+    target = spoken(name, "target", 9600 if scene == "partly_absent" else 0, 19200)
+    return Row(
+        name=name,
+        pattern=scene,
+        sample_rate=RATE,
+        samples=19200,
+        ref_samples=17600,
+        target=Voice(name[0], ()) if scene == "absent" else target,
+        interferers=() if scene == "clean" else (spoken(name, "interferer", 0, 12800),),
+        enrolment=spoken(name, "ref", 0, 17600),
+    )
+
+
+def write(folder: Path, rows: Iterable[Row]) -> None:
+    manifest.write(folder / manifest.FILE, map(manifest.to_line, rows))
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
     """The manifest with another row a_0."""
-    rows = manifest.read(folder / "manifest.csv")
-    manifest.write(folder / "manifest.csv", [one._replace(**changes) if one.name == "a_0" else one for one in rows])
+    rows = manifest.read(folder / manifest.FILE)
+    write(folder, [replace(one, **changes) if one.name == "a_0" else one for one in rows])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +91,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name, scene in NAMES.items():
         put(folder, name, scene)
-    manifest.write(folder / "manifest.csv", [row(name, scene) for name, scene in NAMES.items()])
+    write(folder, [row(name, scene) for name, scene in NAMES.items()])
     return folder
 
 
@@ -137,6 +156,11 @@ def planned_by_loudness(folder: Path) -> None:
     rewrite(folder, loudness=-25.0)
 
 
+def short(folder: Path) -> None:
+    put(folder, "a_0", seconds=0.4)
+    rewrite(folder, target=spoken("a_0", "target", 0, 6400), interferers=(spoken("a_0", "interferer", 0, 4266),))
+
+
 def copied(folder: Path) -> None:
     for kind in ("mixed", "target", "ref"):
         shutil.copy(folder / f"a_0-{kind}.wav", folder / f"a_9-{kind}.wav")
@@ -152,7 +176,7 @@ PLANTS: dict[str, tuple[Plant, Found]] = {
     "two channels": (spoil("ref", lambda wave: np.stack([wave, wave], 1)), {"unreadable": ["a_0"]}),
     "another rate": (lambda folder: save(folder, "a_0", {"ref": speech("x", 1.2)}, 8000), {"rates": ["a_0"]}),
     "another length": (spoil("target", lambda wave: wave[:-1]), {"lengths": ["a_0"]}),
-    "short": (lambda folder: put(folder, "a_0", seconds=0.4), {"short_mixed": ["a_0"]}),
+    "short": (short, {"short_mixed": ["a_0"]}),
     "a short enrolment": (lambda folder: put(folder, "a_0", ref_seconds=0.9), {"short_ref": ["a_0"]}),
     "clipped": (spoil("mixed", full_scale), {"clipped_mixed": ["a_0"]}),
     "a clipped target": (spoil("target", full_scale), {"clipped_target": ["a_0"]}),
@@ -170,12 +194,12 @@ PLANTS: dict[str, tuple[Plant, Found]] = {
     "another SIR": (lambda folder: put(folder, "a_0", snr=0.6), {"sir": ["a_0"]}),
     "almost the SIR": (lambda folder: put(folder, "a_0", snr=-0.4), {}),
     "levels by loudness": (planned_by_loudness, {}),
-    "no manifest": (lambda folder: (folder / "manifest.csv").unlink(), {"unexplained": ["c_4", "c_5"]}),
+    "no manifest": (lambda folder: (folder / manifest.FILE).unlink(), {"unexplained": ["c_4", "c_5"]}),
     "a part of the target": (enrolled_with_a_part_of_the_target, {"leak": ["a_0"]}),
     "more than the target": (enrolled_with_more_than_the_target, {"leak": ["a_0"]}),
     "what was silenced": (enrolled_with_what_was_silenced, {"leak": ["b_3"]}),
-    "one span": (lambda folder: rewrite(folder, ref=Span("a_0/target", RATE - 1, 2 * RATE)), {"leak": ["a_0"]}),
-    "two halves": (lambda folder: rewrite(folder, ref=Span("a_0/target", RATE, 2 * RATE)), {}),
+    "one span": (lambda folder: rewrite(folder, enrolment=spoken("a_0", "target", 19199, 2 * RATE)), {"leak": ["a_0"]}),
+    "two halves": (lambda folder: rewrite(folder, enrolment=spoken("a_0", "target", 19200, 2 * RATE)), {}),
     "a copy": (copied, {"copy": ["a_9"], "same_mixture": ["a_9"], "same_target": ["a_9"]}),
     "a name": (lambda folder: put(folder, "nobody"), {"unnamed": ["nobody"]}),
     "a row": (lambda folder: rewrite(folder, name="a_7"), {"rows": ["a_7"]}),
@@ -219,26 +243,26 @@ def test_settings_move_the_limits(sound: Path, folder: Path, tmp_path: Path, no_
     assert faults(tmp_path, folder, sir_tolerance=0.7) == (0, {})
 
 
-def test_scenes_promise_what_can_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], no_picture: None) -> None:
+def test_a_manifest_tells_what_can_be_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str], no_picture: None) -> None:
     folder = tmp_path / "scenes"
     folder.mkdir()
-    rows = []
-    for name, scene in {"a_0_turns": "full", "a_1_full": "full", "b_2_absent": "absent", "b_3_alone": "clean"}.items():
-        put(folder, name, scene)
-        other, own, ref = (
-            scenes.Voice(name[0], (scenes.Piece(f"{name}/{kind}", 0, RATE, 0),)) for kind in ("interferer", "target", "ref")
-        )
-        target, others = scenes.Voice("x", ()) if scene == "absent" else own, () if scene == "clean" else (other,)
-        rows.append(scenes.Row(name, name[4:], RATE, 19200, 17600, target, others, own if name == "a_1_full" else ref))
-    scenes.write(folder / "manifest.jsonl", rows)
+    rows = {}
+    for name, scene in {"a_0_full": "full", "a_1_full": "full", "b_2_absent": "absent", "b_3_alone": "clean"}.items():
+        put(folder, name, scene, snr=3 if name == "a_0_full" else 0)
+        rows[name] = row(name, scene)
+    rows["a_0_full"] = replace(rows["a_0_full"], noise=manifest.Noise("x", 0, 20.0))
+    rows["a_1_full"] = replace(rows["a_1_full"], enrolment=rows["a_1_full"].target)
+    write(folder, rows.values())
     assert faults(tmp_path, folder) == (1, {"leak": ["a_1_full"]})
-    assert "SIR not held against a plan: 4 (a row of scenes)" in capsys.readouterr().out
-    put(folder, "a_0_turns", "clean")
+    assert (
+        "SIR not held against a plan: 2 (no single interferer beside a target), 1 (noise or a channel)" in capsys.readouterr().out
+    )
+    put(folder, "a_0_full", "clean")
     put(folder, "b_3_alone")
-    found = {"leak": ["a_1_full"], "no_interferer": ["a_0_turns"], "other_scene": ["b_3_alone"]}
+    found = {"leak": ["a_1_full"], "no_interferer": ["a_0_full"], "other_scene": ["b_3_alone"]}
     assert faults(tmp_path, folder) == (1, found)
-    (folder / "manifest.jsonl").unlink()
-    assert faults(tmp_path, folder) == (0, {"unexplained": ["a_0_turns"]})  # the name says which is absent
+    (folder / manifest.FILE).unlink()
+    assert faults(tmp_path, folder) == (0, {"unexplained": ["a_0_full"]})  # the name says which is absent
 
 
 def test_alike_is_what_is_of_one_recording() -> None:
@@ -286,8 +310,8 @@ def test_errors_say_what_was_expected(sound: Path, tmp_path: Path, changes: dict
 
 
 def test_no_triplets_and_other_manifests_are_errors(folder: Path, tmp_path: Path) -> None:
-    (folder / "manifest.csv").write_text("name,path\na_0,x\n")
-    with pytest.raises(ValueError, match="manifest.csv, line 2: expected a row of a manifest"):
+    (folder / manifest.FILE).write_text('{"name": "a_0"}\n')
+    with pytest.raises(ValueError, match="manifest.jsonl, line 1: expected a row of a manifest"):
         audit({"folders": str(folder), "out_folder": str(tmp_path / "out")})
     with pytest.raises(ValueError, match="expected files <name>-mixed, -target and -ref"):
         audit({"folders": str(tmp_path), "out_folder": str(tmp_path / "out")})
@@ -308,7 +332,7 @@ def test_command(sound: Path, folder: Path, tmp_path: Path) -> None:
     assert (out / "audit.png").stat().st_size > 10000
     report = json.loads((out / "audit.json").read_text())
     assert report["folders"][str(sound)]["speakers"] == {"a": 2, "b": 2, "c": 2}
-    assert report["no_sir"] == {"scene partly_absent": 1, "scene absent": 1, "scene clean": 1}
+    assert report["no_sir"] == {"no single interferer beside a target": 2}
     (folder / "a_1-ref.wav").unlink()
     code, printed, _ = command(folder)
     assert code == 1

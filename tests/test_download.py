@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from conftest import run
 
-from ss.mixing import download as module
-from ss.mixing.download import CORPORA, download
+from ss.data import download as module
+from ss.data.download import CORPORA, download
 
 PARTS = ("dev-clean", "test-clean")
 FILES = ("1/7/1-7-0000.flac", "1/7/1-7-0001.flac", "2/8/2-8-0000.flac")

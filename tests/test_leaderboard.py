@@ -12,16 +12,14 @@ from conftest import ROOT, SIZES, WINDOWS, make_triplets, run, voice
 
 from ss import audio, checkpoint
 from ss.audio import Wave
+from ss.data import manifest
 from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
 from ss.leaderboard.scoring import Test as Trial
 from ss.leaderboard.scoring import digest_of_folder, pieces, score
 from ss.metric import SISDR, Improvement, Row
-from ss.mixing import manifest as pairs
-from ss.mixing.corpus import Span
 from ss.model import SpexPlusOnline
-from ss.scenes import row as scenes
 
 
 class Delayed:
@@ -126,10 +124,10 @@ def test_long_utterances_are_scored_in_pieces(trial: Trial, tmp_path: Path) -> N
 
 
 def test_conditions_of_scenes(tmp_path: Path) -> None:
-    def spoken(speaker: str, level: float, *times: tuple[int, int]) -> scenes.Voice:
-        return scenes.Voice(speaker, tuple(scenes.Piece("x", 0, stop - start, start) for start, stop in times), level=level)
+    def spoken(speaker: str, level: float, *times: tuple[int, int]) -> manifest.Voice:
+        return manifest.Voice(speaker, tuple(manifest.Piece("x", 0, stop - start, start) for start, stop in times), level=level)
 
-    row = scenes.Row(
+    row = manifest.Row(
         name="a_1",
         pattern="partial",
         sample_rate=16000,
@@ -138,24 +136,20 @@ def test_conditions_of_scenes(tmp_path: Path) -> None:
         target=spoken("a", 0.0, (0, 500)),
         interferers=(spoken("b", 3.0, (300, 400)), spoken("c", 3.0, (450, 1000))),
         enrolment=spoken("a", 0.0, (0, 80000)),
-        noise=scenes.Noise("n", 0, 12.5),
+        noise=manifest.Noise("n", 0, 12.5),
     )
-    scenes.write(tmp_path / scenes.FILE, [row])
+    manifest.write(tmp_path / manifest.FILE, [manifest.to_line(row)])
     found = read_conditions(tmp_path, {"a": "f", "b": "m", "c": "m"})["a_1"]
     assert found.pop("sir") == pytest.approx(3 - 10 * np.log10(2))
     assert found == {"scene": "partial", "enrolment_seconds": 5.0, "overlap": 0.15, "snr": 12.5, "genders": "different"}
     assert "genders" not in read_conditions(tmp_path, {"a": "f", "b": "m", "c": "f"})["a_1"]
 
 
-def test_conditions_of_pairs_and_speakers(tmp_path: Path) -> None:
+def test_tables_of_speakers(tmp_path: Path) -> None:
     assert read_conditions(tmp_path, {}) == {}
-    span = {name: Span(f"test/{name}/x/y.flac", 0, 9) for name in ("anna", "bea")}
-    row = pairs.Row("anna_1", span["anna"], span["bea"], span["anna"], -2.5, 0, None, None, None, None, None, 16000, "wav")
-    pairs.write(tmp_path / pairs.FILE, [row])
     table = tmp_path / "speakers.csv"
     table.write_text("speaker,gender\nanna,f\nbea,f\ncarl,\n")
     assert read_genders(table) == {"anna": "f", "bea": "f"}
-    assert read_conditions(tmp_path, read_genders(table)) == {"anna_1": {"scene": "full", "sir": -2.5, "genders": "both f"}}
     table.write_text("name\nanna\n")
     with pytest.raises(ValueError, match="no gender and no speaker"):
         read_genders(table)
@@ -237,7 +231,7 @@ def test_fixed_test_sets(tmp_path: Path) -> None:
     arguments = ["-cn", "test_sets", f"corpus={tmp_path / 'corpus'}", f"out_folder={tmp_path / 'sets'}", "only=[so]"]
     done = run("testing/make_test_sets.py", *arguments, "sets.so.mix='nfiles=3 random_state=5'", XDG_CACHE_HOME=str(tmp_path))
     assert "speakers=[so1,so2,so3]" in done.stdout
-    found = scenes.read(tmp_path / "sets" / "so" / scenes.FILE)
+    found = manifest.read(tmp_path / "sets" / "so" / manifest.FILE)
     assert len(found) == 3
     assert all(3.9 < row.ref_samples / row.sample_rate <= 5 for row in found)  # files of 2 s, and pauses
     refused = run("testing/make_test_sets.py", *arguments, "+sets.so.min_seconds=9", check=False)

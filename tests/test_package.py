@@ -1,10 +1,12 @@
 """The package as it is installed: public names, what is imported with what, and one version."""
 
+import ast
 import importlib
 import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib.metadata import PathDistribution, version
 from pathlib import Path
 from zipfile import Path as ZipPath
@@ -37,10 +39,24 @@ def test_public_names(module: str) -> None:
         assert hasattr(importlib.import_module(module), name), name
 
 
-@pytest.mark.parametrize("module", ["ss", "ss.audio", "ss.config", "ss.mixing.job"])
+@pytest.mark.parametrize("module", ["ss", "ss.audio", "ss.config", "ss.data.mix"])
 def test_what_needs_no_torch_imports_none(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_data_engine_imports_one_way() -> None:
+    """`ss.data` knows nobody above it, and none of its modules imports one that imports it."""
+    found = {}
+    for path in sorted((ROOT / "ss" / "data").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
+        names = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names if node.module.split(".")[0] == "ss"]
+        found[name] = {
+            name if (ROOT / name.replace(".", "/")).with_suffix(".py").exists() else name.rpartition(".")[0] for name in names
+        }
+    assert {name for names in found.values() for name in names} - set(found) == {"ss.audio"}
+    TopologicalSorter(found).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("module", ["ss.runtime", "ss.runtime.live", "ss.runtime.extract"])

@@ -14,9 +14,9 @@ from conftest import run
 from numpy.typing import NDArray
 from scipy.signal import freqz, resample_poly
 
+from ss.data.published import Published, plan, rebuild
+from ss.data.published.speech_level import active_power, band
 from ss.datasets.triplets import Triplets
-from ss.mixing.published import Published, plan, rebuild
-from ss.mixing.speech_level import active_power, band
 
 RATE = 16000
 LENGTHS = {"11-2-0000": 21001, "11-3-0001": 17500, "22-5-0003": 18999, "22-5-0004": 16400, "33-1-0000": 30007}
@@ -242,7 +242,7 @@ def test_lists_say_what_was_expected(librimix: Path, tmp_path: Path) -> None:
             rebuild(librimix_config(librimix, tmp_path / "out", metadata=str(path)))
     assert rebuild(librimix_config(librimix, tmp_path / "out")) == 0
     (tmp_path / "out/manifest.jsonl").write_text(json.dumps({"name": "x"}) + "\n")
-    with pytest.raises(ValueError, match=r"manifest.jsonl, line 1: expected a row of a published set"):
+    with pytest.raises(ValueError, match=r"manifest.jsonl, line 1: expected name .*, found '\"x\"'"):
         rebuild(librimix_config(librimix, tmp_path / "out"))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from math import floor
 from pathlib import Path
@@ -17,35 +18,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from ss import audio
 from ss.audio import AudioError
+from ss.data import manifest
+from ss.data.acoustics import apply_codec
+from ss.data.audio_cache import AudioCache
+from ss.data.catalog import Catalog, make_catalog
+from ss.data.index import cache_of, index
+from ss.data.manifest import Row, Voice
+from ss.data.mix import mix, render_row
+from ss.data.plan import plan, plan_row
+from ss.data.render import Mixture, Renderer
+from ss.data.sampling import Group, draw_others
+from ss.data.scene import CODECS, PATTERNS, Enrolment, Scene
+from ss.data.sources import Sources
+from ss.data.timeline import intervals
 from ss.datasets import Rendered, TrainingBatches, loader
-from ss.mixing.plan import Group, draw_others
-from ss.mixing.render import Triplet
-from ss.scenes import row as manifest
-from ss.scenes.channel import coded
-from ss.scenes.index import cache_of, index
-from ss.scenes.job import mix, triplet
-from ss.scenes.plan import plan, plan_row
-from ss.scenes.pool import Pool, pool
-from ss.scenes.reading import Reader
-from ss.scenes.render import Rendered as Heard
-from ss.scenes.render import Renderer
-from ss.scenes.row import Row, Voice
-from ss.scenes.scene import CODECS, PATTERNS, Enrolment, Scene
-from ss.scenes.sources import Sources
-from ss.scenes.who import intervals
 
 SPEAKERS, UTTERANCES = 5, 3
 PEAK = 0.9 * 32768 + 1
 ALL = dict.fromkeys(PATTERNS, 1.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Indices of corpora go into a folder of the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +60,15 @@ def put(path: Path, wave: np.ndarray, rate: int = RATE) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(sources: Sources) -> Pool:
+def found(sources: Sources) -> Catalog:
     genders = Path(sources.audios_dir).with_name("genders.csv")
     genders.write_text("speaker,gender\n0,f\n1,f\n2,m\n3,m\n4,\n")
-    return pool(replace(sources, genders=str(genders)))
+    return make_catalog(replace(sources, genders=str(genders)))
 
 
 @pytest.fixture(scope="module")
-def render(sources: Sources) -> Renderer:
-    return Renderer(sources, 10)
+def render(found: Catalog) -> Renderer:
+    return Renderer(found.sources, 10, found.files)
 
 
 def power(wave: np.ndarray, voice: Voice) -> float:
@@ -108,7 +100,7 @@ scenes = st.builds(
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scene=scenes, seed=st.integers(0, 2**31), number=st.integers(0, 10**6))
-def test_every_scene_is_exact(found: Pool, render: Renderer, scene: Scene, seed: int, number: int) -> None:
+def test_every_scene_is_exact(found: Catalog, render: Renderer, scene: Scene, seed: int, number: int) -> None:
     row = plan_row(found, scene, seed, 0, number)
     assert row == plan_row(found, scene, seed, 0, number)
     assert row.pattern in scene.patterns
@@ -124,7 +116,7 @@ def test_every_scene_is_exact(found: Pool, render: Renderer, scene: Scene, seed:
     check_who_is_heard(row, heard)
 
 
-def check_who_is_heard(row: Row, heard: Heard) -> None:
+def check_who_is_heard(row: Row, heard: Mixture) -> None:
     """The target is there unless it is absent, nobody else if it is alone; and nothing of it is in the enrolment."""
     assert heard.target.any() == (row.pattern != "absent" and bool(row.target.pieces))
     assert not (row.pattern == "alone" and row.interferers)
@@ -135,7 +127,7 @@ def check_who_is_heard(row: Row, heard: Heard) -> None:
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sir=st.floats(-10, 10), pattern=st.sampled_from(["full", "partial", "turns", "silent_middle"]), number=st.integers(0, 10**6))
-def test_the_sir_is_as_planned(found: Pool, render: Renderer, sir: float, pattern: str, number: int) -> None:
+def test_the_sir_is_as_planned(found: Catalog, render: Renderer, sir: float, pattern: str, number: int) -> None:
     scene = Scene(patterns={pattern: 1}, sir=(sir, sir), interferers=(1, 2), reverb_share=0.5, speed_share=0.5, level=(-20, -20))
     row = plan_row(found, scene, 1, 0, number)
     heard = render(row)
@@ -145,7 +137,7 @@ def test_the_sir_is_as_planned(found: Pool, render: Renderer, sir: float, patter
             assert ratio == pytest.approx(sir, abs=0.1)
 
 
-def test_patterns_are_what_they_are_called(found: Pool, render: Renderer) -> None:
+def test_patterns_are_what_they_are_called(found: Catalog, render: Renderer) -> None:
     def heard(pattern: str, **more: Any) -> tuple[np.ndarray, np.ndarray]:
         row = plan_row(found, Scene(seconds=(3, 3), patterns={pattern: 1}, **more), 0, 0, 3)
         out = render(row)
@@ -189,7 +181,7 @@ def test_turns_alternate_and_nobody_speaks_twice_at_once(
     assert 0 in order[:2]
 
 
-def test_the_target_speaks_in_every_scene_of_turns(found: Pool, render: Renderer) -> None:
+def test_the_target_speaks_in_every_scene_of_turns(found: Catalog, render: Renderer) -> None:
     rows = plan(found, Scene(seconds=(1, 4), patterns={"turns": 1}, interferers=(1, 3), speed_share=0.5), 0, 300)
     for row in rows:
         assert row.target.pieces
@@ -199,7 +191,7 @@ def test_the_target_speaks_in_every_scene_of_turns(found: Pool, render: Renderer
     assert all(render(row).target.any() for row in rows[:30])
 
 
-def test_interferers_on_an_unbalanced_corpus(found: Pool) -> None:
+def test_interferers_on_an_unbalanced_corpus(found: Catalog) -> None:
     """One speaker has nearly all of the speech: the others are still found, each as often as by its speech without the target."""
     chances = [1, 2, 3, 4000]
     group = Group.of({str(speaker): n for speaker, n in enumerate(chances)})
@@ -216,14 +208,14 @@ def test_interferers_on_an_unbalanced_corpus(found: Pool) -> None:
         draw_others(group, "3", 4, rng)
 
 
-def test_an_unbalanced_corpus_can_be_planned(found: Pool) -> None:
+def test_an_unbalanced_corpus_can_be_planned(found: Catalog) -> None:
     group = Group.of({"0": 4000, "1": 1, "2": 1, "3": 1, "4": 1})
     unbalanced = found._replace(drawn=found.drawn._replace(targets=["0"] * 4000 + list("1234"), interferers={"": group}))
     rows = plan(unbalanced, Scene(interferers=(3, 3), seconds=(0.5, 0.5)), 0, 100)
     assert all(len({row.target.speaker, *(other.speaker for other in row.interferers)}) == 4 for row in rows)
 
 
-def test_interferers_may_have_the_gender_of_the_target(found: Pool) -> None:
+def test_interferers_may_have_the_gender_of_the_target(found: Catalog) -> None:
     alike = {"0": "1", "1": "0", "2": "3", "3": "2"}
     for share in (1.0, 0.5):
         rows = plan(found, Scene(same_gender_share=share), 0, 1500)
@@ -246,16 +238,16 @@ def test_interferers_may_have_the_gender_of_the_target(found: Pool) -> None:
 def test_wrong_genders_are_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "genders.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
-        pool(replace(sources, genders=str(tmp_path / "genders.csv")))
+        make_catalog(replace(sources, genders=str(tmp_path / "genders.csv")))
 
 
-def test_few_interferers_are_more_frequent(found: Pool) -> None:
+def test_few_interferers_are_more_frequent(found: Catalog) -> None:
     numbers = Counter(len(row.interferers) for row in plan(found, Scene(interferers=(1, 2), fewest_share=0.6), 0, 1500))
     assert numbers[2] / 1500 == pytest.approx(0.2, abs=0.04)
     assert numbers[1] + numbers[2] == 1500
 
 
-def test_somebody_speaks_where_the_target_is_absent(found: Pool, render: Renderer) -> None:
+def test_somebody_speaks_where_the_target_is_absent(found: Catalog, render: Renderer) -> None:
     rows = plan(found, Scene(seconds=(1, 1), patterns={"absent": 1}, interferers=(0, 2), noise_share=0.5), 0, 60)
     for row in rows:
         heard = render(row)
@@ -266,7 +258,7 @@ def test_somebody_speaks_where_the_target_is_absent(found: Pool, render: Rendere
         assert row.target.speaker not in {other.speaker for other in row.interferers}
 
 
-def test_who_is_alone_may_be_in_a_noisy_room(found: Pool, render: Renderer) -> None:
+def test_who_is_alone_may_be_in_a_noisy_room(found: Catalog, render: Renderer) -> None:
     row = plan_row(found, Scene(patterns={"alone": 1}, interferers=(1, 2), noise_share=1, reverb_share=1, early_ms=20), 0, 0, 0)
     assert (row.target.rir, row.noise is not None, row.interferers) == ("hall.wav", True, ())
     late, noise = render(row).others
@@ -287,7 +279,7 @@ def test_an_only_utterance_serves_both(tmp_path: Path, seconds: int, asked: tupl
     rng = np.random.default_rng(0)
     for speaker in "ab":
         put(tmp_path / f"p/{speaker}/1/0.wav", 0.1 * rng.standard_normal(seconds * RATE))
-    single = pool(Sources(str(tmp_path), split_single_utterances=True))
+    single = make_catalog(Sources(str(tmp_path), split_single_utterances=True))
     scene = Scene(seconds=(asked[1], asked[1]), enrolment=Enrolment(seconds=(asked[0], asked[0])), speed_share=0.5)
     for row in plan(single, scene, 0, 30):
         ref, spoken = row.enrolment.pieces, row.target.pieces
@@ -297,13 +289,30 @@ def test_an_only_utterance_serves_both(tmp_path: Path, seconds: int, asked: tupl
         assert len(Renderer(single.sources)(row).ref) == row.ref_samples
 
 
-def test_whole_utterances(found: Pool) -> None:
-    for row in plan(found, Scene(seconds=None), 0, 20):
-        (piece, *_) = row.target.pieces
-        assert piece.stop - piece.start == row.samples
+def test_whole_utterances(found: Catalog) -> None:
+    scene = Scene(seconds=None, enrolment=Enrolment(seconds=None), patterns={"full": 1, "silent_middle": 0.5})
+    for row in plan(found, scene, 0, 30):
+        if row.pattern == "full":
+            (piece, *_) = row.target.pieces
+            assert piece.stop - piece.start == row.samples
+        spans = {span.path: span for span in found.speakers[row.target.speaker]}
+        assert all(spans[piece.path][1:] == (piece.start, piece.stop) for piece in row.enrolment.pieces)
+        assert row.ref_samples == sum(piece.stop - piece.start for piece in row.enrolment.pieces)
 
 
-def test_only_early_reflections_are_asked_for(found: Pool, render: Renderer) -> None:
+def test_pauses_can_be_dropped(sources: Sources) -> None:
+    dense = make_catalog(replace(sources, drop_pauses=True))
+    inside = 0
+    for row in plan(dense, Scene(seconds=(0.8, 2)), 0, 60):
+        for piece in (*row.target.pieces, *row.interferers[0].pieces, *row.enrolment.pieces):
+            assert any(start <= piece.start < piece.stop <= stop for start, stop in dense.speech[piece.path])
+        inside += len({piece.path for piece in row.target.pieces}) < len(row.target.pieces)
+        stops = [piece.at + piece.stop - piece.start for piece in row.target.pieces]
+        assert all(stop <= piece.at for stop, piece in zip(stops, row.target.pieces[1:], strict=False))
+    assert inside > 10  # joined where a pause was
+
+
+def test_only_early_reflections_are_asked_for(found: Catalog, render: Renderer) -> None:
     whole, early = (
         render(plan_row(found, Scene(patterns={"alone": 1}, reverb_share=1, early_ms=ms), 0, 0, 0)) for ms in (None, 10.0)
     )
@@ -314,7 +323,7 @@ def test_only_early_reflections_are_asked_for(found: Pool, render: Renderer) -> 
     assert 0.01 < np.square(late / 1.0).sum() / np.square(early.mixture / 1.0).sum() < 0.9
 
 
-def test_rooms_can_be_simulated(found: Pool, render: Renderer) -> None:
+def test_rooms_can_be_simulated(found: Catalog, render: Renderer) -> None:
     pytest.importorskip("pyroomacoustics")
     scene = Scene(reverb_share=1, rt60=(0.3, 0.3), seconds=(1, 1))
     row = plan_row(found, scene, 0, 0, 0)
@@ -327,12 +336,12 @@ def test_rooms_can_be_simulated(found: Pool, render: Renderer) -> None:
 def test_a_silent_room_is_refused(sources: Sources, tmp_path: Path) -> None:
     put(tmp_path / "silent.wav", np.zeros(1000))
     silent = replace(sources, rirs=str(tmp_path))
-    row = plan_row(pool(silent), Scene(reverb_share=1), 0, 0, 0)
+    row = plan_row(make_catalog(silent), Scene(reverb_share=1), 0, 0, 0)
     with pytest.raises(AudioError, match=r"silent\.wav: expected an impulse response, found silence"):
         Renderer(silent)(row)
 
 
-def test_rooms_may_be_from_files_and_simulated(found: Pool) -> None:
+def test_rooms_may_be_from_files_and_simulated(found: Catalog) -> None:
     rows = plan(found, Scene(reverb_share=1, rt60=(0.2, 0.6), simulated_share=0.3), 0, 500)
     assert all((voice.rir is None) != (voice.room is None) for row in rows for voice in (row.target, *row.interferers))
     assert np.mean([row.target.room is not None for row in rows]) == pytest.approx(0.3, abs=0.06)
@@ -341,7 +350,7 @@ def test_rooms_may_be_from_files_and_simulated(found: Pool) -> None:
 @pytest.mark.parametrize("codec", CODECS)
 def test_codecs_keep_length_and_place(codec: str) -> None:
     wave = voice(np.random.default_rng(0), 200, 2 * RATE)
-    back = coded(wave, codec, RATE)
+    back = apply_codec(wave, codec, RATE)
     assert len(back) == len(wave)
     error = np.square(back - wave).sum() / np.square(wave).sum()
     assert 1e-6 < error < 0.1
@@ -355,8 +364,8 @@ def test_codecs_keep_length_and_place(codec: str) -> None:
         ({"sir": [5, -5]}, r"sir: expected \[low, high\]"),
         ({"noise_share": 2}, "noise_share: expected a part from 0 to 1"),
         ({"codecs": ["tape"]}, "codecs: expected some of mulaw"),
-        ({"seconds": None, "patterns": {"turns": 1}}, "seconds: expected a range"),
-        ({"loudness": 1}, "unknown key loudness: expected some of seconds"),
+        ({"sir_levels": []}, "sir_levels: expected at least one level in dB, found none"),
+        ({"volume": 1}, "unknown key volume: expected some of seconds"),
         ({"enrolment": {"utterances": [0, 1]}}, "expected more than 0"),
     ],
 )
@@ -374,12 +383,12 @@ def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None
     ],
 )
 def test_what_a_scene_needs_must_be_there(sources: Sources, scene: Scene, message: str) -> None:
-    bare = pool(replace(sources, noise=None, rirs=None))
+    bare = make_catalog(replace(sources, noise=None, rirs=None))
     with pytest.raises(ValueError, match=message):
         plan_row(bare, scene, 0, 0, 0)
 
 
-def test_every_preset_can_be_planned(found: Pool, render: Renderer) -> None:
+def test_every_preset_can_be_planned(found: Catalog, render: Renderer) -> None:
     presets = list(yaml.safe_load((ROOT / "configs" / "groups" / "scene.yaml").read_text()))
     assert len(presets) >= 7
     patterns = {}
@@ -394,33 +403,43 @@ def test_every_preset_can_be_planned(found: Pool, render: Renderer) -> None:
     assert len(patterns["everything"]) > 4
 
 
-def test_rows_are_kept_exactly(found: Pool, tmp_path: Path) -> None:
+def test_rows_are_kept_exactly(found: Catalog, tmp_path: Path) -> None:
     rows = plan(found, Scene(patterns=ALL, noise_share=0.5, reverb_share=0.5, rt60=(0.2, 0.4), interferers=(0, 3)), 0, 50)
-    manifest.write(tmp_path / "manifest.jsonl", rows)
+    manifest.write(tmp_path / "manifest.jsonl", map(manifest.to_line, rows))
     assert manifest.read(tmp_path / "manifest.jsonl") == rows
     with (tmp_path / "manifest.jsonl").open("a") as file:
         file.write('{"name": "x"}\n')
-    with pytest.raises(ValueError, match="line 51: expected a row of a manifest of scenes"):
+    with pytest.raises(ValueError, match="line 51: expected a row of a manifest"):
         manifest.read(tmp_path / "manifest.jsonl")
 
 
-def test_the_cache_changes_no_byte(sources: Sources, tmp_path: Path) -> None:
+def test_the_cache_changes_no_byte(tmp_path: Path) -> None:
     wave = voice(np.random.default_rng(0), 150, 3 * RATE)
-    for name, rate, subtype in (("a.flac", RATE, "PCM_24"), ("b.ogg", RATE, "VORBIS"), ("c.wav", 22050, "FLOAT")):
-        soundfile.write(tmp_path / name, wave, rate, subtype=subtype)
-        kept, fresh, small = Reader(RATE, 10), Reader(RATE), Reader(RATE, 0.01)
+    kinds = {"a.flac": (RATE, "PCM_24"), "b.ogg": (RATE, "VORBIS"), "c.wav": (22050, "FLOAT")}
+    files = [tmp_path / name for name in kinds]
+    for path, (rate, subtype) in zip(files, kinds.values(), strict=True):
+        soundfile.write(path, wave, rate, subtype=subtype)
+    read = partial(audio.read_any, sample_rate=RATE)
+    kept, fresh, small = (AudioCache(files, read, megabytes) for megabytes in (10, 0, 0.12))
+    for path in files:
         for start, stop in ((100, 20000), (0, 300), (15000, 31000)):
-            parts = [reader.read(tmp_path / name, start, stop) for reader in (kept, fresh, small)]
+            parts = [cache.read(path, start, stop) for cache in (kept, fresh, small)]
             assert len(parts[0]) == stop - start
             assert all((part == parts[0]).all() for part in parts)
-        assert small.used == 0
+        with pytest.raises(AudioError, match="expected samples 100 to 60000, found"):
+            kept.read(path, 100, 60000)
+    assert fresh.used == 0
+    assert small.used == 2 * 3 * RATE  # there is room for the first only
+    for path in files:
+        path.unlink()
+        assert len(kept.read(path)) > 2 * RATE
 
 
 def test_noise_goes_on_with_its_beginning(tmp_path: Path) -> None:
-    hum = np.arange(100, dtype=np.int16)
-    soundfile.write(tmp_path / "hum.wav", hum, RATE)
-    for cache_mb in (0, 1):
-        looped = Reader(RATE, cache_mb).loop(tmp_path / "hum.wav", 70, 250) * 32768
+    hum, path = np.arange(100, dtype=np.int16), tmp_path / "hum.wav"
+    soundfile.write(path, hum, RATE)
+    for megabytes in (0, 1):
+        looped = AudioCache([path], partial(audio.read_any, sample_rate=RATE), megabytes).loop(path, 70, 250) * 32768
         assert (looped == np.resize(np.roll(hum, -70), 250)).all()
 
 
@@ -438,10 +457,10 @@ def dataset(sources: Sources) -> Rendered:
     return Rendered(SCENE, given, examples=12, cache_mb=5, speakers=[str(i) for i in range(SPEAKERS)], seed=3)
 
 
-def test_files_and_loaders_hear_the_same(sources: Sources, found: Pool) -> None:
+def test_files_and_loaders_hear_the_same(sources: Sources, found: Catalog) -> None:
     data = dataset(sources)
     rows = plan(found, Scene.of(SCENE), 3, 12, epoch=2)
-    expected: dict[str, Triplet] = {row.name: triplet(row, sources) for row in rows}
+    expected = {row.name: render_row(row, sources) for row in rows}
     for workers in (0, 1, 4):
         batches = TrainingBatches(len(data), 3, seed=0)
         batches.start(2)
@@ -504,8 +523,8 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
     lines = "".join(json.dumps({"spk": speaker, "audio": path}) + "\n" for speaker, path in entries)
     (tmp_path / "list.jsonl").write_text(lines)
     for name in ("list.csv", "list.jsonl"):
-        listed = pool(replace(sources, manifest=str(tmp_path / name)))
-        assert {speaker: len(spans) for speaker, spans in listed.corpus.speakers.items()} == {"nina-b": 2, "olaf": 2}
+        listed = make_catalog(replace(sources, manifest=str(tmp_path / name)))
+        assert {speaker: len(spans) for speaker, spans in listed.speakers.items()} == {"nina-b": 2, "olaf": 2}
 
 
 @pytest.mark.parametrize(
@@ -519,17 +538,15 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
 def test_a_wrong_list_is_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
-        pool(replace(sources, manifest=str(tmp_path / "list.csv")))
+        make_catalog(replace(sources, manifest=str(tmp_path / "list.csv")))
 
 
 def test_a_list_as_spreadsheets_write_it(sources: Sources, tmp_path: Path) -> None:
     rows = [f"{name},part/{number}/1/{take}.flac\n" for number, name in enumerate(("ann", "bob")) for take in range(2)]
     (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(rows), encoding="utf-8-sig")
-    assert set(pool(replace(sources, manifest=str(tmp_path / "list.csv"))).corpus.speakers) == {"ann", "bob"}
-    with pytest.raises(
-        ValueError, match="audios_dir: expected the folder that the paths of .*list.csv are in, found none at nowhere"
-    ):
-        pool(replace(sources, manifest=str(tmp_path / "list.csv"), audios_dir="nowhere"))
+    assert set(make_catalog(replace(sources, manifest=str(tmp_path / "list.csv"))).speakers) == {"ann", "bob"}
+    with pytest.raises(ValueError, match="audios_dir: expected a folder, found none at nowhere"):
+        make_catalog(replace(sources, manifest=str(tmp_path / "list.csv"), audios_dir="nowhere"))
 
 
 def test_stereo_at_another_rate(tmp_path: Path) -> None:
@@ -542,8 +559,9 @@ def test_stereo_at_another_rate(tmp_path: Path) -> None:
             put(tmp_path / f"stereo/{speaker}/{number}.wav", np.stack([1.5 * wave, 0.5 * wave], 1), 44100)
     for folder in ("mono", "stereo"):
         there = Sources(str(tmp_path / folder), template="{speaker}/*", min_len=0.5)
-        rows = plan(pool(there), Scene(seconds=(0.5, 0.5)), 0, 2)
-        found.append([Renderer(there, cache_mb)(row).mixture for row in rows for cache_mb in (0, 10)])
+        rows = plan(make_catalog(there), Scene(seconds=(0.5, 0.5)), 0, 2)
+        catalog = make_catalog(there)
+        found.append([Renderer(there, mb, catalog.files)(row).mixture for row in rows for mb in (0, 10)])
     for one, other in zip(*found, strict=True):
         assert len(one) == RATE // 2
         np.testing.assert_allclose(one, other, atol=200)  # of 32768: the levels of what was rounded differ
@@ -585,10 +603,10 @@ def test_a_wrong_folder_is_refused(sources: Sources, tmp_path: Path, changes: di
 
 
 def test_without_trimming_all_of_a_file_is_speech(sources: Sources) -> None:
-    whole = pool(replace(sources, trim_db=None))
+    whole = make_catalog(replace(sources, trim_db=None))
     for file in index(replace(sources, trim_db=None)):
         assert file.speech == ((0, file.samples),)
-    assert all(span.start == 0 for spans in whole.corpus.speakers.values() for span in spans)
+    assert all(span.start == 0 for spans in whole.speakers.values() for span in spans)
     assert plan(whole, Scene(), 0, 1)
 
 

@@ -18,14 +18,14 @@ import torch
 from conftest import RATE, ROOT, TINY, make_triplets, run, training, voice
 
 from ss import audio
+from ss.data.catalog import make_catalog
+from ss.data.mix import mix
+from ss.data.plan import plan
+from ss.data.render import Renderer
+from ss.data.scene import Scene
+from ss.data.shards import Member, contents, pack, written
+from ss.data.sources import Sources
 from ss.datasets import TrainingBatches, Triplets
-from ss.mixing.job import mix
-from ss.scenes.plan import plan
-from ss.scenes.pool import pool
-from ss.scenes.render import Renderer
-from ss.scenes.scene import Scene
-from ss.scenes.sources import Sources
-from ss.shards import Member, contents, pack, written
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,9 @@ def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.Mo
     written(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
     heard = []
     for where in ("plain", "packed"):
-        sources = Sources(str(tmp_path / where))
-        rows, render = plan(pool(sources), Scene(), 0, 4), Renderer(sources)
+        sources = Sources(str(tmp_path / where), noise=str(tmp_path / where), rirs=str(tmp_path / where))
+        catalog = make_catalog(sources)
+        rows, render = plan(catalog, Scene(noise_share=1, reverb_share=0.5), 0, 4), Renderer(sources, 10, catalog.files)
         heard.append([(row, render(row).mixture.tobytes()) for row in rows])
     assert heard[0] == heard[1]
 

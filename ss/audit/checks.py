@@ -17,8 +17,8 @@ from scipy.fft import irfft, next_fast_len, rfft
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.audit.expected import Expected
-from ss.scenes.scene import known
-from ss.shards import Place
+from ss.data.scene import reject_unknown_keys
+from ss.data.shards import Place
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
 FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
@@ -67,7 +67,7 @@ class Settings:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
         """From the keys of a config. Raises ValueError for keys and values that cannot be."""
-        return cls(**known(cls, config))
+        return cls(**reject_unknown_keys(cls, config))
 
 
 class Triplet(NamedTuple):
@@ -219,13 +219,18 @@ def alone(loaded: LoadedTriplet) -> bool:
 
 
 def sir(loaded: LoadedTriplet) -> float | None:
-    """dB of the target over mixture - target: mean powers, zeros at the end not counted. None where one is silent."""
+    """dB of the target over mixture - target: mean powers while each speaks, where that is known, else up to the zeros at its end.
+
+    None where one is silent.
+    """
     if lengths(loaded):
         return None
     target, other = loaded.waves["target"], loaded.waves["mixed"] - loaded.waves["target"]
     if silent(target, loaded.settings) or silent(other, loaded.settings):
         return None
-    powers = [np.square(wave[: np.flatnonzero(np.abs(wave) >= LSB / 2)[-1] + 1]).mean() for wave in (target, other)]
+    spoken = loaded.expected.spoken or [[slice(np.flatnonzero(np.abs(wave) >= LSB / 2)[-1] + 1)] for wave in (target, other)]
+    parts = (np.concatenate([wave[time] for time in times]) for wave, times in zip((target, other), spoken, strict=True))
+    powers = [np.square(part).mean() for part in parts]
     return float(10 * np.log10(powers[0] / powers[1]))
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ss import audio
 from ss.audit.checks import KINDS, Facts, Settings, Triplet, examine
 from ss.audit.expected import Expected, expected_of_name, read_expected
-from ss.shards import Place, files_in
+from ss.data.shards import Place, files_in
 
 ERROR, WARNING = "error", "warning"
 BINS = 40

@@ -10,20 +10,20 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ss.audio import Wave
+from ss.data.catalog import make_catalog
+from ss.data.plan import plan_row
+from ss.data.render import Renderer
+from ss.data.scene import Scene
+from ss.data.sources import Sources
+from ss.data.triplet import FULL_SCALE, PCM
 from ss.datasets.triplets import Example
 from ss.loss import UNKNOWN_SPEAKER
-from ss.mixing.render import FULL_SCALE, PCM
-from ss.scenes.plan import plan_row
-from ss.scenes.pool import pool
-from ss.scenes.render import Renderer
-from ss.scenes.scene import Scene
-from ss.scenes.sources import Sources
 
 
 class Rendered(Dataset[Example]):
     """`examples` scenes an epoch, other ones in each; an item is asked for by (epoch, index), or by its index for epoch 0.
 
-    scene, sources: as in the configs `scene` and `sources`. cache_mb: megabytes of decoded audio that each worker keeps.
+    scene, sources: as in the configs `scene` and `sources`. cache_mb: megabytes of decoded audio that are kept (see AudioCache).
     speakers: the training set's list; anybody else's number is -100, as is that of a voice played at another speed.
     """
 
@@ -39,8 +39,8 @@ class Rendered(Dataset[Example]):
     ) -> None:
         self.scene, self.examples, self.seed = Scene.of(scene), examples, seed
         self.sample_rate = sample_rate
-        self.pool = pool(Sources.of({**sources, "sample_rate": sample_rate}))
-        self.render = Renderer(self.pool.sources, cache_mb)
+        self.catalog = make_catalog(Sources.of({**sources, "sample_rate": sample_rate}))
+        self.render = Renderer(self.catalog.sources, cache_mb, self.catalog.files)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Rendered(Dataset[Example]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        row = plan_row(self.pool, self.scene, self.seed, epoch, index)
+        row = plan_row(self.catalog, self.scene, self.seed, epoch, index)
         rendered = self.render(row)
         known = self.speakers.get(row.target.speaker, UNKNOWN_SPEAKER)
         number = known if row.target.speed == 1 else UNKNOWN_SPEAKER

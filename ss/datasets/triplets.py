@@ -6,6 +6,7 @@ Shapes: S samples of the mixture and target, R of the enrolment.
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +15,11 @@ from torch.utils.data import Dataset
 
 from ss import audio
 from ss.audio import AudioError, Wave
-from ss.datasets.audio_cache import AudioCache, shared_array
-from ss.datasets.scenes import faster, remixed, resounded, scene_of, speaking, start_of_cut
+from ss.data.audio_cache import AudioCache, shared_array
+from ss.data.augment import SCENES, change_speed, change_speeds, replace_interferer, scene_of, speaking, start_of_cut
+from ss.data.sampling import group_of
+from ss.data.shards import Place, files_in, shard_of
 from ss.loss import UNKNOWN_SPEAKER
-from ss.mixing.manifest import SCENES
-from ss.mixing.plan import group_of
-from ss.shards import Place, files_in, shard_of
 
 KINDS = ("mixed", "target", "ref")
 SHORTEST_ENROLMENT = 0.5  # seconds: no speed makes one shorter than that, as models need up to 0.42
@@ -158,7 +158,7 @@ class Triplets(Dataset[Example]):
         )
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
         files = [file for triplet in self.triplets for file in triplet[1:] if file is not None]
-        self.cache = AudioCache(files, sample_rate, cache_mb)
+        self.cache = AudioCache(files, partial(audio.read, sample_rate=sample_rate), cache_mb)
         self.scenes = shared_array(len(self.triplets), np.int8)  # a number from 1 into SCENES, once it is known
         for group, alike in self.alike.items():
             if remix and len({speaker_of(triplet.name) for triplet in alike}) < 2:
@@ -201,15 +201,15 @@ class Triplets(Dataset[Example]):
         if remix:
             if not target.any():
                 mixture = self.cache.read(triplet.mixture)[start:][:needed]
-            target = faster(target, speed)[: self.max_samples]
+            target = change_speed(target, speed)[: self.max_samples]
             interferer = self.interferer(triplet, len(target), interferer_speed, rng)
-            mixture = remixed(scene, mixture, target, interferer, rng.uniform(*self.remix_snr))
+            mixture = replace_interferer(scene, mixture, target, interferer, rng.uniform(*self.remix_snr))
         else:
-            mixture, target = (wave[: self.max_samples] for wave in resounded(mixture, target, speed, interferer_speed))
+            mixture, target = (wave[: self.max_samples] for wave in change_speeds(mixture, target, speed, interferer_speed))
         ref, needed = self.cache.read(triplet.ref), samples_at(speed, self.ref_max_samples)
         ref = ref[speaking(ref, needed, rng) :][:needed]
         least = min(len(ref), round(SHORTEST_ENROLMENT * self.sample_rate))
-        ref = faster(ref, speed)[: self.ref_max_samples]
+        ref = change_speed(ref, speed)[: self.ref_max_samples]
         if len(ref) < least:  # it goes on with its beginning
             ref = np.resize(ref, min(least, self.ref_max_samples or least))
         if self.gain_db is not None:
@@ -241,7 +241,7 @@ class Triplets(Dataset[Example]):
             wave, needed = self.cache.read(other.target), samples_at(speed, samples)
             wave = wave[speaking(wave, needed, rng) :][:needed]
             if wave.any():
-                wave = faster(wave, speed)[:samples]
+                wave = change_speed(wave, speed)[:samples]
                 return np.pad(wave, (0, samples - len(wave)))
             silent += 1
         raise AudioError(f"{triplet.mixture.parent}: expected targets of other speakers that speak, to remix {triplet.name} with")

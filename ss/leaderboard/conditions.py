@@ -10,8 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ss.mixing import manifest as pairs
-from ss.scenes import row as scenes
+from ss.data import manifest
 
 Conditions: TypeAlias = dict[str, float | str]
 LABELS = {
@@ -37,16 +36,14 @@ def read_genders(table: str | Path | None) -> dict[str, str]:
 
 
 def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, Conditions]:
-    """Conditions by the mixture's name, of a folder's `manifest.jsonl` or `manifest.csv`; of none, nothing."""
-    if (path := Path(folder, scenes.FILE)).is_file():
-        return {row.name: conditions_of_scene(row, genders) for row in scenes.read(path)}
-    if (path := Path(folder, pairs.FILE)).is_file():
-        return {row.name: conditions_of_pair(row, genders) for row in pairs.read(path)}
+    """Conditions by the mixture's name, of a folder's `manifest.jsonl`; of none, nothing."""
+    if (path := Path(folder, manifest.FILE)).is_file():
+        return {row.name: conditions_of(row, genders) for row in manifest.read(path)}
     return {}
 
 
-def conditions_of_scene(row: scenes.Row, genders: Mapping[str, str]) -> Conditions:
-    """Of one mixture of a scene."""
+def conditions_of(row: manifest.Row, genders: Mapping[str, str]) -> Conditions:
+    """Of one mixture."""
     found: Conditions = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
     if row.interferers and row.target.pieces:
         found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
@@ -58,16 +55,6 @@ def conditions_of_scene(row: scenes.Row, genders: Mapping[str, str]) -> Conditio
     return found | pair_of_genders(row.target.speaker, (voice.speaker for voice in row.interferers), genders)
 
 
-def conditions_of_pair(row: pairs.Row, genders: Mapping[str, str]) -> Conditions:
-    """Of one mixture of two speakers."""
-    found: Conditions = {"scene": row.scene}
-    if row.scene in ("full", "partly_absent"):
-        found["sir"] = row.snr
-    speakers = (next((part for part in Path(span.path).parts if part in genders), "") for span in (row.target, row.interferer))
-    target, interferer = speakers
-    return found | (pair_of_genders(target, [interferer], genders) if row.scene != "clean" else {})
-
-
 def pair_of_genders(target: str, others: Iterable[str], genders: Mapping[str, str]) -> Conditions:
     """Whether target and interferers are of the same gender, where all are known and the interferers agree."""
     found = {genders.get(other) for other in others}
@@ -77,7 +64,7 @@ def pair_of_genders(target: str, others: Iterable[str], genders: Mapping[str, st
     return {"genders": f"both {own}" if own in found else "different"}
 
 
-def part_of_overlap(row: scenes.Row) -> float:
+def part_of_overlap(row: manifest.Row) -> float:
     """The part of the mixture's time in which the target and another speak, by what was placed where."""
     target, others = np.zeros(row.samples, bool), np.zeros(row.samples, bool)
     for voices, spoken in (((row.target,), target), (row.interferers, others)):

@@ -19,10 +19,10 @@ import ss
 from ss import checkpoint, distributed
 from ss.compression.qat import through_int8
 from ss.compression.sparse import Sparse
+from ss.data.catalog import make_catalog
+from ss.data.scene import Scene
+from ss.data.sources import Sources, check_sources
 from ss.datasets import Rendered, Triplets, find_triplets, make_filenames, read_speakers, write_speakers
-from ss.scenes.pool import pool
-from ss.scenes.scene import Scene
-from ss.scenes.sources import Sources, check_sources
 from ss.trainer.settings import Settings
 from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
@@ -138,7 +138,7 @@ def list_speakers(config: dict[str, Any], path: Path) -> None:
     """Writes the speakers that a training meets as targets."""
     train, n_speakers = config["data"]["train"], config["model"]["n_speakers"]
     if scenes(config):
-        found = pool(Sources.of({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
+        found = make_catalog(Sources.of({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
         write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
     else:
         make_filenames(train["folder"], path, n_speakers)

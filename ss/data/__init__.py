@@ -1,0 +1,7 @@
+"""Training and test data: from recordings of single speakers to mixtures with an enrolment, in files or while training.
+
+    corpus (files, speakers) -> index (where speech is) -> catalog (what is drawn from) -> plan -> manifest -> render -> folder
+
+`plan.plan_row` is a function of (seed, epoch, index), `render.render` one of the row: files, loaders and ranks get the same bytes.
+`two_speakers` is a preset. `published` rebuilds known sets, `download` and `shards` bring and pack corpora.
+"""

@@ -1,0 +1,98 @@
+"""What a room and a channel do to a voice.
+
+Rooms are impulse responses from files, or simulated (image sources, Allen and Berkley, 1979, by pyroomacoustics). A channel takes
+bandwidth, codes and clips; all of that keeps the length and the alignment of a wave. Shapes: N samples of a response, S of a voice.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+import scipy  # loads `fft` and `signal`, which takes a second, where they are first used
+import soundfile
+
+from ss.audio import Wave
+from ss.data.manifest import Room
+
+ROOMS_KEPT = 256
+REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far below
+TAPS = 255  # of the low-pass: 100 Hz from pass to stop at 16 kHz
+MU = 255.0
+FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
+SEARCH = 4096  # samples by which a codec may delay
+
+
+def direct_first(response: Wave) -> Wave:
+    """A response [N] from its direct sound on, which becomes 1: a voice keeps its place in time and nearly its level."""
+    place = int(np.abs(response).argmax())
+    return response[place:] / response[place]
+
+
+def early(response: Wave, ms: float, sample_rate: int) -> Wave:
+    """The first milliseconds of a response."""
+    return response[: max(1, round(ms * sample_rate / 1000))]
+
+
+def reverberate(voice: Wave, *responses: Wave) -> list[Wave]:
+    """A voice [S] through each of the responses, as long as it was."""
+    size = scipy.fft.next_fast_len(len(voice) + max(map(len, responses)) - 1, real=True)
+    spectrum = scipy.fft.rfft(voice, size)  # float32 all the way
+    return [scipy.fft.irfft(spectrum * scipy.fft.rfft(response, size), size)[: len(voice)] for response in responses]
+
+
+@lru_cache(ROOMS_KEPT)
+def simulate(room: Room, sample_rate: int) -> Wave:
+    """The response of a shoebox. Raises ValueError where pyroomacoustics is not there, or no walls give such a reverberation."""
+    try:
+        import pyroomacoustics as acoustics
+    except ImportError as error:
+        raise ValueError("rt60: simulated rooms need pyroomacoustics: pip install 'ss[rooms]'") from error
+    try:
+        absorption, order = acoustics.inverse_sabine(room.rt60, room.size)
+    except ValueError as error:
+        raise ValueError(f"rt60: expected a reverberation that a room of {room.size} m can have, found {room.rt60} s") from error
+    box = acoustics.ShoeBox(
+        room.size, fs=sample_rate, materials=acoustics.Material(absorption), max_order=min(order, REFLECTIONS), use_rand_ism=False
+    )
+    box.add_source(list(room.source))
+    box.add_microphone(list(room.microphone))
+    box.compute_rir()
+    return np.asarray(box.rir[0][0], np.float32)
+
+
+@lru_cache
+def low_pass(hz: float, sample_rate: int) -> Wave:
+    """A filter with linear phase."""
+    return scipy.signal.firwin(TAPS, hz, fs=sample_rate).astype(np.float32)
+
+
+def limit_band(wave: Wave, hz: float, sample_rate: int) -> Wave:
+    """Without what is above `hz`; linear, so it may be done to parts and sums alike."""
+    return scipy.signal.fftconvolve(wave, low_pass(hz, sample_rate), "same").astype(np.float32)
+
+
+def clip(wave: Wave, db: float) -> Wave:
+    """Cut off so many dB below its peak."""
+    top = np.abs(wave).max() * np.float32(10 ** (-db / 20))
+    return wave.clip(-top, top)
+
+
+def apply_codec(wave: Wave, codec: str, sample_rate: int) -> Wave:
+    """Through a codec and back: `mulaw` (G.711's curve in 8 bits), `mp3`, `vorbis` or `opus`."""
+    if codec == "mulaw":
+        squeezed = np.sign(wave) * np.log1p(MU * np.abs(wave)) / np.log1p(MU)
+        levels = np.rint(squeezed * 127) / 127
+        return (np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(MU)) / MU).astype(np.float32)
+    file, (kind, subtype) = io.BytesIO(), FORMATS[codec]
+    soundfile.write(file, wave, sample_rate, format=kind, subtype=subtype)
+    file.seek(0)
+    back, _ = soundfile.read(file, dtype="float32")
+    return align(back, wave)
+
+
+def align(back: Wave, wave: Wave) -> Wave:
+    """What came back, without the codec's delay, as long as what went in."""
+    correlation = scipy.signal.fftconvolve(np.pad(back, (0, SEARCH)), wave[::-1])[len(wave) - 1 :][:SEARCH]
+    late = int(correlation.argmax())
+    back = back[late:][: len(wave)]
+    return np.pad(back, (0, len(wave) - len(back)))

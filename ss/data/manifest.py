@@ -1,0 +1,126 @@
+"""Rows: all that makes a mixture, as plain data. A manifest is a JSON object per line.
+
+Places and lengths are in samples at the row's rate, levels in dB, paths relative to the folder they come from.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Samples start..stop of a file, heard from sample `at` on."""
+
+    path: str
+    start: int
+    stop: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where a voice stands in a shoebox of `size` metres with a reverberation of `rt60` seconds."""
+
+    size: tuple[float, float, float]
+    microphone: tuple[float, float, float]
+    source: tuple[float, float, float]
+    rt60: float
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker: what is said when, `speed` times as fast; level: dB below the target's speech; rir: a file of the room's response,
+    or room: a simulated one."""
+
+    speaker: str
+    pieces: tuple[Piece, ...]
+    speed: float = 1.0
+    level: float = 0.0
+    rir: str | None = None
+    room: Room | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A file from sample `start` on, again from its beginning where it ends; level: dB below the target's speech."""
+
+    path: str
+    start: int
+    level: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mixture of `samples`, its target (whose pieces are none where it is absent), and an enrolment of `ref_samples`.
+
+    early_ms: what of the room belongs to the target that is asked for (None: all). bandwidth in Hz, codec, clip_db: what the
+    channel does; the last two to the mixture alone. level: dB of full scale; loudness: LUFS of the target instead, if not None.
+    """
+
+    name: str
+    pattern: str
+    sample_rate: int
+    samples: int
+    ref_samples: int
+    target: Voice
+    interferers: tuple[Voice, ...]
+    enrolment: Voice
+    noise: Noise | None = None
+    enrolment_noise: Noise | None = None
+    early_ms: float | None = None
+    bandwidth: float | None = None
+    codec: str | None = None
+    clip_db: float | None = None
+    level: float = -25.0
+    loudness: float | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether the mixture is the sum of its parts."""
+        return self.codec is None and self.clip_db is None
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    """Writes a manifest, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with aside.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    aside.replace(path)
+
+
+def to_line(row: Any) -> str:
+    """A row, or another dataclass, as one line."""
+    return json.dumps(asdict(row), separators=(",", ":"))
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a manifest. Raises ValueError with the file and line where it is not one."""
+    rows = []
+    for number, text in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            rows.append(_row(json.loads(text)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
+    return rows
+
+
+def _row(content: dict[str, Any]) -> Row:
+    voices = {key: _voice(content[key]) for key in ("target", "enrolment")}
+    noises = {key: Noise(**content[key]) if content[key] else None for key in ("noise", "enrolment_noise")}
+    return Row(**{**content, **voices, **noises, "interferers": tuple(map(_voice, content["interferers"]))})
+
+
+def _voice(content: dict[str, Any]) -> Voice:
+    room = content["room"]
+    pieces = tuple(Piece(**piece) for piece in content["pieces"])
+    return Voice(**{**content, "pieces": pieces, "room": room and Room(**{k: _tuple(v) for k, v in room.items()})})
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,112 @@
+"""A folder of triplets from a corpus, or how fast it could be made: plans scenes, and renders them."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from functools import partial
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ss.data.catalog import Catalog, make_catalog
+from ss.data.folder import Output, make, write_triplet
+from ss.data.manifest import Row
+from ss.data.plan import plan
+from ss.data.render import Mixture, Renderer
+from ss.data.scene import Scene
+from ss.data.sources import Sources, check_sources
+from ss.data.two_speakers import as_scenes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Output):
+    """The triplets of `nfiles` scenes; random_state: the seed of it all; cache_mb: megabytes of decoded audio that are kept."""
+
+    nfiles: int
+    random_state: int = 0
+    cache_mb: float = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, least in (("nfiles", 1), ("random_state", 0), ("cache_mb", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}: expected {'more than' if least else 'at least'} 0, found {getattr(self, key)}")
+
+
+def mix(config: Mapping[str, Any]) -> None:
+    """Makes the triplets that are not there yet, and says what was done.
+
+    config: `scene` and the fields of Sources and of Folder; without a scene, the keys of `as_scenes` instead.
+    Raises ValueError where the settings or the sources do not allow it, where the folder holds other mixtures (and `overwrite` is
+    not set), or where not one mixture could be made.
+    """
+    scene, sources, folder = read_config(config)
+    catalog = make_catalog(sources)
+    rows = plan(catalog, scene, folder.random_state, folder.nfiles)
+    RENDERERS[sources] = Renderer(sources, folder.cache_mb, catalog.files)
+    make(rows, partial(render_row, sources=sources), folder, describe(catalog, scene), catalog.unusable)
+
+
+def read_config(config: Mapping[str, Any]) -> tuple[Scene, Sources, Folder]:
+    """What `mix` is asked for. Raises ValueError for keys and values that cannot be, and for sources that the scene lacks."""
+    config = config if "scene" in config else as_scenes(config)
+    scene = Scene.of(config["scene"])
+    names = {one.name for one in fields(Folder)}
+    folder = Folder(**{key: config[key] for key in names & set(config)})
+    both = {"num_workers", "random_state"}
+    sources = Sources.of({key: value for key, value in config.items() if key not in names - both | {"scene"}})
+    check_sources(scene, sources)
+    return scene, sources, folder
+
+
+RENDERERS: dict[Sources, Renderer] = {}  # of this process, and of those that are forked from it, which so share what is decoded
+
+
+def render_row(row: Row, sources: Sources) -> Mixture:
+    """The waves of a row, in any process."""
+    if sources not in RENDERERS:
+        RENDERERS[sources] = Renderer(sources)
+    return RENDERERS[sources](row)
+
+
+def describe(catalog: Catalog, scene: Scene) -> str:
+    """What there is, in one line; and what of it this scene leaves aside."""
+    spans = [span for spans in catalog.speakers.values() for span in spans]
+    hours = sum(span.stop - span.start for span in spans) / catalog.sources.sample_rate / 3600
+    unused = [("noise", catalog.noise and not scene.noisy), ("rooms", catalog.rirs and not scene.uses_rirs)]
+    aside = "".join(f"; this scene uses no files of {name}" for name, leaves in unused if leaves)
+    return (
+        f"{len(catalog.speakers)} speakers, {len(spans)} files, {hours:.2f} hours in {catalog.sources.audios_dir}; "
+        f"{len(set(catalog.drawn.targets))} speakers can be the target; {len(catalog.noise)} files of noise, "
+        f"{len(catalog.rirs)} of rooms{aside}"
+    )
+
+
+def benchmark(config: Mapping[str, Any]) -> None:
+    """Plans and renders `nfiles` mixtures `repeats` times, with and without decoded audio in memory; prints speeds and medians.
+
+    config: as of `mix`, and `repeats`; write: whether they are written, to a folder that is made inside `out_folder` and deleted. A
+    speed is the length of the mixtures over this process's time on the processor; the first round with a cache fills it and is not
+    counted.
+    """
+    repeats, write = config["repeats"], config["write"]
+    scene, sources, folder = read_config({key: value for key, value in config.items() if key not in ("repeats", "write")})
+    catalog = make_catalog(sources)
+    print(describe(catalog, scene))
+    for cache_mb in (0, folder.cache_mb):
+        render, speeds = Renderer(sources, cache_mb, catalog.files), []
+        with ExitStack() as stack:
+            out = stack.enter_context(TemporaryDirectory(dir=folder.out_folder)) if write else None
+            for _ in range(repeats + (cache_mb > 0)):
+                began, samples = time.process_time(), 0
+                for row in plan(catalog, scene, folder.random_state, folder.nfiles):
+                    mixture = render(row)
+                    samples += len(mixture.mixture)
+                    if out:
+                        write_triplet(row, mixture, out, folder.extension)
+                speeds.append(samples / sources.sample_rate / (time.process_time() - began))
+        counted = speeds[cache_mb > 0 :]
+        kept = f"{render.cache.used / 1e6:.0f} MB of decoded audio kept" if cache_mb else "every file decoded anew"
+        each, done = ", ".join(f"{speed:.0f}" for speed in counted), "written" if write else "rendered"
+        print(f"{kept}: {each}: median {median(counted):.0f} seconds of mixture {done} per second of one core")

@@ -1,0 +1,166 @@
+"""From one row to its waves: a pure function of the row and the files that it names.
+
+Levels are relative to the target's speech, whose mean power over its own pieces (or whose loudness) is 1 before the mixture gets
+its level: so they are the same whether the target is there or not. All waves are int16, and the mixture is exactly the sum of its
+parts, unless a codec or clipping came after. Shapes: S samples of the mixture, R of the enrolment.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
+from math import ceil, floor, isfinite
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ss import audio
+from ss.audio import AudioError, Wave
+from ss.data import acoustics
+from ss.data.audio_cache import AudioCache
+from ss.data.augment import change_speed
+from ss.data.manifest import Noise, Piece, Row, Voice
+from ss.data.shards import file_of
+from ss.data.sources import Sources
+from ss.data.triplet import FULL_SCALE, PCM, PEAK
+
+DIGITAL_SILENCE = 1e-10  # mean power: -100 dB of full scale
+FADE = 0.005  # seconds at both ends of a piece
+
+
+class Mixture(NamedTuple):
+    """What one row gives. others: the part of the target that is not asked for (its late reverberation), and noise [S]."""
+
+    mixture: PCM  # [S]
+    target: PCM  # [S]
+    ref: PCM  # [R]
+    interferers: tuple[PCM, ...]
+    others: tuple[PCM, ...]
+
+
+class Renderer:
+    """Renders rows of some sources; cache_mb: megabytes of decoded audio that are kept, of these files (`Catalog.files`)."""
+
+    def __init__(self, sources: Sources, cache_mb: float = 0, files: Iterable[audio.File] = ()) -> None:
+        self.sources = sources
+        self.cache = AudioCache(files, partial(audio.read_any, sample_rate=sources.sample_rate), cache_mb)
+
+    def __call__(self, row: Row) -> Mixture:
+        """The waves of a row. Raises AudioError for a file that cannot be read, is shorter than the row says, or is silent."""
+        target, late = self.voice(row.target, row.samples, row, row.early_ms)
+        parts = [target, *(self.voice(interferer, row.samples, row)[0] for interferer in row.interferers)]
+        n_voices = len(parts)
+        parts += [wave for wave in (late, self.noise(row.noise, row.samples, row)) if wave is not None]
+        if row.bandwidth is not None:
+            parts = [acoustics.limit_band(wave, row.bandwidth, row.sample_rate) for wave in parts]
+        scaled = on_one_scale(parts, row)
+        mixture: PCM = np.asarray(np.sum(scaled, axis=0, dtype=np.int16))
+        if not row.linear:
+            mixture = distorted(mixture, row)
+        return Mixture(mixture, scaled[0], self.enrolment(row), tuple(scaled[1:n_voices]), tuple(scaled[n_voices:]))
+
+    def enrolment(self, row: Row) -> PCM:
+        """The enrolment [R] of a row."""
+        wave, _ = self.voice(row.enrolment, row.ref_samples, row)
+        noise = self.noise(row.enrolment_noise, row.ref_samples, row)
+        (scaled,) = on_one_scale([wave if noise is None else wave + noise], row)
+        return scaled
+
+    def voice(self, voice: Voice, samples: int, row: Row, early_ms: float | None = None) -> tuple[Wave, Wave | None]:
+        """A voice [samples] at its level, and apart from it the reverberation that comes later than early_ms (None: nothing)."""
+        dry, spoken = np.zeros(samples, np.float32), np.zeros(samples, bool)
+        for piece in voice.pieces:
+            wave = self.piece(piece, voice.speed, samples - piece.at, row.sample_rate)
+            dry[piece.at :][: len(wave)] += wave
+            spoken[piece.at :][: len(wave)] = True
+        if not voice.pieces:
+            return dry, None
+        power = np.square(dry).sum() / spoken.sum()
+        if power < DIGITAL_SILENCE:
+            raise AudioError(f"{voice.pieces[0].path}: expected speech, found silence in {row.name}")
+        response = self.response(voice, row)
+        if response is None:
+            wet, early = dry, None
+        elif early_ms is None:
+            (wet,), early = acoustics.reverberate(dry, response), None
+        else:
+            wet, early = acoustics.reverberate(dry, response, acoustics.early(response, early_ms, row.sample_rate))
+        gain = np.float32(10 ** (-voice.level / 20) / amplitude(wet, spoken.sum(), row, voice.pieces[0].path))
+        return (gain * wet, None) if early is None else (gain * early, gain * (wet - early))
+
+    def piece(self, piece: Piece, speed: float, room_left: int, rate: int) -> Wave:
+        """A piece, at its speed, faded at both ends."""
+        path = file_of(self.sources.audios_dir, piece.path)
+        wave = self.cache.read(path, piece.start, min(piece.stop, piece.start + ceil(room_left * speed)))
+        wave = change_speed(wave, speed)[: min(room_left, floor((piece.stop - piece.start) / speed))]
+        n = min(round(FADE * rate), len(wave) // 2)
+        if n:
+            ramp = (np.arange(n, dtype=np.float32) + 1) / (n + 1)
+            wave[:n] *= ramp
+            wave[-n:] *= ramp[::-1]
+        return wave
+
+    def response(self, voice: Voice, row: Row) -> Wave | None:
+        """The response of the room that a voice is in, from its direct sound on."""
+        if voice.room is not None:
+            return acoustics.direct_first(acoustics.simulate(voice.room, row.sample_rate))
+        if voice.rir is None:
+            return None
+        path = file_of(str(self.sources.rirs), voice.rir)
+        response = self.cache.read(path)
+        if not response.any():
+            raise AudioError(f"{path}: expected an impulse response, found silence")
+        return acoustics.direct_first(response)
+
+    def noise(self, noise: Noise | None, samples: int, row: Row) -> Wave | None:
+        """Noise [samples] at its level."""
+        if noise is None:
+            return None
+        wave = self.cache.loop(file_of(str(self.sources.noise), noise.path), noise.start, samples)
+        return wave * np.float32(10 ** (-noise.level / 20) / amplitude(wave, samples, row, noise.path)) if wave.any() else wave
+
+
+def amplitude(wave: Wave, spoken: int, row: Row, path: str) -> float:
+    """How loud a wave [S] is, of which so many samples are spoken: the root of their mean power, or 1 for a loudness of 0 LUFS.
+
+    Raises AudioError, naming the path, for a wave that is too short or too quiet for its loudness to be measured.
+    """
+    if row.loudness is None:
+        return float(np.sqrt(np.square(wave).sum() / spoken))
+    meter = loudness_meter(row.sample_rate)
+    least = round(meter.block_size * row.sample_rate)
+    if len(wave) < least:
+        raise AudioError(f"{path}: expected at least {least} samples to measure the loudness of, found {len(wave)}")
+    loudness = float(meter.integrated_loudness(wave))
+    if not isfinite(loudness):
+        raise AudioError(f"{path}: expected speech, found silence by its loudness")
+    return float(10 ** (loudness / 20))
+
+
+@cache
+def loudness_meter(sample_rate: int) -> Any:
+    """Measures integrated loudness in LUFS (ITU-R BS.1770-4)."""
+    import pyloudnorm  # brings scipy.signal: only for those who ask for it
+
+    return pyloudnorm.Meter(sample_rate)
+
+
+def on_one_scale(parts: Sequence[Wave], row: Row) -> list[PCM]:
+    """Parts [S] in 16 bits at the level or loudness of the row, or lower where a peak would be too high."""
+    mixture = np.sum(parts, axis=0)
+    power, peak = np.square(mixture).mean(), max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
+    if not peak:
+        return [np.zeros(len(mixture), np.int16) for _ in parts]
+    asked = 10 ** (row.level / 20) / np.sqrt(power) if row.loudness is None else 10 ** (row.loudness / 20)
+    gain = min(asked, PEAK / peak) * FULL_SCALE
+    return [np.rint(wave * np.float32(gain)).astype(np.int16) for wave in parts]
+
+
+def distorted(mixture: PCM, row: Row) -> PCM:
+    """What clipping and a codec leave of a mixture [S]."""
+    wave: Wave = mixture.astype(np.float32) / np.float32(FULL_SCALE)
+    if row.clip_db is not None:
+        wave = acoustics.clip(wave, row.clip_db)
+    if row.codec is not None:
+        wave = acoustics.apply_codec(wave, row.codec, row.sample_rate)
+    out: NDArray[np.int16] = np.rint(wave.clip(-1, 1 - 1 / FULL_SCALE) * FULL_SCALE).astype(np.int16)
+    return out

@@ -1,0 +1,152 @@
+"""What a scene may be: the keys of a config of the group `scene`, checked. Every choice in it is drawn by the plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+Range: TypeAlias = tuple[float, float]
+
+PATTERNS = ("full", "partial", "turns", "silent_start", "silent_middle", "silent_end", "absent", "alone")
+CODECS = ("mulaw", "mp3", "vorbis", "opus")
+MOST_INTERFERERS = 3
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """How the target speaker is enrolled: `seconds` of `utterances` (None: all of these); a share with noise at `snr` dB, a share
+    in a room."""
+
+    seconds: Range | None = (3.0, 3.0)
+    utterances: tuple[int, int] = (1, 1)
+    noise_share: float = 0.0
+    snr: Range = (5.0, 20.0)
+    reverb_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("seconds", "snr", "utterances"):
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, a_range(key, getattr(self, key)))
+        check_shares(self)
+        if (self.seconds is not None and self.seconds[0] <= 0) or self.utterances[0] < 1:
+            raise ValueError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is drawn for each mixture. A range is [low, high] and drawn from evenly; a share is a part of all mixtures.
+
+    seconds: length of the mixture; None: that of the target's utterance. patterns: how often each of PATTERNS comes:
+    `full`: all speak from beginning to end; `partial`: the target and the others overlap for `overlap` of the time;
+    `turns`: one after the other, turns of `turn` seconds with `gap` seconds between (below 0: they overlap);
+    `silent_start`, `silent_middle`, `silent_end`: the target is silent for `silence` of the time; `absent`: always;
+    `alone`: nobody else speaks. interferers: how many, at most 3; in `fewest_share` of the mixtures as few as that allows.
+    same_gender_share: in which part of the mixtures they have the target's gender, where that is known.
+    sir: dB of the target over each interferer, each over its own speech; sir_levels: one of these instead.
+    speed_share, speed: a factor by which a voice is played faster: that makes another speaker of it.
+    noise_share, snr: noise from files, dB of the target's speech over it. level: dB of full scale of the mixture's mean power.
+    loudness: LUFS of the target instead (ITU-R BS.1770); then sir and snr are differences of loudness too.
+    reverb_share: in a room, from files or, with `rt60` in seconds, a `simulated_share` of them simulated. early_ms: how much of its
+    reverberation belongs to the target that is asked for; None: all of it. bandwidth_share, bandwidths: Hz that are left.
+    codec_share, codecs and clip_share, clip_db (below the peak): what is done to the mixture alone.
+    """
+
+    seconds: Range | None = (3.0, 3.0)
+    patterns: Mapping[str, float] = field(default_factory=lambda: {"full": 1.0})
+    overlap: Range = (0.2, 0.8)
+    silence: Range = (0.3, 0.7)
+    turn: Range = (0.8, 3.0)
+    gap: Range = (-0.3, 0.6)
+    interferers: tuple[int, int] = (1, 1)
+    fewest_share: float = 0.0
+    same_gender_share: float = 0.0
+    sir: Range = (-5.0, 5.0)
+    sir_levels: tuple[float, ...] | None = None
+    speed_share: float = 0.0
+    speed: Range = (0.9, 1.1)
+    level: Range = (-30.0, -20.0)
+    loudness: float | None = None
+    noise_share: float = 0.0
+    snr: Range = (0.0, 20.0)
+    reverb_share: float = 0.0
+    rt60: Range | None = None
+    simulated_share: float = 1.0
+    early_ms: float | None = None
+    bandwidth_share: float = 0.0
+    bandwidths: tuple[float, ...] = (4000.0,)
+    codec_share: float = 0.0
+    codecs: tuple[str, ...] = CODECS
+    clip_share: float = 0.0
+    clip_db: Range = (3.0, 12.0)
+    enrolment: Enrolment = field(default_factory=Enrolment)
+
+    def __post_init__(self) -> None:
+        for key in ("overlap", "silence", "turn", "gap", "interferers", "sir", "speed", "level", "snr", "clip_db"):
+            object.__setattr__(self, key, a_range(key, getattr(self, key)))
+        for key in ("seconds", "rt60"):
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, a_range(key, getattr(self, key)))
+        check_shares(self)
+        weights = dict(self.patterns)
+        if unknown := sorted(set(weights) - set(PATTERNS)):
+            raise ValueError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
+        if not weights or min(weights.values()) < 0 or not sum(weights.values()):
+            raise ValueError(f"patterns: expected weights of which one is above 0, found {weights}")
+        if not 0 <= self.interferers[0] <= self.interferers[1] <= MOST_INTERFERERS:
+            raise ValueError(f"interferers: expected 0 to {MOST_INTERFERERS}, found {list(self.interferers)}")
+        for key in ("seconds", "turn", "speed", "rt60"):
+            if getattr(self, key) is not None and getattr(self, key)[0] <= 0:
+                raise ValueError(f"{key}: expected more than 0, found {list(getattr(self, key))}")
+        for key in ("overlap", "silence"):
+            if not 0 <= getattr(self, key)[0] <= getattr(self, key)[1] <= 1:
+                raise ValueError(f"{key}: expected parts from 0 to 1, found {list(getattr(self, key))}")
+        if self.sir_levels is not None and not self.sir_levels:
+            raise ValueError("sir_levels: expected at least one level in dB, found none")
+        if unknown := sorted(set(self.codecs) - set(CODECS)):
+            raise ValueError(f"codecs: expected some of {', '.join(CODECS)}, found {', '.join(unknown)}")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is ever noise."""
+        return bool(self.noise_share or self.enrolment.noise_share)
+
+    @property
+    def reverberant(self) -> bool:
+        """Whether anybody is ever in a room."""
+        return bool(self.reverb_share or self.enrolment.reverb_share)
+
+    @property
+    def uses_rirs(self) -> bool:
+        """Whether a room ever comes from a file."""
+        return self.reverberant and (self.rt60 is None or self.simulated_share < 1)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any] | None) -> "Scene":
+        """From the keys of a config. Raises ValueError for none, and for keys and values that cannot be."""
+        if config is None:
+            raise ValueError("scene: expected one of configs/groups/scene.yaml, e.g. scene=two_speakers, found none")
+        enrolment = Enrolment(**reject_unknown_keys(Enrolment, config.get("enrolment") or {}))
+        lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs", "sir_levels") if config.get(key) is not None}
+        return cls(**{**reject_unknown_keys(cls, config), **lists, "enrolment": enrolment})
+
+
+def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config, if all its keys are fields of a dataclass. Raises ValueError."""
+    names = [one.name for one in fields(kind)]
+    if unknown := sorted(set(config) - set(names)):
+        raise ValueError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(names)}")
+    return dict(config)
+
+
+def a_range(key: str, value: Any) -> Any:
+    """[low, high] as a tuple; one number stands for both. Raises ValueError."""
+    pair = (value, value) if isinstance(value, (int, float)) else tuple(value)
+    if len(pair) != 2 or pair[0] > pair[1]:
+        raise ValueError(f"{key}: expected [low, high], found {value}")
+    return pair
+
+
+def check_shares(config: Any) -> None:
+    """Raises ValueError for a share that is no part from 0 to 1."""
+    for key in (one.name for one in fields(config) if one.name.endswith("_share")):
+        if not 0 <= getattr(config, key) <= 1:
+            raise ValueError(f"{key}: expected a part from 0 to 1, found {getattr(config, key)}")

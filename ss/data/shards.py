@@ -1,0 +1,173 @@
+"""Folders packed into tar shards, on a disk or behind any URL that fsspec knows: few large files instead of many small ones.
+
+A packed folder holds `000000.tar`, `000001.tar`, ... and `shards.json`, which says where in them each file is. The shards are
+ordinary archives (webdataset reads them too); with the index any file is one read of a range, so every order, split among
+processes, and resume is as exact as on a folder. `simplecache::s3://...` keeps shards on the local disk.
+"""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from tqdm import tqdm
+
+from ss.audio import EXTENSIONS, AudioError
+
+INDEX = "shards.json"
+VERSION = 1
+
+
+class Member(NamedTuple):
+    """A file in a packed folder, to be used like a path: root is the folder or URL."""
+
+    root: str
+    name: str
+
+    @property
+    def suffix(self) -> str:
+        """As of a path."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def stem(self) -> str:
+        """As of a path."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def parent(self) -> str:
+        """The packed folder."""
+        return self.root
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.name}"
+
+    def open(self) -> io.BytesIO:
+        """Its content. Raises OSError where it cannot be read."""
+        shard, begin, size = contents(self.root)[self.name]
+        content = storage(self.root)[0].cat_file(f"{storage(self.root)[1]}/{shard}", begin, begin + size)
+        if len(content) != size:
+            raise OSError(f"{self.root}/{shard}: expected {size} bytes from {begin} on, found {len(content)}")
+        return io.BytesIO(content)
+
+
+Place: TypeAlias = Path | Member
+
+
+def file_of(folder: str | Path, name: str) -> Place:
+    """A file of a folder, packed or not."""
+    return Member(str(folder), name) if is_packed(folder) else Path(folder, name)
+
+
+@cache
+def is_packed(folder: str | Path) -> bool:
+    """Whether a folder is packed; what has a URL always is."""
+    return "://" in str(folder) or Path(folder, INDEX).is_file()
+
+
+def check_folder(key: str, folder: str | Path) -> None:
+    """Raises ValueError, naming the key, for a folder that is not there, packed or not."""
+    if not is_packed(folder) and not Path(folder).is_dir():
+        raise ValueError(f"{key}: expected a folder, found none at {folder}")
+
+
+@cache
+def contents(root: str) -> dict[str, tuple[str, int, int]]:
+    """Shard, first byte and size of every file, by name. Raises ValueError where there is no index, or one of a newer version."""
+    system, path = storage(root)
+    try:
+        index = json.loads(system.cat_file(f"{path}/{INDEX}"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{root}: expected a packed folder with {INDEX}, but: {error}") from error
+    if index["version"] > VERSION:
+        raise ValueError(f"{root}/{INDEX}: expected version {VERSION} or older, found {index['version']}")
+    return {name: (shard, begin, size) for shard, members in index["shards"].items() for name, begin, size in members}
+
+
+@cache
+def storage(root: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL or folder, and the path in it. Raises ValueError where fsspec is needed and not there."""
+    try:
+        import fsspec  # with the packages that a URL needs, like s3fs
+    except ImportError as error:
+        raise ValueError(f"{root}: reading shards needs fsspec: pip install fsspec") from error
+    try:
+        system, path = fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError) as error:  # s3:// needs s3fs, and says so
+        raise ValueError(f"{root}: expected a URL that fsspec can read here, but: {error}") from error
+    return system, path.rstrip("/")
+
+
+def files_in(folder: str | Path) -> list[Path] | list[Member]:
+    """The files of a folder, packed or not, by name. Raises AudioError for a missing folder."""
+    if is_packed(folder):
+        return [Member(str(folder), name) for name in sorted(contents(str(folder)))]
+    if not Path(folder).is_dir():
+        raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
+    return sorted(Path(folder).iterdir())
+
+
+def shard_of(path: object) -> str:
+    """The shard that a file is in; empty for one that is in none."""
+    return contents(path.root)[path.name][0] if isinstance(path, Member) else ""
+
+
+def pack(config: Mapping[str, Any]) -> None:
+    """Packs the audio files of `folder` and its subfolders into `out_folder`, in shards of about `megabytes`; prints what there is.
+
+    Their order is drawn by `seed`, what belongs to one mixture staying together, so that any few shards are like the whole.
+    Raises ValueError for a folder without audio files, and where `out_folder` holds anything.
+    """
+    folder, out = Path(config["folder"]), Path(config["out_folder"])
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if not names:
+        raise ValueError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")
+    together: dict[str, list[str]] = {}
+    for name in names:
+        together.setdefault(re.sub(r"-(mixed|target|ref)\.\w+$", "", name), []).append(name)
+    groups = list(together.values())
+    order = np.random.default_rng(config["seed"]).permutation(len(groups))
+    shards = written(folder, [groups[i] for i in order], out, config["megabytes"])
+    size = sum(path.stat().st_size for path in out.glob("*.tar"))
+    print(f"{len(names)} files are in {len(shards)} shards, {size / 1e6:.1f} MB, in {out}")
+
+
+def written(folder: Path, groups: Sequence[Sequence[str]], out: Path, megabytes: float) -> dict[str, int]:
+    """Packs files of a folder in this order into shards of about so many megabytes; gives the number of files in each shard.
+
+    Those of a group are in one shard. The index is written last, so that a folder without one is not whole. Raises ValueError
+    where `out` holds anything.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise ValueError(f"{out}: expected an empty folder, found files in it")
+    shards: dict[str, list[tuple[str, int, int]]] = {}
+    archive: tarfile.TarFile | None = None
+    for names in tqdm(groups, "packing"):
+        if archive is None or archive.offset > megabytes * 1e6:
+            archive = _next(archive, out / f"{len(shards):06d}.tar")
+            members = shards.setdefault(f"{len(shards):06d}.tar", [])
+        members += [(name, *_added(archive, folder / name, name)) for name in names]
+    if archive is not None:
+        archive.close()
+    (out / INDEX).write_text(json.dumps({"version": VERSION, "shards": shards}))
+    return {shard: len(members) for shard, members in shards.items()}
+
+
+def _next(before: tarfile.TarFile | None, path: Path) -> tarfile.TarFile:
+    if before is not None:
+        before.close()
+    return tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
+
+
+def _added(archive: tarfile.TarFile, path: Path, name: str) -> tuple[int, int]:
+    """Adds a file as anybody's, at no time, so that the same files give the same shards; where its content begins, and its size."""
+    content, entry = path.read_bytes(), tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
+    return archive.offset - -(-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, entry.size

@@ -1,0 +1,82 @@
+"""Where the audio of scenes comes from: a corpus of single speakers, noise, and impulse responses of rooms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ss.data.scene import Scene, reject_unknown_keys
+
+SPEAKER_SAMPLING = ("uniform", "by_duration")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """audios_dir: the corpus, packed or not; its files are found by `template` and `parts` (see `ss.data.corpus.find_files`), or
+    listed in `manifest`, a CSV or JSONL file with a path (below audios_dir) and a speaker in each line. Any sample rate: what
+    differs is resampled.
+    genders: a CSV or JSONL file with a `speaker` and a `gender` in each line, empty where it is not known (it may be the manifest).
+    speakers, exclude_speakers, max_n_speakers: who is used: those named, but not those, and so many of them, drawn by random_state.
+    split_single_utterances: a speaker's only utterance gives the target in one part, the enrolment in the other; else it only
+    interferes.
+    speaker_sampling: `uniform` draws every speaker equally often, `by_duration` in proportion to the recorded time.
+    speaker_group_regex: a regular expression; the ids of target and interferers agree in what it matches first, so corpora with ids
+    of their own are not mixed with each other.
+    min_len: seconds of speech that a file has at least. trim_db: what is so far below a file's loudest part is no speech; None: all
+    of it is. drop_pauses: what is no speech is left out also inside of an utterance, not only at its ends.
+    noise, rirs: folders of files, packed or looked through with their subfolders. num_workers: processes that look into files.
+    """
+
+    audios_dir: str
+    parts: str | Sequence[str] | None = None
+    template: str = "{part}/{speaker}/{chapter}/*"
+    manifest: str | None = None
+    genders: str | None = None
+    speakers: Sequence[str] | None = None
+    exclude_speakers: Sequence[str] | None = None
+    max_n_speakers: int | None = None
+    split_single_utterances: bool = False
+    speaker_sampling: str = "uniform"
+    speaker_group_regex: str | None = None
+    min_len: float = 1.0
+    trim_db: float | None = 30.0
+    drop_pauses: bool = False
+    sample_rate: int = 16000
+    random_state: int = 0
+    noise: str | None = None
+    rirs: str | None = None
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("parts", "speakers", "exclude_speakers"):  # so that sources can be compared and looked up
+            if isinstance(getattr(self, key), list):
+                object.__setattr__(self, key, tuple(getattr(self, key)))
+        for key in ("sample_rate", "num_workers", "trim_db", "max_n_speakers"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise ValueError(f"{key}: expected more than 0, found {value}")
+        if self.min_len < 0 or self.random_state < 0:
+            raise ValueError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
+        if self.speaker_sampling not in SPEAKER_SAMPLING:
+            raise ValueError(f"speaker_sampling: expected one of {', '.join(SPEAKER_SAMPLING)}, found {self.speaker_sampling}")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Sources":
+        """From the keys of a config. Raises ValueError for keys and values that cannot be."""
+        config = dict(config)
+        if "drawn" in config:  # a checkpoint of release 1 says how it was trained with these two keys
+            config["speaker_sampling"] = "by_duration" if config.pop("drawn") == "speech" else "uniform"
+            config["speaker_group_regex"] = config.pop("within", None)
+        return cls(**reject_unknown_keys(cls, config))
+
+
+def check_sources(scene: Scene, sources: Sources) -> None:
+    """Raises ValueError for all that a scene asks for and the sources do not name."""
+    missing = []
+    if scene.same_gender_share and sources.genders is None:
+        missing.append("genders (genders=<a CSV file with the columns speaker and gender>)")
+    if scene.noisy and sources.noise is None:
+        missing.append("noise (noise=<a folder of files>)")
+    if scene.uses_rirs and sources.rirs is None:
+        missing.append("rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)")
+    if missing:
+        raise ValueError(f"the scene asks for {', '.join(missing)}, found none")
