@@ -1,20 +1,72 @@
-"""Quantization-aware training: products and convolutions compute as int8 will (Jacob et al., 2018).
+"""What a training holds a model to: its smallest weights at zero, its products through int8.
 
-Inputs are rounded to 8 bits over the range that they have in the batch, weights to 7 over that of each output channel; gradients
-pass the rounding unchanged. Nothing is added to a model's weights, so its checkpoints stay ordinary ones.
+Zeros: the smallest weights of all layers together stay zero (Han et al., 2015; Zhu & Gupta, 2017). The model keeps its shape, so
+nothing gets faster by it: a file of zeros compresses well, and that is all.
+
+int8: products and convolutions compute as int8 will (Jacob et al., 2018). Inputs are rounded to 8 bits over the range that they
+have in the batch, weights to 7 over that of each output channel; gradients pass the rounding unchanged. Nothing is added to a
+model's weights, so its checkpoints stay ordinary ones.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
+from ss.errors import UserError
 from ss.model.tcn import DepthwiseConv
 
-LARGEST_INPUT, LARGEST_WEIGHT = 255, 63  # unsigned inputs, signed weights of 7 bits: see ss.compression.int8
-ENROLMENT = ("speaker_encoder", "classifier", "conditions")  # once a stream: left as it is
+LARGEST_INPUT, LARGEST_WEIGHT = 255, 63  # unsigned inputs, signed weights of 7 bits: see ss.compression.quantization
+ENROLMENT = ("speaker_encoder", "classifier", "conditions")  # once a stream: never through int8
 TINY = 1e-8
+
+
+def prunable(model: nn.Module) -> Iterator[Tensor]:
+    """The weights of all products and convolutions: not those of norms, biases and slopes."""
+    return (module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)))
+
+
+def sparsity(model: nn.Module) -> float:
+    """The part of the prunable weights that is zero."""
+    weights = list(prunable(model))
+    return sum(int((weight == 0).sum()) for weight in weights) / max(1, sum(weight.numel() for weight in weights))
+
+
+def count_nonzero(weights: Mapping[str, Tensor]) -> int:
+    """How many numbers of a state dict are not zero; buffers of norms count too, as they are shipped."""
+    return sum(int(value.count_nonzero()) for value in weights.values() if value.is_floating_point())
+
+
+class Sparse:
+    """Holds the smallest weights of a model at zero while it is trained.
+
+    sparsity: the part of all prunable weights. Which ones they are is decided here, by magnitude, once: those that are zero
+    already are the smallest, so a run that goes on keeps its own.
+    """
+
+    def __init__(self, model: nn.Module, sparsity: float) -> None:
+        if not 0 <= sparsity < 1:
+            raise UserError(f"sparsity: expected a part of the weights, from 0 to below 1, got {sparsity}")
+        self.weights = list(prunable(model))
+        magnitudes = torch.cat([weight.detach().abs().flatten() for weight in self.weights])
+        kept = torch.ones_like(magnitudes, dtype=torch.bool)
+        kept[magnitudes.argsort(stable=True)[: round(sparsity * len(magnitudes))]] = False
+        parts = kept.split([weight.numel() for weight in self.weights])
+        self.masks = [part.view_as(weight) for part, weight in zip(parts, self.weights, strict=True)]
+        self.apply()
+
+    @torch.no_grad()
+    def apply(self, *_: Any) -> None:
+        """Sets the weights to zero."""
+        for weight, mask in zip(self.weights, self.masks, strict=True):
+            weight.mul_(mask)
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Does so after every step of an optimizer."""
+        optimizer.register_step_post_hook(self.apply)
 
 
 class RoundedLinear(nn.Linear):
@@ -38,7 +90,7 @@ class RoundedDepthwiseConv(DepthwiseConv):
         return self.convolve(rounded_input(x), rounded_weight(self.weight))
 
 
-ROUNDED = {nn.Linear: RoundedLinear, nn.Conv1d: RoundedConv1d, DepthwiseConv: RoundedDepthwiseConv}
+ROUNDED: dict[type, Any] = {nn.Linear: RoundedLinear, nn.Conv1d: RoundedConv1d, DepthwiseConv: RoundedDepthwiseConv}
 
 
 def rounded_input(x: Tensor) -> Tensor:
@@ -55,17 +107,8 @@ def rounded_weight(weight: Tensor) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -LARGEST_WEIGHT, LARGEST_WEIGHT)
 
 
-def quantizable(model: nn.Module, keep: Sequence[str] = ()) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a stream's steps that int8 is for, by name; not those whose names begin with one of `keep`."""
-    left = (*ENROLMENT, *keep)
-    return ((name, module) for name, module in model.named_modules() if _is_product(module) and not name.startswith(left))
-
-
-def _is_product(module: nn.Module) -> bool:
-    return type(module) in ROUNDED or type(module) in ROUNDED.values()
-
-
 def through_int8(model: nn.Module, keep: Sequence[str] = ()) -> None:
-    """From now on these layers of a model compute through int8."""
-    for _, module in quantizable(model, keep):
-        module.__class__ = ROUNDED.get(type(module), type(module))
+    """From now on the products in a model's steps go through int8; not those of layers whose names begin with one of `keep`."""
+    for name, module in model.named_modules():
+        if type(module) in ROUNDED and not name.startswith((*ENROLMENT, *keep)):
+            module.__class__ = ROUNDED[type(module)]

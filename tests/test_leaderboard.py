@@ -15,7 +15,7 @@ from ss.audio import Wave
 from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
-from ss.leaderboard.scoring import Test as Trial
+from ss.leaderboard.scoring import TestSet as Trial
 from ss.leaderboard.scoring import digest_of_folder, pieces, score
 from ss.metric import SISDR, Improvement, Row
 from ss.mixing import manifest as pairs

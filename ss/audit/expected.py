@@ -8,7 +8,7 @@ from ss.mixing import manifest
 from ss.mixing.corpus import Span
 from ss.scenes import row as scenes
 
-ABSENT = "absent"  # also as names end that the scenes give
+ABSENT = "absent"  # as names end that the scenes give
 
 
 class Expected(NamedTuple):
@@ -34,11 +34,6 @@ def read_expected(folder: Path) -> dict[str, Expected]:
     if (folder / scenes.FILE).exists():
         found |= {row.name: expected_of_scene(row) for row in scenes.read(folder / scenes.FILE)}
     return found
-
-
-def expected_of_name(name: str) -> Expected:
-    """What the name of a triplet that is in no manifest says."""
-    return Expected(target=False if name.endswith(f"_{ABSENT}") else None)
 
 
 def expected_of_mixture(row: manifest.Row) -> Expected:

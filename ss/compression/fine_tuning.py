@@ -3,7 +3,6 @@
 import copy
 import shutil
 import time
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from tqdm import tqdm
 
 from ss import allowlist, checkpoint, distributed
 from ss.compression.recipe import Recipe, Stage
-from ss.compression.structured import Importance, Limits, chosen, smaller
+from ss.compression.structured import Importance, choose_channels, prune_channels
 from ss.datasets import read_speakers
+from ss.errors import UserError
 from ss.inferencer import PREDECESSOR_RATE
 from ss.trainer.job import build, scenes, trained
 from ss.utils.predecessor import is_predecessor, read_checkpoint
@@ -22,19 +22,30 @@ NARROWED = "narrowed.pth"
 AS_TRAINED = "as_trained"  # the value that changes nothing
 
 
-def fine_tuned(recipe: Recipe, source: str | Path, run_dir: Path, overrides: dict[str, Any]) -> Path:
+def fine_tune(recipe: Recipe, source: Path, run_dir: Path, overrides: dict[str, Any]) -> Path:
     """The checkpoint at the end of a recipe's stages, `best.pth` in run_dir; what was done by an earlier call is not done again.
 
     source: a checkpoint of ours to begin with, whose own config says how it was trained. overrides: what is to be another in that
     config (`data`, `trainer`, ...). Stops, like a training, where asked to; then the checkpoint of the stage that is going on.
     """
-    model, began = Path(source), time.monotonic()
+    model, began = source, time.monotonic()
     for number, stage in enumerate(recipe.stages, 1):
-        config = stage_config(stage, recipe.keep, model, Path(source), run_dir / f"stage-{number}", overrides)
+        config = change_config(read_training_config(source), overrides)
+        config |= {"run_dir": str(run_dir / f"stage-{number}"), "init_from": str(model), "resume": True, "sparsity": stage.sparsity}
+        config["model"] = read_training_config(model)["model"]
+        config["trainer"]["epochs"] = stage.epochs
+        config["optimizer"]["lr"] = stage.lr
+        if "max_lr" in (config.get("scheduler") or {}):
+            config["scheduler"]["max_lr"] = stage.lr
+        if stage.quantize:
+            config["quantize"] = {"keep": list(recipe.keep)}
+        if stage.distil:
+            config["distil"] = {"teacher": stage.teacher or str(source), "weight": stage.distil}
+            config["trainer"]["_target_"] = "ss.compression.distillation.DistillingTrainer"
         if config["trainer"].get("max_minutes") is not None:
             config["trainer"]["max_minutes"] -= (time.monotonic() - began) / 60
         if stage.structured:
-            config = narrowed(config, stage.structured, stage.batches, model)
+            narrow_model(config, stage, model)
         done = trained(config)
         model = Path(config["run_dir"]) / "best.pth"
         if not done:
@@ -46,76 +57,25 @@ def fine_tuned(recipe: Recipe, source: str | Path, run_dir: Path, overrides: dic
     return run_dir / "best.pth"
 
 
-def stage_config(
-    stage: Stage, keep: Sequence[str], model: Path, source: Path, run_dir: Path, overrides: dict[str, Any]
-) -> dict[str, Any]:
-    """The training config of a stage that begins with the checkpoint `model`; keep: layers that are not quantized."""
-    config = changed(trained_config(source), overrides)
-    config |= {"run_dir": str(run_dir), "init_from": str(model), "resume": True, "sparsity": stage.sparsity}
-    config["model"] = trained_config(model)["model"]
-    config["trainer"]["epochs"] = stage.epochs
-    config["optimizer"]["lr"] = stage.lr
-    if "max_lr" in (config.get("scheduler") or {}):
-        config["scheduler"]["max_lr"] = stage.lr
-    if stage.quantize:
-        config["quantize"] = {"keep": list(keep)}
-    if stage.distil:
-        config["distil"] = {"teacher": stage.teacher or str(source), "weight": stage.distil}
-        config["trainer"]["_target_"] = "ss.compression.distillation.DistillingTrainer"
-    return config
-
-
-def examples_config(source: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """A config with the training examples of a checkpoint, or with those that the overrides name."""
-    content = read_checkpoint(source)
-    config = {"data": {"train": {}, "sample_rate": PREDECESSOR_RATE}, "seed": 0} if is_predecessor(content) else content["config"]
-    return changed(copy.deepcopy(config), overrides)
-
-
-def changed(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """A training config with other values for some keys (see `merged`). Scenes give way to a folder."""
-    if scenes(config) and overrides.get("data", {}).get("train", {}).get("folder", AS_TRAINED) != AS_TRAINED:
-        config["data"]["train"] = {}
-    return merged(config, overrides)
-
-
-def trained_config(model: Path) -> dict[str, Any]:
-    """How a checkpoint was trained. Raises ValueError for one of the predecessor's, which does not say, and for one whose config
-    names what no file may (see `ss.allowlist`)."""
-    config = read_checkpoint(model)["config"]
-    if not isinstance(config, dict) or "trainer" not in config:
-        raise ValueError(f"{model}: expected a checkpoint of a training of ours, whose config says how to fine-tune it")
-    allowlist.check_config(config)
-    return copy.deepcopy(config)
-
-
-def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The config with these changes; null switches a key off, `as_trained` changes nothing."""
-    for key, value in changes.items():
-        if isinstance(value, dict):
-            config[key] = merged(config[key] if isinstance(config.get(key), dict) else {}, value)
-        elif value != AS_TRAINED:
-            config[key] = value
-    return config
-
-
-def narrowed(config: dict[str, Any], limits: Limits, n_batches: int, model: Path) -> dict[str, Any]:
-    """The config of a stage with fewer hidden channels, judged on so many batches; it begins with a checkpoint of what is left."""
+def narrow_model(config: dict[str, Any], stage: Stage, model: Path) -> None:
+    """Lets a stage's config begin with fewer hidden channels: with a checkpoint of what is left of the model."""
+    assert stage.structured is not None
     begin = Path(config["run_dir"]) / NARROWED
     if not distributed.any_of(begin.exists()):
-        importance = judged(config, n_batches, model)
-        kept = chosen(config["model"], importance, limits)
-        small = smaller(checkpoint.load_extractor(model), config["model"], importance, kept)
+        importance = judge_channels(config, stage.batches, model)
+        kept = choose_channels(config["model"], importance, stage.structured)
+        small = prune_channels(checkpoint.load_extractor(model), config["model"], importance, kept)
         if distributed.is_main():
             left = {**config, "model": {**config["model"], "hidden_channels": kept}}
             checkpoint.save(begin, {"config": left, "model": small.state_dict()})
         distributed.barrier()
-    return {**config, "model": read_checkpoint(begin)["config"]["model"], "init_from": str(begin)}
+    config |= {"model": read_checkpoint(begin)["config"]["model"], "init_from": str(begin)}
 
 
-def judged(config: dict[str, Any], n_batches: int, model: Path) -> Importance:
+def judge_channels(config: dict[str, Any], n_batches: int, model: Path) -> Importance:
     """What the channels of a checkpoint's model are worth on training batches."""
-    trainer = build(config, read_speakers_of(config, model), [])
+    path = config["data"].get("speakers")
+    trainer = build(config, read_speakers(path) if path else read_checkpoint(model).get("speakers", []), [])
     trainer.model.load_state_dict(checkpoint.load_extractor(model).state_dict())
     importance = Importance(trainer.model)
     trainer.batches.start(1)
@@ -127,7 +87,35 @@ def judged(config: dict[str, Any], n_batches: int, model: Path) -> Importance:
     return importance
 
 
-def read_speakers_of(config: dict[str, Any], model: Path) -> list[str]:
-    """The training speakers: a list that the config names, or those of the checkpoint."""
-    path = config["data"].get("speakers")
-    return read_speakers(path) if path else read_checkpoint(model).get("speakers", [])
+def read_training_config(model: Path) -> dict[str, Any]:
+    """How a checkpoint was trained. Raises UserError for one of the predecessor's, which does not say, and ValueError for one whose
+    config names what no file may (see `ss.allowlist`)."""
+    config = read_checkpoint(model)["config"]
+    if not isinstance(config, dict) or "trainer" not in config:
+        raise UserError(f"{model}: expected a checkpoint of a training of ours, whose config says how to fine-tune it")
+    allowlist.check_config(config)
+    return copy.deepcopy(config)
+
+
+def examples_config(source: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """A config with the training examples of a checkpoint, or with those that the overrides name."""
+    content = read_checkpoint(source)
+    config = {"data": {"train": {}, "sample_rate": PREDECESSOR_RATE}, "seed": 0} if is_predecessor(content) else content["config"]
+    return change_config(copy.deepcopy(config), overrides)
+
+
+def change_config(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A training config with other values for some keys (see `merge`). Scenes give way to a folder."""
+    if scenes(config) and overrides.get("data", {}).get("train", {}).get("folder", AS_TRAINED) != AS_TRAINED:
+        config["data"]["train"] = {}
+    return merge(config, overrides)
+
+
+def merge(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The config with these changes; null switches a key off, `as_trained` changes nothing."""
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            config[key] = merge(config[key] if isinstance(config.get(key), dict) else {}, value)
+        elif value != AS_TRAINED:
+            config[key] = value
+    return config

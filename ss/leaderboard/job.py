@@ -12,18 +12,19 @@ from hydra.utils import instantiate
 
 from ss import audio
 from ss.datasets.triplets import find_triplets
+from ss.errors import UserError
 from ss.leaderboard import report
-from ss.leaderboard.conditions import Conditions, read_conditions, read_genders
-from ss.leaderboard.entries import Bound, Entry, make_entry
+from ss.leaderboard.conditions import KnownConditions, read_conditions, read_genders
+from ss.leaderboard.entries import Entry, make_entry
 from ss.leaderboard.page import make_page
-from ss.leaderboard.scoring import Score, Test, digest_of_folder, score
+from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, score
 from ss.measure.report import machine
 
 RESULTS = "\n## Results\n"  # what follows it in a document is replaced
 
 
 def run_leaderboard(config: Mapping[str, Any]) -> int:
-    """Runs what `leaderboard.yaml` describes; 1 if an entry could not be run, whose reason is told. Raises ValueError for a
+    """Runs what `leaderboard.yaml` describes; 1 if an entry could not be run, whose reason is told. Raises UserError for a
     folder that is not there, and for a document without the heading."""
     out, tests = Path(config["out_folder"]), find_tests(config)
     genders = read_genders(config["speakers"])
@@ -35,7 +36,7 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
             continue
         try:
             running[label] = entry = make_entry(about)
-            entries[label] = {"about": entry.about, "bound": isinstance(entry, Bound), "failed": "", "costs": {}}
+            entries[label] = {"about": entry.about, "bound": entry.is_bound, "failed": "", "costs": {}}
         except ValueError as error:
             entries[label] = {"about": "", "bound": False, "failed": str(error), "costs": {}}
     scores: dict[str, dict[str, list[Score]]] = {}
@@ -65,18 +66,18 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     return int(any(entry["failed"] for entry in entries.values()))
 
 
-def find_tests(config: Mapping[str, Any]) -> list[Test]:
-    """The folders of `folders`, which may be patterns. Raises ValueError for none at one, and for two of the same name."""
-    found: dict[str, Test] = {}
+def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
+    """The folders of `folders`, which may be patterns. Raises UserError for none at one, and for two of the same name."""
+    found: dict[str, TestSet] = {}
     for pattern in config["folders"]:
         folders = sorted(path for path in map(Path, glob(pattern)) if path.is_dir())
         if not folders:
-            raise ValueError(f"folders: expected a folder of triplets at {pattern}, found none")
+            raise UserError(f"folders: expected a folder of triplets at {pattern}, found none")
         for folder in folders:
             chosen = config["quick_metrics"] if is_quick(folder.name, config) else config["metrics"]
             if folder.name in found:
-                raise ValueError(f"folders: expected folders of different names, found {found[folder.name].folder} and {folder}")
-            found[folder.name] = Test(folder.name, folder, digest_of_folder(folder), instantiate(chosen), chosen)
+                raise UserError(f"folders: expected folders of different names, found {found[folder.name].folder} and {folder}")
+            found[folder.name] = TestSet(folder.name, folder, digest_of_folder(folder), instantiate(chosen), chosen)
     return list(found.values())
 
 
@@ -92,8 +93,8 @@ def find_costs(label: str, entry: Entry, cache: Path) -> dict[str, Any]:
     if not path.is_file():
         print(f"measuring {label}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = json.dumps(entry.measure_costs())
-        path.write_text(found)
+        costs = entry.measure_costs()  # may fail: then nothing is kept
+        path.write_text(json.dumps(costs))
     return json.loads(path.read_text())
 
 
@@ -109,7 +110,7 @@ def ranked(entries: dict[str, Any], scores: Mapping[str, Mapping[str, list[Score
 
 
 def describe_test(
-    test: Test, scores: Mapping[str, list[Score]], order: Mapping[str, Any], config: Mapping[str, Any]
+    test: TestSet, scores: Mapping[str, list[Score]], order: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A test with the summaries of all entries on it."""
     found = find_triplets(test.folder)
@@ -127,7 +128,7 @@ def describe_test(
 def find_curves(
     config: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, list[Score]]],
-    conditions: Mapping[str, Mapping[str, Conditions]],
+    conditions: Mapping[str, Mapping[str, KnownConditions]],
     order: Sequence[str],
 ) -> dict[str, Any]:
     """The curves that the tests know something for. config: by condition, patterns of tests (`of`) and `edges` between points."""
@@ -151,7 +152,7 @@ def write(
     out: Path,
     results: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, list[Score]]],
-    conditions: Mapping[str, Mapping[str, Conditions]],
+    conditions: Mapping[str, Mapping[str, KnownConditions]],
 ) -> str:
     """Writes the results, with every utterance, their tables and the page. Returns the tables."""
     text = report.markdown(report.make_tables(results))
@@ -173,8 +174,8 @@ def write(
 
 
 def replace_results(document: Path, text: str) -> None:
-    """Puts the tables behind a document's heading. Raises ValueError where it has none."""
-    before, found, _ = document.read_text().partition(RESULTS)
+    """Puts the tables behind a document's heading. Raises UserError where it has none."""
+    before, found, _ = document.read_text().partition(RESULTS) if document.is_file() else ("", "", "")
     if not found:
-        raise ValueError(f"{document}: expected a line {RESULTS.strip()!r}, behind which the results go, found none")
+        raise UserError(f"{document}: expected a line {RESULTS.strip()!r}, behind which the results go, found none")
     document.write_text(f"{before}{RESULTS}\n{text}")

@@ -17,8 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import ss
 from ss import checkpoint, distributed
-from ss.compression.qat import through_int8
-from ss.compression.sparse import Sparse
+from ss.constraints import Sparse, through_int8
 from ss.datasets import Rendered, Triplets, find_triplets, make_filenames, read_speakers, write_speakers
 from ss.scenes.pool import pool
 from ss.scenes.scene import Scene
