@@ -32,6 +32,8 @@ def extend_curve(config: dict[str, Any]) -> int:
         raise UserError(f"{config['checkpoint']}: expected a checkpoint that says its hours, or hours=...; found neither")
     table = Path(config["table"])
     rows = list(csv.DictReader(table.open())) if table.exists() else []
+    if rows and not {HOURS, CHECKPOINT} <= rows[0].keys():
+        raise UserError(f"{table}: expected columns {HOURS} and {CHECKPOINT}, found {', '.join(rows[0])}")
     row = {HOURS: f"{hours:.1f}", CHECKPOINT: config["name"] or Path(config["checkpoint"]).stem}
     extractor = Inferencer(config["checkpoint"], instantiate(config["streamer"]))
     for folder in map(Path, config["folders"]):

@@ -79,9 +79,11 @@ def audit(config: dict[str, Any]) -> int:
     with tqdm(examine_all(triplets, settings), "auditing", len(triplets)) as bar:
         facts = list(bar)
     alone = [CheckResult(check, *one.triplet[:2], why) for one in facts for check, why in one.faults.items()]
-    outcomes = [*alone, *compare_triplets(facts, settings), *rows_without_triplet(triplets, planned)]
-    outcomes += shared_speakers(facts) if len(planned) > 1 else []
-    report = make_report(facts, outcomes, settings)
+    there = {one.triplet[:2] for one in facts}
+    rows = [(folder, name) for folder, expected in planned.items() for name in expected]
+    unmade = [CheckResult("rows", *row, "" if row in there else "no files") for row in rows]
+    shared = shared_speakers(facts) if len(planned) > 1 else []
+    report = make_report(facts, [*alone, *compare_triplets(facts, settings), *unmade, *shared], settings)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_histograms(find_values(facts, report), out / "audit.png")
     print("\n".join([summary_text(report), "", str(out / "audit.json"), str(out / "audit.png")]))
@@ -156,14 +158,6 @@ def shared_speakers(facts: Iterable[Facts]) -> Iterator[CheckResult]:
         yield CheckResult("speakers", folders[0], speaker, f"also in {', '.join(folders[1:])}" if len(folders) > 1 else "")
 
 
-def rows_without_triplet(triplets: Iterable[AuditedTriplet], planned: dict[str, dict[str, Expected]]) -> Iterator[CheckResult]:
-    """The rows of the manifests, and which of them have no triplet."""
-    made = {(triplet.folder, triplet.name) for triplet in triplets}
-    for folder, rows in planned.items():
-        for name in rows:
-            yield CheckResult("rows", folder, name, "" if (folder, name) in made else "no files")
-
-
 def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
     """How often each speaker is the target, by folder."""
     counts: dict[str, Counter[str]] = {}
@@ -172,14 +166,14 @@ def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
     return {folder: dict(sorted(speakers.items())) for folder, speakers in counts.items()}
 
 
-def make_report(facts: Sequence[Facts], outcomes: Iterable[CheckResult], settings: AuditSettings) -> dict[str, Any]:
+def make_report(facts: Sequence[Facts], results: Iterable[CheckResult], settings: AuditSettings) -> dict[str, Any]:
     """All that audit.json holds."""
     of: Counter[str] = Counter()
     found: dict[str, list[CheckResult]] = {check: [] for check in CHECKS}
-    for outcome in outcomes:
-        of[outcome.check] += 1
-        if outcome.why:
-            found[outcome.check].append(outcome)
+    for result in results:
+        of[result.check] += 1
+        if result.why:
+            found[result.check].append(result)
     checks = []
     for check, (verdict, what) in CHECKS.items():
         all_of, faults = of[check], [{"folder": fault.folder, "name": fault.name, "why": fault.why} for fault in found[check]]

@@ -52,7 +52,7 @@ def export_recipe(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures
             if recipe.precision == "fp16":  # inside of the graph; what goes in and comes out stays as it was
                 onnx.save(convert_float_to_float16(onnx.load(str(plain / name)), keep_io_types=True), str(done / name))
             elif name == enrolling or recipe.precision == "dynamic":
-                quantize_weights(plain / name, done / name, recipe.keep)
+                quantize_with(quantize_dynamic, plain / name, done / name, recipe.keep)
             else:
                 quantize_calibrated(plain / name, done / name, step_inputs(plain, mixtures), recipe.keep)
         Extractor.load(done)
@@ -95,15 +95,11 @@ def quantize_calibrated(source: Path, target: Path, inputs: Iterator[StepInputs]
     """Quantizes a graph over the ranges of these inputs; layers whose names begin with one of `keep` stay in float."""
     reader, output = CalibrationInputs(inputs), {"OpTypesToExcludeOutputQuantization": list(FLOAT_AFTER)}
     how: dict[str, Any] = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "extra_options": output}
-    _quantize(quantize_static, source, target, keep, calibration_data_reader=reader, **how)
+    quantize_with(quantize_static, source, target, keep, calibration_data_reader=reader, **how)
 
 
-def quantize_weights(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
-    """Quantizes the weights of a graph; the range of an input is found each time."""
-    _quantize(quantize_dynamic, source, target, keep)
-
-
-def _quantize(quantize: Any, source: Path, target: Path, keep: Sequence[str], **how: Any) -> None:
+def quantize_with(quantize: Any, source: Path, target: Path, keep: Sequence[str], **how: Any) -> None:
+    """Runs a quantization of ONNX Runtime; quantize_dynamic rounds weights and finds the range of an input each time."""
     in_float = (ATTENTION, *keep)  # most products of attention have no weights
     logging.disable(logging.WARNING)  # the quantizer's remarks on tensors that were not to be quantized
     try:

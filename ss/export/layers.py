@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 from torch import nn
 
+from ss.errors import UserError
 from ss.export.graph import (
     Array,
     Graph,
@@ -76,8 +77,8 @@ class StepContext:
 
 @singledispatch
 def emit(layer: nn.Module, x: Value, stream: StepContext) -> Value:
-    """The layer's rows for rows x. Raises ValueError for a layer that no graph is known for."""
-    raise ValueError(f"{type(layer).__name__}: expected a layer of the online model; the export knows none of this kind")
+    """The layer's rows for rows x. Raises UserError for a layer that no graph is known for."""
+    raise UserError(f"{type(layer).__name__}: expected a layer of the online model; the export knows none of this kind")
 
 
 @emit.register

@@ -85,12 +85,12 @@ def make_tables(results: Mapping[str, Any]) -> list[Table]:
     results: as `results.json` has them.
     """
     tests = [name for name, test in results["tests"].items() if not test["quick"]]
-    tables = [headline(results, tests), costs(results), *(of_test(results, name) for name in tests)]
-    tables += [of_curve(condition, one) for condition, one in results["curves"].items()]
+    tables = [headline_table(results, tests), costs_table(results), *(test_table(results, name) for name in tests)]
+    tables += [curve_table(condition, one) for condition, one in results["curves"].items()]
     return [table for table in tables if table.rows]
 
 
-def headline(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
+def headline_table(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
     """One line per entry."""
     ran = {label: entry for label, entry in results["entries"].items() if not entry["failed"]}
     head, rows = [""], [[label] for label in ran]
@@ -107,7 +107,7 @@ def headline(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
     return Table("", [*head, "latency", "RTF", "size"], rows, notes)
 
 
-def costs(results: Mapping[str, Any]) -> Table:
+def costs_table(results: Mapping[str, Any]) -> Table:
     """What each entry costs live."""
     head, rows = ["", "runs in", "latency", "chunk", "RTF", "median of a chunk", "p99", "peak memory", "size"], []
     for label, entry in results["entries"].items():
@@ -118,7 +118,7 @@ def costs(results: Mapping[str, Any]) -> Table:
     return Table("What it costs live", head, rows, [machine_line(results["machine"])])
 
 
-def of_test(results: Mapping[str, Any], name: str) -> Table:
+def test_table(results: Mapping[str, Any], name: str) -> Table:
     """All metrics that have values, of all entries on a test; below it what is missing, and why."""
     test = results["tests"][name]
     summaries: dict[str, dict[str, Any]] = test["summaries"]
@@ -133,7 +133,7 @@ def of_test(results: Mapping[str, Any], name: str) -> Table:
     return Table(f"{name}: {test['utterances']} utterances, {test['seconds'] / 60:.1f} minutes", head, rows, notes)
 
 
-def of_curve(condition: str, one: Mapping[str, Any]) -> Table:
+def curve_table(condition: str, one: Mapping[str, Any]) -> Table:
     """A curve as numbers."""
     first: list[dict[str, Any]] = next(iter(one["entries"].values()))
     places = (point["x"] if isinstance(point["x"], str) else f"{point['x']:.3g}" for point in first)

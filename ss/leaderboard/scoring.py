@@ -8,12 +8,14 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
 from ss.datasets.triplets import find_triplets, load
+from ss.leaderboard.conditions import KnownConditions
 from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, Row, evaluate
 
@@ -29,13 +31,14 @@ class Score(NamedTuple):
 
 
 class TestSet(NamedTuple):
-    """A folder of triplets, and its metrics, with their config. digest: of its files."""
+    """A folder of triplets, and its metrics, with their config. digest: of its files. conditions: of its mixtures, by name."""
 
     name: str
     folder: Path
     digest: str
     metrics: dict[str, Metric]
     config: Mapping[str, Any]
+    conditions: Mapping[str, KnownConditions] = MappingProxyType({})
 
 
 def digest_of_folder(folder: str | Path) -> str:

@@ -30,7 +30,7 @@ from ss.measure.bench import (
     write_backends,
 )
 from ss.measure.report import in_rounds, machine, machine_line, publish
-from ss.measure.worker import WorkerRun, run_alone
+from ss.measure.worker import run_alone
 from ss.model.cost import n_parameters
 from ss.tables import text_table
 
@@ -110,8 +110,13 @@ def measure_family(config: dict[str, Any]) -> None:
             )
         runs = in_rounds(workloads, family.rounds, lambda key: run_alone(workloads[key]))
     by_name = {row["name"]: row for row in rows}
-    for (name, runtime), some in runs.items():
-        by_name[name]["runtimes"][runtime] = median_costs(some, by_name[name]["chunk_seconds"])
+    for (name, runtime), rounds in runs.items():
+        costs = [call_costs(run, 0, by_name[name]["chunk_seconds"]) for run in rounds]
+        by_name[name]["runtimes"][runtime] = {
+            **{key: median(each[key] for each in costs) for key in ("real_time_factor", "cpu_seconds_per_second")},
+            "milliseconds": describe_times([second for run in rounds for second in run.seconds[0]]),
+            "over_idle_bytes": median(run.ended - run.idle for run in rounds),
+        }
     of_baseline = by_name[family.baseline]["runtimes"]["torch"]["cpu_seconds_per_second"]
     for row in rows:
         cpu_seconds = row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"]
@@ -122,16 +127,6 @@ def measure_family(config: dict[str, Any]) -> None:
     draw(rows, out / "family.png")
     blocks = [machine_line(report["machine"]), family_table(rows), METHOD]
     publish(report | {"rows": rows}, out / "family.json", *blocks, pictures=[out / "family.png"])
-
-
-def median_costs(runs: Sequence[WorkerRun], chunk_seconds: float) -> dict[str, Any]:
-    """Medians over the rounds; the times of all calls together."""
-    costs = [call_costs(run, 0, chunk_seconds) for run in runs]
-    return {
-        **{key: median(each[key] for each in costs) for key in ("real_time_factor", "cpu_seconds_per_second")},
-        "milliseconds": describe_times([second for run in runs for second in run.seconds[0]]),
-        "over_idle_bytes": median(run.ended - run.idle for run in runs),
-    }
 
 
 def family_table(rows: Sequence[Mapping[str, Any]]) -> str:

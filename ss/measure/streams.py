@@ -78,11 +78,6 @@ def model_streams(model: Extractor, streamer: Chunking, speaker: Tensor, utteran
     return Streams(lambda: unclipped(Stream(BatchStream(stepped, conditions))), window, hop, chunk)
 
 
-def most_allocated(device: str) -> int:
-    """The most bytes that torch held on a GPU since the model was loaded, without CUDA's own context."""
-    return torch.cuda.max_memory_allocated(device)
-
-
 @torch.no_grad()
 def load(work: Workload, enrolment: Samples) -> Callable[[], Process]:
     """Loads the model of a torch backend; what opens a stream of the workload, or its bare call."""

@@ -93,7 +93,9 @@ def run(work: Workload) -> WorkerRun:
             first, last = (len(seconds[i]) * part // 10 for part in (tenth, tenth + 1))
             cpu_seconds[i] += time_calls(process, audio, chunk, seconds[i][first:last])
     ended, highest = resident("VmRSS"), resident("VmHWM")
-    working = highest - imported if work.device == "cpu" else streams.most_allocated(work.device)
+    working = highest - imported
+    if work.device != "cpu":
+        working = streams.torch.cuda.max_memory_allocated(work.device)  # CUDA's own context does not count
     return WorkerRun([each.tolist() for each in seconds], cpu_seconds, idle, loaded, begun, ended, max(peak, highest), working)
 
 
