@@ -15,6 +15,14 @@ from ss.model.extractor import Extraction
 class Chunking(Protocol):
     """What cuts and joins: a Streamer, or Whole."""
 
+    @property
+    def window(self) -> int | None:
+        """Samples of a chunk; None: the whole utterance is one."""
+
+    @property
+    def step(self) -> int | None:
+        """Samples from the beginning of a chunk to that of the next."""
+
     def split(self, wave: Tensor) -> Tensor:
         """wave [B,S] -> chunks [K,B,W]."""
 

@@ -19,7 +19,6 @@ from ss.datasets import Triplet, scan, triplet_of
 from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import ExtractionLoss
 from ss.model import Extraction, Extractor
-from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
 
 PREDECESSOR_RATE = 16000
@@ -35,10 +34,10 @@ class Inferencer:
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
         self.model: Extractor
         if Path(checkpoint).is_dir():
-            from ss.export.exported import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
+            from ss.export.extractor import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
 
             exported = ExportedExtractor(checkpoint, provider)
-            self.device, self.model, content = torch.device("cpu"), exported, exported.described()
+            self.device, self.model, content = torch.device("cpu"), exported, exported.checkpoint_facts()
         else:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)
@@ -84,7 +83,7 @@ class CausalInferencer(Inferencer):
 
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
         super().__init__(checkpoint, streamer, provider)
-        if not isinstance(self.streamer, Streamer):
+        if self.streamer.window is None:
             raise ValueError(f"{checkpoint} was trained on whole utterances: give a streamer, e.g. +streamer=half")
 
 

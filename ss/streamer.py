@@ -53,6 +53,8 @@ class Streamer:
 class Whole:
     """No streaming: the whole utterance is the one chunk."""
 
+    window = step = None
+
     def group(self, samples: int) -> int:
         """Utterances of as many samples come out of a batch as they do alone."""
         return samples

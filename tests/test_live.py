@@ -25,7 +25,7 @@ from ss.export import export
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, live_device
 from ss.runtime.live_device import Microphone, Speakers
-from ss.runtime.live_io import Stop, decode, encode
+from ss.runtime.live_io import StopSignal, decode, encode
 from ss.runtime.live_meter import Times
 
 FAKES = ROOT / "tests" / "assets" / "devices"
@@ -452,7 +452,7 @@ def played(speakers: Speakers, blocks: int) -> list[float]:
 
 @pytest.mark.usefixtures("still")
 def test_speakers_keep_their_latency_after_a_stall() -> None:
-    speakers = Speakers(None, RATE, 1, 10.0, 20.0, True, Stop())
+    speakers = Speakers(None, RATE, 1, 10.0, 20.0, True, StopSignal())
     blocks = iter(np.repeat(np.arange(1, 100, dtype=np.float32)[:, None], 160, 1))
     speakers.write(np.zeros(0, np.float32))  # nothing yet: does not start
     speakers.write(next(blocks))
@@ -472,7 +472,7 @@ def test_speakers_keep_their_latency_after_a_stall() -> None:
 
 @pytest.mark.usefixtures("still")
 def test_a_microphone_counts_what_it_cannot_hold() -> None:
-    stop = Stop()
+    stop = StopSignal()
     microphone = Microphone(None, RATE, 1, 10.0, stop)
     for number in range(103):
         microphone.receive(np.full((160, 1), number, np.float32), 160, None, STATUS)
@@ -487,7 +487,7 @@ def test_a_microphone_counts_what_it_cannot_hold() -> None:
 
 @pytest.mark.usefixtures("still")
 def test_a_slow_microphone_is_waited_for_and_a_lost_one_reported() -> None:
-    microphone = Microphone(None, RATE, 1, 10.0, Stop())
+    microphone = Microphone(None, RATE, 1, 10.0, StopSignal())
     late = threading.Timer(0.2, lambda: microphone.receive(np.ones((160, 1), np.float32), 160, None, STATUS))
     late.start()
     assert microphone.read() is not None
