@@ -7,12 +7,10 @@ from statistics import mean
 from typing import Any
 
 from hydra.utils import instantiate
-from tqdm import tqdm
 
-from ss.datasets import EvaluationBatches, Triplets, loader
 from ss.inferencer import Inferencer
 from ss.metric import SISDR, Improvement, Metric
-from ss.tester import measure
+from ss.tester import run_test
 from ss.utils.predecessor import read_checkpoint
 
 HOURS, CHECKPOINT = "hours", "checkpoint"
@@ -54,10 +52,7 @@ def extend_curve(config: dict[str, Any]) -> int:
 
 def mean_improvement(extractor: Inferencer, folder: Path, batch_size: int) -> float:
     """The mean SI-SDRi in dB over a folder's triplets."""
-    examples = Triplets(folder, extractor.sample_rate, speakers=extractor.speakers)
-    batches = EvaluationBatches(examples.groups(extractor.streamer.group), batch_size)
-    rows = [row for batch in tqdm(loader(examples, batches), folder.name) for _, row in measure(extractor, METRICS, batch)]
-    return mean(row.values["SI-SDRi"] for row in rows)
+    return mean(row.values["SI-SDRi"] for row in run_test(extractor, METRICS, folder, batch_size).values())
 
 
 def draw(rows: Sequence[dict[str, str]], columns: Sequence[str], path: Path) -> None:
