@@ -58,7 +58,7 @@ class Inferencer:
     def __call__(self, mixture: Tensor, lengths: Tensor, ref: Tensor, ref_lengths: Tensor) -> Extraction:
         """mixture [B,S], ref [B,R] and their samples -> Extraction with one wave [B,S], at its level in the mixture; on the CPU."""
         mixture, lengths, ref, ref_lengths = (x.to(self.device) for x in (mixture, lengths, ref, ref_lengths))
-        waves, logits = separate(self.model, self.streamer, mixture, ref, ref_lengths)
+        waves, logits = separate(self.model, self.streamer, mixture, ref, ref_lengths, lengths)
         wave = cut(waves[0], lengths) if self.fixes_level else match_level(waves[0], mixture, lengths)
         return Extraction((wave.cpu(),), logits.cpu())
 

@@ -7,14 +7,12 @@ from statistics import mean
 from typing import Any
 
 from hydra.utils import instantiate
-from tqdm import tqdm
 
-from ss.datasets import EvaluationBatches, Triplets, loader
 from ss.errors import UserError
 from ss.inferencer import Inferencer
 from ss.metric import SISDR, Improvement, Metric
 from ss.tables import text_table
-from ss.tester import measure
+from ss.tester import run_test
 from ss.utils.predecessor import read_checkpoint
 
 HOURS, CHECKPOINT = "hours", "checkpoint"
@@ -37,9 +35,7 @@ def extend_curve(config: dict[str, Any]) -> int:
     row = {HOURS: f"{hours:.1f}", CHECKPOINT: config["name"] or Path(config["checkpoint"]).stem}
     extractor = Inferencer(config["checkpoint"], instantiate(config["streamer"]))
     for folder in map(Path, config["folders"]):
-        examples = Triplets(folder, extractor.sample_rate, speakers=extractor.speakers)
-        batches = loader(examples, EvaluationBatches(examples.groups(extractor.streamer.group), config["batch_size"]))
-        values = [one.values["SI-SDRi"] for batch in tqdm(batches, folder.name) for _, one in measure(extractor, METRICS, batch)]
+        values = [one.values["SI-SDRi"] for one in run_test(extractor, METRICS, folder, config["batch_size"]).values()]
         row[folder.name] = f"{mean(values):.2f}"
     rows = sorted([*(other for other in rows if other[CHECKPOINT] != row[CHECKPOINT]), row], key=lambda one: float(one[HOURS]))
     columns = list(dict.fromkeys(key for one in rows for key in one))

@@ -73,7 +73,7 @@ def test_triplets_are_the_same(folder: Path, packed: Path, where: str) -> None:
         for path in packed.iterdir():
             fsspec.filesystem("memory").pipe(f"/bucket/train/{path.name}", path.read_bytes())
     plain, sharded = Triplets(folder, remix=0.5), Triplets(place, remix=0.5)
-    assert plain.groups(lambda n: n) == sharded.groups(lambda n: n)
+    assert plain.lengths() == sharded.lengths()
     for key in [*range(12), *((1, i) for i in range(12))]:
         one, other = plain[key], sharded[key]
         assert one.name == other.name

@@ -164,7 +164,7 @@ def check_wave(kind: str, wave: Wave, rate: int, settings: AuditSettings) -> dic
 
 
 def measure_sir(mixture: Wave, target: Wave, expected: Expected, settings: AuditSettings) -> float | None:
-    """dB of the target [S] over mixture - target: mean powers while each speaks, where that is known, else up to the zeros at its end.
+    """dB of the target [S] over mixture - target: mean powers while each speaks, if known, else up to the zeros at its end.
 
     None where one is silent, or the lengths differ.
     """
