@@ -75,8 +75,8 @@ Done = subprocess.CompletedProcess[str]
 def call(main: Callable[[], object], *words: str, check: bool = True, folder: Path = ROOT, **environment: str) -> Done:
     """Calls a command's main in this process with the words of a command line, in a folder; its exit code and what it printed.
 
-    Environment, folder, threads, random state and Hydra's state are as before afterwards. An exception that the command does not
-    catch goes on to the test. With `check`, anything but exit code 0 fails.
+    The code is what `main` exits with, or the number that it returns. Environment, folder, threads, random state and Hydra's state
+    are as before afterwards. An exception that the command does not catch goes on to the test. With `check`, anything but 0 fails.
     """
     out, err, code, threads = io.StringIO(), io.StringIO(), None, torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]), redirect_stdout(out), redirect_stderr(err):
@@ -87,7 +87,8 @@ def call(main: Callable[[], object], *words: str, check: bool = True, folder: Pa
             patch.setenv(name, value)
         GlobalHydra.instance().clear()
         try:
-            main()
+            if isinstance(result := main(), int):
+                code = result
         except SystemExit as ended:
             code = ended.code
         finally:
