@@ -24,15 +24,15 @@ CAUSAL = (
     "causal_inference",
     ["model.middle_kernel=80", "model.long_kernel=160"],
 )
-TWO_PROCESSES = pytest.param(2, marks=pytest.mark.slow)
 SHORT = ("spexplusshort_gru", "short_causal_train", "short_causal_test", "short_causal_inference", ["model.memory_size=8"])
+ONLINE = ("spexplus_online", "train", "test", "inference", ["model.kernels=[160,240]", "trainer.precision=bf16"])
 
 FOLDERS = ("training", "testing", "inferencing", "mixing", "measure_weight_and_time", "pruning_and_quantization")
-ONLINE = ("spexplus_online", "train", "test", "inference", ["model.kernels=[160,240]", "trainer.precision=bf16"])
+TWO_PROCESSES = pytest.param(2, marks=pytest.mark.slow)
 
 
 def runner(processes: int) -> Callable[..., Done]:
-    """Runs a script: several processes print past this one, so they are a user's."""
+    """How to run a script with so many processes: `run` does not see what others than this one print."""
     return run if processes == 1 else run_command
 
 
