@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +80,7 @@ def call(main: Callable[[], object], *words: str, check: bool = True, folder: Pa
     out, err, code, threads = io.StringIO(), io.StringIO(), None, torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]), redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", list(words))
+        patch.setattr(sys, "path", list(sys.path))
         patch.setattr(distributed, "keep_freed_memory", lambda: None)  # for good: the tests' own memory is measured
         patch.chdir(folder)
         for name, value in environment.items():
@@ -101,10 +101,20 @@ def call(main: Callable[[], object], *words: str, check: bool = True, folder: Pa
     return done
 
 
+def run_script(script: str, *words: str, check: bool = True, **environment: str) -> Done:
+    """Runs a Python file in this process as `python3 <script> <words>` from the repository root; what is imported stays so."""
+    path = ROOT / script
+
+    def main() -> None:
+        sys.path.insert(0, str(path.parent))
+        runpy.run_path(str(path), run_name="__main__")
+
+    return call(main, script, *words, check=check, **environment)
+
+
 def run(script: str, *overrides: str, check: bool = True, **environment: str) -> Done:
-    """Runs a script in this process as from the repository root: `run_command` without the seconds that its imports take."""
-    main = partial(runpy.run_path, str(ROOT / script), run_name="__main__")
-    return call(main, *command(script, *overrides)[1:], check=check, **environment)
+    """Runs a script with its configs and these overrides, in this process."""
+    return run_script(*command(script, *overrides)[1:], check=check, **environment)
 
 
 def run_command(script: str, *overrides: str, check: bool = True, **environment: str) -> Done:

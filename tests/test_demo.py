@@ -5,11 +5,9 @@ import csv
 import io
 import json
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import Done, call
+from conftest import Done, run_script
 
 from ss import audio
 from ss.runtime.pretrained import PACKAGED
@@ -36,8 +34,7 @@ def run_command(script: str, *args: object) -> Done:
 
 def run(script: str, *args: object) -> Done:
     """Runs a script in this process."""
-    main = partial(runpy.run_path, str(ROOT / "demo" / script), run_name="__main__")
-    return call(main, script, *map(str, args), check=False)
+    return run_script(f"demo/{script}", *map(str, args), check=False)
 
 
 def make_corpus(out: Path, *args: object) -> Done:
