@@ -1,8 +1,6 @@
 """Measuring: counts against numbers worked out by hand, what a call is, and the real command. No time is asserted."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, run, run_command
 from torch import nn
 
 from ss import checkpoint
@@ -164,7 +162,7 @@ def test_a_checkpoint_offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_the_real_command_with_overrides(tmp_path: Path) -> None:
     sizes = [f"model.{key}={value}" for key, value in TINY.items()]
-    script = "./measure_weight_and_time/measure_weight_and_time.py"
+    script = "measure_weight_and_time/measure_weight_and_time.py"
     brief = [
         "model.memory_size=2",
         "n_chunks=6",
@@ -175,9 +173,7 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
         "devices=[cpu]",
         f"out_folder={tmp_path}",
     ]
-    command = [sys.executable, script, "-cp", "./configs/", "-cn", "spexplusshort_gru", *sizes, *brief]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_command(script, "-cn", "spexplusshort_gru", *sizes, *brief)
     assert "cpu enrolment: 100%" in done.stderr
     report = json.loads((tmp_path / "measurement.json").read_text())
     assert report["model"] == "SpexPlusShortGRUModel"
@@ -220,9 +216,8 @@ def test_columns_are_aligned() -> None:
 
 
 def test_a_users_error_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "./measure_weight_and_time/measure_weight_and_time.py", "-cp", "./configs/", "-cn", "mini"]
     missing = [f"checkpoint={tmp_path / 'none.pth'}", f"out_folder={tmp_path}"]
-    done = subprocess.run([*command, *missing], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run("measure_weight_and_time/measure_weight_and_time.py", "-cn", "mini", *missing, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
@@ -234,18 +229,7 @@ def test_a_training_step_has_the_same_gradient_with_and_without_checkpointing() 
     for checkpointing in (True, False):
         sizes = [f"model.{key}={value}" for key, value in {**TINY, "memory_size": 2}.items()]
         brief = ["seconds=0.7", "batch_size=2", "threads=1", f"activation_checkpointing={checkpointing}"]
-        command = [
-            sys.executable,
-            "./measure_weight_and_time/training_step.py",
-            "-cp",
-            "./configs/",
-            "-cn",
-            "training_step",
-            *sizes,
-            *brief,
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        done = run("measure_weight_and_time/training_step.py", "-cn", "training_step", *sizes, *brief)
         assert "one step of 2 mixtures of 0.7 s" in done.stdout
         norms.append(float(done.stdout.rsplit(" ", 1)[1]))
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)

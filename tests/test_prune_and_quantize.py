@@ -94,6 +94,7 @@ def test_fewer_channels_after_two_stages_and_a_resumed_one(online: Path, triplet
     assert in_torch[1].startswith("SI-SDRi")
 
 
+@pytest.mark.slow
 def test_judged_by_two_processes(online: Path, triplets: Path, tmp_path: Path) -> None:
     recipe = {"about": "narrower", "stages": STRUCTURED["stages"][:1]}
     prune(online, triplets, tmp_path, recipe, "n_processes=2", "trainer.batch_size=1")
@@ -129,6 +130,7 @@ def calibration(triplets: Path) -> Iterator[Pair]:
     return training_pairs({"data": {"train": {"folder": triplets / "train"}, "sample_rate": RATE}, "seed": 0}, 2)
 
 
+@pytest.mark.slow
 def test_state_carried_through_int8_does_not_drift(triplets: Path, tmp_path: Path) -> None:
     """Thirty minutes through the model that is shipped: the error against float of each minute stays what it was."""
     recipe = Recipe("int8", precision="int8", keep=("encoder", "decoder"))
