@@ -420,7 +420,7 @@ def test_the_cache_changes_no_byte(tmp_path: Path) -> None:
     for path, (rate, subtype) in zip(files, kinds.values(), strict=True):
         soundfile.write(path, wave, rate, subtype=subtype)
     read = partial(audio.read_any, sample_rate=RATE)
-    kept, fresh, small = (AudioCache(files, read, megabytes) for megabytes in (10, 0, 0.12))
+    kept, fresh, small = (AudioCache(files, read, megabytes, np.int16) for megabytes in (10, 0, 0.12))
     for path in files:
         for start, stop in ((100, 20000), (0, 300), (15000, 31000)):
             parts = [cache.read(path, start, stop) for cache in (kept, fresh, small)]
@@ -439,7 +439,7 @@ def test_noise_goes_on_with_its_beginning(tmp_path: Path) -> None:
     hum, path = np.arange(100, dtype=np.int16), tmp_path / "hum.wav"
     soundfile.write(path, hum, RATE)
     for megabytes in (0, 1):
-        looped = AudioCache([path], partial(audio.read_any, sample_rate=RATE), megabytes).loop(path, 70, 250) * 32768
+        looped = AudioCache([path], partial(audio.read_any, sample_rate=RATE), megabytes, np.int16).loop(path, 70, 250) * 32768
         assert (looped == np.resize(np.roll(hum, -70), 250)).all()
 
 

@@ -42,7 +42,7 @@ class Renderer:
 
     def __init__(self, sources: Sources, cache_mb: float = 0, files: Iterable[audio.File] = ()) -> None:
         self.sources = sources
-        self.cache = AudioCache(files, partial(audio.read_any, sample_rate=sources.sample_rate), cache_mb)
+        self.cache = AudioCache(files, partial(audio.read_any, sample_rate=sources.sample_rate), cache_mb, np.int16)
 
     def __call__(self, row: Row) -> Mixture:
         """The waves of a row. Raises AudioError for a file that cannot be read, is shorter than the row says, or is silent."""
