@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ss import audio
 from ss.audio import AudioError, Wave
-from ss.data.triplet import FULL_SCALE
+from ss.data.mixture import FULL_SCALE
 
 
 class AudioCache:
