@@ -25,8 +25,9 @@ from ss.data.catalog import Catalog, make_catalog
 from ss.data.corpus import Span
 from ss.data.manifest import Row
 from ss.data.mix import mix, read_config
+from ss.data.mixture import Mixture
 from ss.data.plan import plan, plan_row
-from ss.data.render import Mixture, Renderer
+from ss.data.render import Renderer
 from ss.data.sampling import make_chances
 from ss.data.scene import Scene
 from ss.data.sources import Sources

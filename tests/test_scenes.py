@@ -24,15 +24,16 @@ from ss.data import manifest
 from ss.data.acoustics import apply_codec
 from ss.data.audio_cache import AudioCache
 from ss.data.catalog import Catalog, make_catalog
-from ss.data.index import cache_of, index
+from ss.data.index import index, index_path
 from ss.data.manifest import Row, Voice
 from ss.data.mix import mix, render_row
+from ss.data.mixture import Mixture
 from ss.data.plan import plan, plan_row
-from ss.data.render import Mixture, Renderer
+from ss.data.render import Renderer
 from ss.data.sampling import Group, draw_others
 from ss.data.scene import CODECS, PATTERNS, Enrolment, Scene
 from ss.data.sources import Sources
-from ss.data.timeline import intervals
+from ss.data.timeline import plan_times
 from ss.datasets import Rendered, TrainingBatches, loader
 
 SPEAKERS, UTTERANCES = 5, 3
@@ -170,7 +171,7 @@ def test_turns_alternate_and_nobody_speaks_twice_at_once(
     n_others: int, seconds: float, gap: tuple[float, float], turn: tuple[float, float], seed: int
 ) -> None:
     samples = round(seconds * RATE)
-    times = intervals("turns", n_others, samples, Scene(gap=gap, turn=turn), RATE, np.random.default_rng(seed))
+    times = plan_times("turns", n_others, samples, Scene(gap=gap, turn=turn), RATE, np.random.default_rng(seed))
     assert times[0], "the target never speaks"
     for own in times:
         assert all(stop <= start for (_, stop), (start, _) in pairwise(own)), "a speaker overlaps itself"
@@ -420,7 +421,7 @@ def test_the_cache_changes_no_byte(tmp_path: Path) -> None:
     for path, (rate, subtype) in zip(files, kinds.values(), strict=True):
         soundfile.write(path, wave, rate, subtype=subtype)
     read = partial(audio.read_any, sample_rate=RATE)
-    kept, fresh, small = (AudioCache(files, read, megabytes) for megabytes in (10, 0, 0.12))
+    kept, fresh, small = (AudioCache(files, read, megabytes, np.int16) for megabytes in (10, 0, 0.12))
     for path in files:
         for start, stop in ((100, 20000), (0, 300), (15000, 31000)):
             parts = [cache.read(path, start, stop) for cache in (kept, fresh, small)]
@@ -439,7 +440,7 @@ def test_noise_goes_on_with_its_beginning(tmp_path: Path) -> None:
     hum, path = np.arange(100, dtype=np.int16), tmp_path / "hum.wav"
     soundfile.write(path, hum, RATE)
     for megabytes in (0, 1):
-        looped = AudioCache([path], partial(audio.read_any, sample_rate=RATE), megabytes).loop(path, 70, 250) * 32768
+        looped = AudioCache([path], partial(audio.read_any, sample_rate=RATE), megabytes, np.int16).loop(path, 70, 250) * 32768
         assert (looped == np.resize(np.roll(hum, -70), 250)).all()
 
 
@@ -486,6 +487,18 @@ def test_a_resumed_epoch_goes_on_where_it_was(sources: Sources) -> None:
     assert set(sum(names(1, 0), ())).isdisjoint(sum(names(2, 0), ()))
 
 
+def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:
+    plain, data = dataset(sources), dataset(sources)
+    data.gain_db = (-12.0, 6.0)
+    for number in range(4):
+        one, other, again = plain[1, number], data[1, number], data[1, number]
+        gains = [float(np.abs(getattr(other, kind)).max() / np.abs(getattr(one, kind)).max()) for kind in ("mixture", "ref")]
+        assert all(10 ** (-12 / 20) <= gain <= 10 ** (6 / 20) for gain in gains)
+        assert gains[0] != pytest.approx(gains[1], abs=1e-3)
+        np.testing.assert_allclose(other.target, np.float32(gains[0]) * one.target, rtol=1e-4, atol=1e-7)
+        np.testing.assert_array_equal(other.mixture, again.mixture)
+
+
 def test_voices_at_another_speed_are_nobody_known(sources: Sources) -> None:
     data = dataset(sources)
     numbers = [data[0, i].speaker for i in range(12)]
@@ -500,9 +513,9 @@ def test_the_index_is_made_once_and_follows_change(sources: Sources, tmp_path: P
     own = Sources(str(tmp_path / "c"))
     first = index(own)
     assert [file.samples for file in first] == [2 * RATE] * 2
-    stamp = cache_of(own).stat().st_mtime_ns
+    stamp = index_path(own).stat().st_mtime_ns
     assert index(own) == first
-    assert cache_of(own).stat().st_mtime_ns == stamp
+    assert index_path(own).stat().st_mtime_ns == stamp
     put(tmp_path / "c/p/b/1/x.wav", voice(rng, 120, 3 * RATE), 8000)
     (tmp_path / "c/p/b/1/bad.flac").write_bytes(b"no audio")
     changed = {file.path: file for file in index(own)}
@@ -510,6 +523,13 @@ def test_the_index_is_made_once_and_follows_change(sources: Sources, tmp_path: P
     assert changed["p/b/1/x.wav"].sample_rate == 8000
     assert "bad.flac: expected a readable audio file" in changed["p/b/1/bad.flac"].fault
     assert changed["p/a/1/x.wav"] == first[0]
+
+
+def test_the_released_model_says_how_it_was_trained() -> None:
+    train = yaml.safe_load((ROOT / "models/spexplus_online/config.yaml").read_text())["data"]["train"]
+    released = Sources.of(train["sources"])  # by an earlier release, which had other keys
+    assert (released.speaker_sampling, released.speaker_group_regex) == ("by_duration", "[a-z]+")
+    assert Scene.of(train["scene"]).patterns["full"] == 0.66
 
 
 def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:

@@ -6,53 +6,57 @@ Shapes: N samples of a file, S of a part of it.
 import mmap
 from collections.abc import Callable, Iterable
 from multiprocessing import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ss import audio
 from ss.audio import AudioError, Wave
-from ss.data.triplet import FULL_SCALE, PCM
+from ss.data.mixture import FULL_SCALE
 
 
 class AudioCache:
-    """Files in 16 bits; all processes that are forked from this one share what any of them has decoded.
+    """Files that are kept once they are decoded; all processes that are forked from this one share what any of them has decoded.
 
     Nothing is thrown out: examples are drawn from everywhere, so what is old is asked for again as soon as what is new. Memory is
     taken as it fills. A process that is started in another way begins with an empty cache. What is kept changes no byte of what is
-    read. files: those that may be kept; others can be read too. decode: gives samples `start` to `stop` of a file.
+    read. files: those that may be kept; others can be read too. decode: gives samples `start` to `stop` of a file. dtype: float32,
+    or int16: half the memory, as all that is read is rounded to 16 bits.
     """
 
-    def __init__(self, files: Iterable[audio.File], decode: Callable[..., Wave], megabytes: float = 0) -> None:
-        self.files, self.decode, self.megabytes = list(files) if megabytes else [], decode, megabytes
+    def __init__(
+        self, files: Iterable[audio.File], decode: Callable[..., Wave], megabytes: float = 0, dtype: type = np.float32
+    ) -> None:
+        self.files, self.decode, self.megabytes, self.dtype = list(files) if megabytes else [], decode, megabytes, dtype
         self.numbers = {str(file): number for number, file in enumerate(self.files)}
-        self.samples: PCM = shared_array(int(megabytes * 1e6) // 2, np.int16)
+        self.samples: NDArray[Any] = shared_array(int(megabytes * 1e6) // np.dtype(dtype).itemsize, dtype)
         self.spans: NDArray[np.int64] = shared_array(2 * len(self.files) + 1, np.int64)  # start and stop of each; where room begins
         self.lock = Lock()
 
-    def __reduce__(self) -> tuple[type["AudioCache"], tuple[Iterable[audio.File], Callable[..., Wave], float]]:
-        return AudioCache, (self.files, self.decode, self.megabytes)
+    def __reduce__(self) -> tuple[type["AudioCache"], tuple[Iterable[audio.File], Callable[..., Wave], float, type]]:
+        return AudioCache, (self.files, self.decode, self.megabytes, self.dtype)
 
     @property
     def used(self) -> int:
         """Bytes of decoded audio that are kept."""
-        return 2 * int((self.spans[1:-1:2] - self.spans[:-1:2]).sum())
+        return self.samples.itemsize * int((self.spans[1:-1:2] - self.spans[:-1:2]).sum())
 
     def read(self, file: audio.File, start: int = 0, stop: int | None = None) -> Wave:
-        """Samples start..stop [S] of a file. Raises AudioError for one that cannot be read, or is shorter."""
+        """Samples start..stop [S] of a file, not to be changed. Raises AudioError for one that cannot be read, or is shorter."""
         kept = self._kept(file)
-        pcm = _to_pcm(self.decode(file, start=start, stop=stop)) if kept is None else kept[start:stop]
-        if stop is not None and len(pcm) != stop - start:
-            raise AudioError(f"{file}: expected samples {start} to {stop}, found {len(pcm)} of these {stop - start}")
-        return pcm.astype(np.float32) / np.float32(FULL_SCALE)
+        part = self._pack(self.decode(file, start=start, stop=stop)) if kept is None else kept[start:stop]
+        if stop is not None and len(part) != stop - start:
+            raise AudioError(f"{file}: expected samples {start} to {stop}, found {len(part)} of these {stop - start}")
+        return self._unpack(part)
 
     def loop(self, file: audio.File, start: int, samples: int) -> Wave:
         """So many samples [S] of a file from `start` on, which goes on with its beginning where it ends."""
         kept = self._kept(file)
-        pcm = _to_pcm(self.decode(file)) if kept is None else kept
-        return np.take(pcm, np.arange(start, start + samples), mode="wrap").astype(np.float32) / np.float32(FULL_SCALE)
+        whole = self._pack(self.decode(file)) if kept is None else kept
+        return self._unpack(np.take(whole, np.arange(start, start + samples), mode="wrap"))
 
-    def _kept(self, file: audio.File) -> PCM | None:
+    def _kept(self, file: audio.File) -> NDArray[Any] | None:
         """All of a file [N], if it is in memory or there is room for it."""
         number = self.numbers.get(str(file))
         if number is None:
@@ -62,19 +66,24 @@ class AudioCache:
             return self.samples[start:stop]
         if self.spans[-1] == len(self.samples):
             return None
-        pcm = _to_pcm(self.decode(file))
+        whole = self._pack(self.decode(file))
         with self.lock:
-            start, stop = self.spans[-1], self.spans[-1] + len(pcm)
+            start, stop = self.spans[-1], self.spans[-1] + len(whole)
             self.spans[-1] = min(stop, len(self.samples))  # what does not fit ends the filling, or it would be decoded every time
         if stop > len(self.samples):
-            return pcm
-        self.samples[start:stop] = pcm
+            return whole
+        self.samples[start:stop] = whole
         self.spans[2 * number], self.spans[2 * number + 1] = start, stop
-        return pcm
+        return whole
 
+    def _pack(self, wave: Wave) -> NDArray[Any]:
+        if self.dtype is np.float32:
+            return wave
+        scaled = wave * np.float32(FULL_SCALE)
+        return np.rint(scaled.clip(-FULL_SCALE, FULL_SCALE - 1, out=scaled), out=scaled).astype(np.int16)
 
-def _to_pcm(wave: Wave) -> PCM:
-    return np.rint(np.clip(wave * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
+    def _unpack(self, samples: NDArray[Any]) -> Wave:
+        return samples if self.dtype is np.float32 else np.multiply(samples, np.float32(1 / FULL_SCALE), dtype=np.float32)
 
 
 def shared_array(length: int, dtype: type) -> NDArray:

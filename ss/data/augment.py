@@ -1,4 +1,4 @@
-"""Where examples are cut and how interferers are scaled, so that it is right also where the target is silent for a while or always.
+"""Changes of examples as waves: another speed, gain or interferer, and where they are cut, also where the target is silent for a while.
 
 What is heard in a mixture is told from its waves alone: a target of zeros is absent; one of which a good part is exact zeros is
 partly absent; a mixture that is its target is clean; all others are full (`SCENES`). Shapes: S samples.
@@ -69,6 +69,16 @@ def replace_interferer(scene: str, mixture: Wave, target: Wave, interferer: Wave
     if not target.any():
         return add(target, interferer, active_power(mixture) * np.square(interferer).mean() / active_power(interferer), 0.0)
     return add(target, interferer, active_power(target) if scene == "partly_absent" else np.square(target).mean(), snr)
+
+
+def change_gains(
+    mixture: Wave, target: Wave, ref: Wave, gain_db: tuple[float, float] | None, rng: np.random.Generator
+) -> tuple[Wave, Wave, Wave]:
+    """Mixture and target [S] with a gain drawn from a range in dB, and ref [R] with another; None: unchanged."""
+    if gain_db is None:
+        return mixture, target, ref
+    gain, ref_gain = (np.float32(10 ** (rng.uniform(*gain_db) / 20)) for _ in range(2))
+    return gain * mixture, gain * target, ref_gain * ref
 
 
 def active_power(wave: Wave) -> np.floating:

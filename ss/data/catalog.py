@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ss import audio
-from ss.data.corpus import Span, genders
-from ss.data.index import File, index
+from ss.data.corpus import Span, read_genders
+from ss.data.index import IndexedFile, index
 from ss.data.sampling import Chances, Group, make_chances
 from ss.data.shards import Place, contents, file_of, is_packed
 from ss.data.sources import Sources
@@ -69,7 +69,7 @@ def same_gender(drawn: Chances, sources: Sources) -> dict[str, Group]:
     """By speaker, those of the same group and gender. Raises ValueError where `genders` is given and knows nobody."""
     if sources.genders is None:
         return {}
-    known, alike = genders(Path(sources.genders)), {}
+    known, alike = read_genders(Path(sources.genders)), {}
     for group in drawn.interferers.values():
         by_gender: dict[str, dict[str, int]] = {}
         for speaker, places in group.places.items():
@@ -81,7 +81,7 @@ def same_gender(drawn: Chances, sources: Sources) -> dict[str, Group]:
     return alike
 
 
-def _resampled(file: File, rate: int) -> NDArray[np.int64]:
+def _resampled(file: IndexedFile, rate: int) -> NDArray[np.int64]:
     edges = np.array(file.speech, np.int64)
     return edges if file.sample_rate == rate else edges * rate // file.sample_rate
 

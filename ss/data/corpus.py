@@ -34,10 +34,10 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
     """
     check_folder("audios_dir", sources.audios_dir)
     if sources.manifest is None:
-        paths = _by_speaker(_find(sources), sources.template)
+        paths = _group_by_speaker(_find(sources), sources.template)
     else:
         paths = {}
-        for speaker, path in listed(Path(sources.manifest)):
+        for speaker, path in read_list(Path(sources.manifest)):
             paths.setdefault(speaker, []).append(path)
     chosen = _choose(paths, sources)
     return [(speaker, path) for speaker in sorted(chosen) for path in sorted(chosen[speaker])]
@@ -67,11 +67,11 @@ def _matches(root: str, pattern: str) -> list[str]:
     return [name for name in contents(root) if expression.fullmatch(name)]
 
 
-def _by_speaker(paths: Iterable[str], template: str) -> dict[str, list[str]]:
+def _group_by_speaker(paths: Iterable[str], template: str) -> dict[str, list[str]]:
     """The paths of each speaker."""
     if "{speaker}" not in template:
         raise ValueError(f"template: expected {{speaker}} in it, found {template}")
-    pattern = "".join(_token(token, seen) for seen, token in _tokens(template))
+    pattern = "".join(_to_regex(token, seen) for seen, token in _split_template(template))
     speakers: dict[str, list[str]] = {}
     for path in paths:
         match = re.fullmatch(pattern, path)
@@ -88,13 +88,13 @@ def _id(speaker: object) -> str:
     return str(speaker).replace("_", "-")
 
 
-def _tokens(template: str) -> list[tuple[bool, str]]:
+def _split_template(template: str) -> list[tuple[bool, str]]:
     """The template's names, stars and plain pieces in order, each with whether it stood before."""
     tokens = re.split(r"(\{\w+\}|\*)", template)
     return [(token in tokens[:place], token) for place, token in enumerate(tokens)]
 
 
-def _token(token: str, seen: bool) -> str:
+def _to_regex(token: str, seen: bool) -> str:
     """One piece of a template as a regular expression; a name that comes again must be the same again."""
     if token == "*":
         return "[^/]*"
@@ -116,7 +116,7 @@ def _choose(paths: dict[str, list[str]], sources: Sources) -> dict[str, list[str
     return {speaker: paths[speaker] for speaker in chosen}
 
 
-def listed(path: Path) -> Iterator[tuple[str, str]]:
+def read_list(path: Path) -> Iterator[tuple[str, str]]:
     """(speaker, path) of the lines of a CSV or JSONL file. Raises ValueError with the entry where one is missing, and for none."""
     number = 0
     for number, line in enumerate(_lines(path), start=1):
@@ -126,7 +126,7 @@ def listed(path: Path) -> Iterator[tuple[str, str]]:
         raise ValueError(f"{path}: expected entries with a path and a speaker, found none")
 
 
-def genders(path: Path) -> dict[str, str]:
+def read_genders(path: Path) -> dict[str, str]:
     """The gender of each speaker of whom a CSV or JSONL file gives it. Raises ValueError where it gives none, or two of one."""
     known: dict[str, str] = {}
     for number, line in enumerate(_lines(path), start=1):

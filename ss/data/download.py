@@ -31,7 +31,7 @@ NOTHING_BEYOND = 416  # its answer when asked for what comes after the end
 INTERRUPTED = 130  # the exit code after Ctrl-C, as shells have it
 
 
-class Corpus(NamedTuple):
+class PublishedCorpus(NamedTuple):
     """Where a corpus may be used, the folder that its archives hold it in, and the SHA-256 sum of each part's `<part>.tar.gz`."""
 
     licence: str
@@ -40,7 +40,7 @@ class Corpus(NamedTuple):
 
 
 CORPORA = {
-    "librispeech": Corpus(
+    "librispeech": PublishedCorpus(
         "CC BY 4.0, https://www.openslr.org/12 (Panayotov, Chen, Povey and Khudanpur 2015)",
         "LibriSpeech",
         # as torchaudio (datasets/librispeech.py) and TensorFlow Datasets (url_checksums/librispeech.txt) publish them
@@ -62,7 +62,7 @@ class NetworkError(Exception):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Download:
     """What is downloaded, and how.
 
     corpus: a key of CORPORA. parts: of this corpus, one or several. out_folder: where they go.
@@ -104,12 +104,12 @@ class Settings:
 
 
 def download(config: Mapping[str, Any]) -> int | None:
-    """Downloads, checks and unpacks the parts that are not there yet, and says what was done. config: the fields of Settings.
+    """Downloads, checks and unpacks the parts that are not there yet, and says what was done. config: the fields of Download.
 
     Gives an exit code: None, or INTERRUPTED after Ctrl-C, which leaves what has come for the next call. Raises ValueError where
     the settings, the server, the checksum of an archive or the disk do not allow it.
     """
-    settings = Settings(**reject_unknown_keys(Settings, config))
+    settings = Download(**reject_unknown_keys(Download, config))
     if not hasattr(tarfile, "data_filter"):
         raise ValueError(f"expected Python 3.10.12, 3.11.4 or later, which unpack safely, found {sys.version.split()[0]}")
     print(f"{settings.corpus}: {CORPORA[settings.corpus].licence}", flush=True)
@@ -126,7 +126,7 @@ def download(config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def bring(part: str, out: Path, settings: Settings) -> None:
+def bring(part: str, out: Path, settings: Download) -> None:
     """Downloads, checks and unpacks one part, if it is not there. Raises ValueError or OSError where that cannot be done."""
     folder, archive = out / part, out / f"{part}.tar.gz"
     if folder.is_dir() and any(folder.iterdir()):

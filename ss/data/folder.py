@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ss import audio
 from ss.data import manifest
-from ss.data.triplet import EXTENSIONS
+from ss.data.mixture import EXTENSIONS, Mixture
 
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
 WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in EXTENSIONS)
@@ -59,7 +59,7 @@ class Output:
             raise ValueError(f"num_workers: expected more than 0, found {self.num_workers}")
 
 
-Render = Callable[[Any], Any]  # from a row to what has a mixture, a target and a ref
+Render = Callable[[Any], Mixture]  # of a row
 
 
 def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: Sequence[str]) -> None:
@@ -131,16 +131,16 @@ def _several(one: Callable[[Any], Any], rows: Sequence[Any]) -> list[Any]:
 def _make(row: Any, render: Render, out: str, extension: str) -> Outcome:
     """Renders one row and writes its three files."""
     try:
-        triplet = render(row)
+        mixture = render(row)
     except audio.AudioError as error:
         return Outcome(row.name, str(error))
-    write_triplet(row, triplet, out, extension)
+    write_triplet(row, mixture, out, extension)
     return Outcome(row.name, None)
 
 
-def write_triplet(row: Any, triplet: Any, out: str, extension: str) -> None:
+def write_triplet(row: Any, mixture: Mixture, out: str, extension: str) -> None:
     """Writes the three files of a row."""
-    for kind, wave in zip(KINDS, (triplet.ref, triplet.target, triplet.mixture), strict=True):
+    for kind, wave in zip(KINDS, (mixture.ref, mixture.target, mixture.mixture), strict=True):
         audio.write(f"{out}/{row.name}-{kind}.{extension}", wave, row.sample_rate)
 
 

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ VERSION = 3  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
 
 
-class File(NamedTuple):
+class IndexedFile(NamedTuple):
     """A file of a speaker. samples and speech (starts and stops) at its own sample_rate; size and changed: as the disk says.
 
     fault: why it cannot be used, else empty.
@@ -44,23 +45,27 @@ class File(NamedTuple):
     fault: str = ""
 
 
-def index(sources: Sources) -> list[File]:
+def index(sources: Sources) -> list[IndexedFile]:
     """The files of a corpus, by path. What was found before is not looked into again."""
-    root, kept = sources.audios_dir, cache_of(sources)
+    root, kept = sources.audios_dir, index_path(sources)
     known = {(file.path, file.size, file.changed): file for file in read(kept)}
-    files = [_seen(root, speaker, path) for speaker, path in find_files(sources)]
-    fresh = [file for file in files if file[:1] + file[2:4] not in known]
-    looked = partial(look, root=root, trim_db=threshold(sources))
-    with _mapped(sources.num_workers, len(fresh)) as mapped:
-        done = list(tqdm(mapped(looked, fresh), "looking into files", len(fresh), disable=not fresh, leave=False))
-    known |= {(file.path, file.size, file.changed): file for file in done}
-    files = [known[file[:1] + file[2:4]]._replace(speaker=file.speaker) for file in files]
+    files = [_stat(root, speaker, path) for speaker, path in find_files(sources)]
+    fresh = [file for file in files if (file.path, file.size, file.changed) not in known]
+    look_into = partial(look, root=root, trim_db=_threshold(sources))
+    with ExitStack() as stack:
+        mapped: Any = map
+        if sources.num_workers > 1 and len(fresh) > FILES_AT_ONCE:
+            pool = stack.enter_context(ProcessPoolExecutor(sources.num_workers))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            mapped = partial(pool.map, chunksize=FILES_AT_ONCE)
+        for file in tqdm(mapped(look_into, fresh), "looking into files", len(fresh), disable=not fresh, leave=False):
+            known[file.path, file.size, file.changed] = file
     if fresh:
         write(kept, known.values())
-    return files
+    return [known[file.path, file.size, file.changed]._replace(speaker=file.speaker) for file in files]
 
 
-def look(file: File, root: str, trim_db: float) -> File:
+def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
     """Decodes a file: how long, at which rate, and which parts are within `trim_db` of the loudest."""
     path = file_of(root, file.path)
     try:
@@ -78,27 +83,27 @@ def look(file: File, root: str, trim_db: float) -> File:
     return file._replace(sample_rate=rate, samples=len(wave), speech=speech)
 
 
-def cache_of(sources: Sources) -> Path:
+def index_path(sources: Sources) -> Path:
     """Where the index of a corpus is kept: below $XDG_CACHE_HOME, or ~/.cache."""
     root = sources.audios_dir if is_packed(sources.audios_dir) else Path(sources.audios_dir).resolve()
-    name = hashlib.sha256(f"{VERSION} {root} {threshold(sources)}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{VERSION} {root} {_threshold(sources)}".encode()).hexdigest()[:16]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ss" / f"index-{name}.jsonl"
 
 
-def threshold(sources: Sources) -> float:
+def _threshold(sources: Sources) -> float:
     """dB below the loudest part of a file from where on there is no speech; infinite where all of it is speech."""
     return math.inf if sources.trim_db is None else float(sources.trim_db)
 
 
-def read(path: Path) -> list[File]:
+def read(path: Path) -> list[IndexedFile]:
     """The index in a file; empty where there is none, or it is of another version."""
     try:
-        return [File(**{**entry, "speech": tuple(map(tuple, entry["speech"]))}) for entry in map(json.loads, path.open())]
+        return [IndexedFile(**{**entry, "speech": tuple(map(tuple, entry["speech"]))}) for entry in map(json.loads, path.open())]
     except (OSError, ValueError, TypeError, KeyError):
         return []
 
 
-def write(path: Path, files: Iterable[File]) -> None:
+def write(path: Path, files: Iterable[IndexedFile]) -> None:
     """Keeps an index, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -106,25 +111,11 @@ def write(path: Path, files: Iterable[File]) -> None:
     aside.replace(path)
 
 
-def _seen(root: str, speaker: str, path: str) -> File:
+def _stat(root: str, speaker: str, path: str) -> IndexedFile:
     if is_packed(root):
-        return File(path, speaker, contents(root)[path][2], 0)
+        return IndexedFile(path, speaker, contents(root)[path][2], 0)
     try:
         stat = Path(root, path).stat()
     except OSError:
-        return File(path, speaker, -1, -1)
-    return File(path, speaker, stat.st_size, stat.st_mtime_ns)
-
-
-class _mapped:  # noqa: N801
-    """`map` over processes, or here where one is enough."""
-
-    def __init__(self, workers: int, n: int) -> None:
-        self.pool = ProcessPoolExecutor(workers) if workers > 1 and n > FILES_AT_ONCE else None
-
-    def __enter__(self) -> Any:
-        return partial(self.pool.map, chunksize=FILES_AT_ONCE) if self.pool else map
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
+        return IndexedFile(path, speaker, -1, -1)
+    return IndexedFile(path, speaker, stat.st_size, stat.st_mtime_ns)

@@ -12,8 +12,9 @@ from typing import Any
 from ss.data.catalog import Catalog, make_catalog
 from ss.data.folder import Output, make, write_triplet
 from ss.data.manifest import Row
+from ss.data.mixture import Mixture
 from ss.data.plan import plan
-from ss.data.render import Mixture, Renderer
+from ss.data.render import Renderer
 from ss.data.scene import Scene
 from ss.data.sources import Sources, check_sources
 from ss.data.two_speakers import as_scenes

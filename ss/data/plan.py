@@ -15,7 +15,7 @@ from ss.data.corpus import Span
 from ss.data.manifest import Noise, Piece, Room, Row, Voice
 from ss.data.sampling import Group, draw_others, group_of
 from ss.data.scene import Range, Scene
-from ss.data.timeline import SHORTEST, Interval, intervals
+from ss.data.timeline import SHORTEST, Interval, plan_times
 
 Draw = np.random.Generator
 Point: TypeAlias = tuple[float, float, float]
@@ -38,27 +38,27 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
     """
     rng, rate = np.random.default_rng((seed, epoch, index)), catalog.sources.sample_rate
     speaker = catalog.drawn.targets[rng.integers(len(catalog.drawn.targets))]
-    speed, pattern = draw_speed(scene, rng), weighted(scene.patterns, rng)
-    samples = round(between(scene.seconds, rng) * rate) if scene.seconds else 0
-    ref_length = round(between(scene.enrolment.seconds, rng) * rate) if scene.enrolment.seconds else 0
+    speed, pattern = draw_speed(scene, rng), draw_weighted(scene.patterns, rng)
+    samples = round(draw_between(scene.seconds, rng) * rate) if scene.seconds else 0
+    ref_length = round(draw_between(scene.enrolment.seconds, rng) * rate) if scene.enrolment.seconds else 0
     spans = catalog.speakers[speaker]
     if len(spans) == 1:
         lengths = (ref_length or samples or 1) * speed, (samples or ref_length or 1) * speed
-        enrolled, spoken = halved(spans[0], *lengths, catalog, rng)
+        enrolled, spoken = split_utterance(spans[0], *lengths, catalog, rng)
     else:
-        enrolled, spoken = apart(spans, whole(scene.enrolment.utterances, rng), rng)
+        enrolled, spoken = split_files(spans, draw_whole(scene.enrolment.utterances, rng), rng)
     if not samples:
         spoken = [spoken[rng.integers(len(spoken))]]
-        samples = floor(sum(stop - start for start, stop in parts_of(catalog, spoken[0])) / speed)
-    n_others = n_interferers(pattern, scene, rng)
-    others = draw_others(candidates(catalog, scene, speaker, n_others, rng), speaker, n_others, rng)
-    times = intervals(pattern, len(others), samples, scene, rate, rng)
+        samples = floor(sum(stop - start for start, stop in find_parts(catalog, spoken[0])) / speed)
+    n_others = count_interferers(pattern, scene, rng)
+    others = draw_others(find_candidates(catalog, scene, speaker, n_others, rng), speaker, n_others, rng)
+    times = plan_times(pattern, len(others), samples, scene, rate, rng)
     room = draw_room(catalog, scene, scene.reverb_share, rng)
-    voices = [Voice(speaker, fill(catalog, spoken, times[0], speed, rng), speed, 0.0, *room())]
+    voices = [Voice(speaker, fill_times(catalog, spoken, times[0], speed, rng), speed, 0.0, *room())]
     for name, when in zip(others, times[1:], strict=True):
-        own, sir = draw_speed(scene, rng), one_of(scene.sir_levels, rng) if scene.sir_levels else between(scene.sir, rng)
-        voices.append(Voice(name, fill(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
-    ref = fill(catalog, enrolled, [(0, ref_length or ENDLESS)], speed, rng, once=True)
+        own, sir = draw_speed(scene, rng), draw_one(scene.sir_levels, rng) if scene.sir_levels else draw_between(scene.sir, rng)
+        voices.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
+    ref = fill_times(catalog, enrolled, [(0, ref_length or ENDLESS)], speed, rng, once=True)
     return Row(
         name=f"{speaker}_{epoch:03d}{index:07d}_{pattern}",
         pattern=pattern,
@@ -68,18 +68,18 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         target=voices[0],
         interferers=tuple(voice for voice in voices[1:] if voice.pieces),
         enrolment=Voice(speaker, ref, speed, 0.0, *draw_room(catalog, scene, scene.enrolment.reverb_share, rng)()),
-        noise=noise(catalog, scene.noise_share, scene.snr, rng),
-        enrolment_noise=noise(catalog, scene.enrolment.noise_share, scene.enrolment.snr, rng),
+        noise=draw_noise(catalog, scene.noise_share, scene.snr, rng),
+        enrolment_noise=draw_noise(catalog, scene.enrolment.noise_share, scene.enrolment.snr, rng),
         early_ms=scene.early_ms,
-        bandwidth=sometimes(scene.bandwidth_share, scene.bandwidths, rng),
-        codec=sometimes(scene.codec_share, scene.codecs, rng),
-        clip_db=between(scene.clip_db, rng) if rng.random() < scene.clip_share else None,
-        level=between(scene.level, rng),
+        bandwidth=draw_sometimes(scene.bandwidth_share, scene.bandwidths, rng),
+        codec=draw_sometimes(scene.codec_share, scene.codecs, rng),
+        clip_db=draw_between(scene.clip_db, rng) if rng.random() < scene.clip_share else None,
+        level=draw_between(scene.level, rng),
         loudness=scene.loudness,
     )
 
 
-def halved(span: Span, enrolled: float, spoken: float, catalog: Catalog, rng: Draw) -> tuple[list[Span], list[Span]]:
+def split_utterance(span: Span, enrolled: float, spoken: float, catalog: Catalog, rng: Draw) -> tuple[list[Span], list[Span]]:
     """A speaker's only file, cut in two: a part to enrol with, and a part to speak.
 
     They are as long, to each other, as the samples that are asked for; but where there are not so many, half is left to speak, and
@@ -95,16 +95,16 @@ def halved(span: Span, enrolled: float, spoken: float, catalog: Catalog, rng: Dr
     return [Span(path, stop - first, stop)], [Span(path, start, stop - first)]
 
 
-def n_interferers(pattern: str, scene: Scene, rng: Draw) -> int:
+def count_interferers(pattern: str, scene: Scene, rng: Draw) -> int:
     """How many interferers there are: where the target is absent, at least one if the scene allows any, or nobody would speak."""
     if pattern == "alone":
         return 0
     low, high = scene.interferers
-    n = low if rng.random() < scene.fewest_share else whole(scene.interferers, rng)
+    n = low if rng.random() < scene.fewest_share else draw_whole(scene.interferers, rng)
     return max(n, min(1, high)) if pattern == "absent" else n
 
 
-def candidates(catalog: Catalog, scene: Scene, speaker: str, n: int, rng: Draw) -> Group:
+def find_candidates(catalog: Catalog, scene: Scene, speaker: str, n: int, rng: Draw) -> Group:
     """Those whom n interferers are drawn from: the speaker's group, or in a share of all cases those of it with the same gender.
 
     Where the speaker's gender is not known, or not n others have it, all of the group. Raises ValueError where no gender is known.
@@ -118,14 +118,14 @@ def candidates(catalog: Catalog, scene: Scene, speaker: str, n: int, rng: Draw) 
     return alike if len(alike.places) > n else everybody
 
 
-def apart(spans: Sequence[Span], n: int, rng: Draw) -> tuple[list[Span], list[Span]]:
+def split_files(spans: Sequence[Span], n: int, rng: Draw) -> tuple[list[Span], list[Span]]:
     """A speaker's files: n (or all but one) to enrol with, and the others to speak."""
     order = rng.permutation(len(spans))
     n = min(n, len(spans) - 1)
     return [spans[i] for i in order[:n]], [spans[i] for i in order[n:]]
 
 
-def fill(
+def fill_times(
     catalog: Catalog, spans: Sequence[Span], times: Sequence[Interval], speed: float, rng: Draw, once: bool = False
 ) -> tuple[Piece, ...]:
     """Speech for these times: utterances, or parts of them, one after the other. once: none twice, so it may be less."""
@@ -135,14 +135,14 @@ def fill(
         while left and (end - now >= SHORTEST * rate or now == begin):
             span = left.pop(0) if once else left[rng.integers(len(left))]
             needed = max(1, floor((end - now) * speed))  # so that it ends by then
-            for start, stop in cut(parts_of(catalog, span), catalog.speech[span.path], needed, rng):
+            for start, stop in cut_parts(find_parts(catalog, span), catalog.speech[span.path], needed, rng):
                 pieces.append(Piece(span.path, start, stop, now))
                 now += floor((stop - start) / speed)
             now += round(rng.uniform(*PAUSE) * rate)
     return tuple(pieces)
 
 
-def parts_of(catalog: Catalog, span: Span) -> list[Interval]:
+def find_parts(catalog: Catalog, span: Span) -> list[Interval]:
     """The starts and stops of what a span gives: all of it, or its speech alone where pauses are dropped."""
     if not catalog.sources.drop_pauses:
         return [(span.start, span.stop)]
@@ -150,7 +150,7 @@ def parts_of(catalog: Catalog, span: Span) -> list[Interval]:
     return [(start, stop) for start, stop in speech if start < stop] or [(span.start, span.stop)]
 
 
-def cut(parts: Sequence[Interval], speech: NDArray[np.int64], samples: int, rng: Draw) -> list[Interval]:
+def cut_parts(parts: Sequence[Interval], speech: NDArray[np.int64], samples: int, rng: Draw) -> list[Interval]:
     """So many samples of the parts, or all, from a place on that is drawn: at speech, of which there are starts and stops [n,2]."""
     last = sum(stop - start for start, stop in parts) - samples
     if last <= 0:
@@ -178,8 +178,8 @@ def draw_room(catalog: Catalog, scene: Scene, share: float, rng: Draw) -> Any:
             raise ValueError("reverb_share: expected impulse responses in `rirs`, or `rt60` to simulate rooms, found neither")
         return lambda: (catalog.rirs[rng.integers(len(catalog.rirs))], None)
     size = to_point(rng.uniform(*side) for side in SIZES)
-    microphone, rt60 = inside(size, rng), round(between(scene.rt60, rng), 3)
-    return lambda: (None, Room(size, microphone, near(size, microphone, rng), rt60))
+    microphone, rt60 = draw_inside(size, rng), round(draw_between(scene.rt60, rng), 3)
+    return lambda: (None, Room(size, microphone, draw_near(size, microphone, rng), rt60))
 
 
 def to_point(numbers: Iterable[float]) -> Point:
@@ -188,57 +188,57 @@ def to_point(numbers: Iterable[float]) -> Point:
     return x, y, z
 
 
-def inside(size: Point, rng: Draw) -> Point:
+def draw_inside(size: Point, rng: Draw) -> Point:
     """A place in a room."""
     return to_point(rng.uniform(WALL, side - WALL) for side in size)
 
 
-def near(size: Point, microphone: Point, rng: Draw) -> Point:
+def draw_near(size: Point, microphone: Point, rng: Draw) -> Point:
     """A place in a room, not too far from the microphone."""
     for _ in range(TRIES):
-        place = inside(size, rng)
+        place = draw_inside(size, rng)
         if DISTANCE[0] <= float(np.linalg.norm(np.subtract(place, microphone))) <= DISTANCE[1]:
             break
     return place
 
 
-def noise(catalog: Catalog, share: float, snr: Range, rng: Draw) -> Noise | None:
+def draw_noise(catalog: Catalog, share: float, snr: Range, rng: Draw) -> Noise | None:
     """Noise in a share of all cases. Raises ValueError where there is none."""
     if rng.random() >= share:
         return None
     if not catalog.noise:
         raise ValueError("noise_share: expected a folder of files as `noise`, found none")
     path, samples = catalog.noise[rng.integers(len(catalog.noise))]
-    return Noise(path, int(rng.integers(samples)), between(snr, rng))
+    return Noise(path, int(rng.integers(samples)), draw_between(snr, rng))
 
 
 def draw_speed(scene: Scene, rng: Draw) -> float:
     """How fast a voice is played."""
-    return round(between(scene.speed, rng), 4) if rng.random() < scene.speed_share else 1.0
+    return round(draw_between(scene.speed, rng), 4) if rng.random() < scene.speed_share else 1.0
 
 
-def between(range_: Range | None, rng: Draw) -> float:
+def draw_between(range_: Range | None, rng: Draw) -> float:
     """Drawn evenly from a range."""
     assert range_ is not None
     return float(rng.uniform(*range_))
 
 
-def whole(range_: tuple[int, int], rng: Draw) -> int:
+def draw_whole(range_: tuple[int, int], rng: Draw) -> int:
     """A whole number drawn evenly from a range, both ends included."""
     return int(rng.integers(range_[0], range_[1] + 1))
 
 
-def weighted(weights: Mapping[str, float], rng: Draw) -> str:
+def draw_weighted(weights: Mapping[str, float], rng: Draw) -> str:
     """A name drawn by its weight."""
     parts = np.array(list(weights.values()), float)
     return str(list(weights)[rng.choice(len(parts), p=parts / parts.sum())])
 
 
-def sometimes(share: float, choices: Sequence[Any], rng: Draw) -> Any:
+def draw_sometimes(share: float, choices: Sequence[Any], rng: Draw) -> Any:
     """In a share of all cases one of the choices, else None."""
-    return one_of(choices, rng) if rng.random() < share else None
+    return draw_one(choices, rng) if rng.random() < share else None
 
 
-def one_of(choices: Sequence[Any], rng: Draw) -> Any:
+def draw_one(choices: Sequence[Any], rng: Draw) -> Any:
     """One of the choices, with equal chances."""
     return choices[int(rng.integers(len(choices)))]

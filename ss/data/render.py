@@ -8,7 +8,7 @@ parts, unless a codec or clipping came after. Shapes: S samples of the mixture, 
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from math import ceil, floor, isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +19,12 @@ from ss.data import acoustics
 from ss.data.audio_cache import AudioCache
 from ss.data.augment import change_speed
 from ss.data.manifest import Noise, Piece, Row, Voice
+from ss.data.mixture import FULL_SCALE, PCM, PEAK, Mixture
 from ss.data.shards import file_of
 from ss.data.sources import Sources
-from ss.data.triplet import FULL_SCALE, PCM, PEAK
 
 DIGITAL_SILENCE = 1e-10  # mean power: -100 dB of full scale
 FADE = 0.005  # seconds at both ends of a piece
-
-
-class Mixture(NamedTuple):
-    """What one row gives. others: the part of the target that is not asked for (its late reverberation), and noise [S]."""
-
-    mixture: PCM  # [S]
-    target: PCM  # [S]
-    ref: PCM  # [R]
-    interferers: tuple[PCM, ...]
-    others: tuple[PCM, ...]
 
 
 class Renderer:
@@ -42,7 +32,7 @@ class Renderer:
 
     def __init__(self, sources: Sources, cache_mb: float = 0, files: Iterable[audio.File] = ()) -> None:
         self.sources = sources
-        self.cache = AudioCache(files, partial(audio.read_any, sample_rate=sources.sample_rate), cache_mb)
+        self.cache = AudioCache(files, partial(audio.read_any, sample_rate=sources.sample_rate), cache_mb, np.int16)
 
     def __call__(self, row: Row) -> Mixture:
         """The waves of a row. Raises AudioError for a file that cannot be read, is shorter than the row says, or is silent."""

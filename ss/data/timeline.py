@@ -13,7 +13,7 @@ Times: TypeAlias = list[list[Interval]]
 SHORTEST = 0.3  # seconds: nothing shorter is begun
 
 
-def intervals(pattern: str, n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
+def plan_times(pattern: str, n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
     """Times of the target, then of each of the others, within 0..samples."""
     whole = [[(0, samples)]] * n_others
     if pattern in ("full", "alone"):
@@ -50,7 +50,7 @@ def turns(n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Ti
     return times
 
 
-def silent(where: str) -> Callable[[int, int, Scene, int, Draw], Times]:
+def silent_at(where: str) -> Callable[[int, int, Scene, int, Draw], Times]:
     """The target is silent at the start, in the middle or at the end; the others speak all the time."""
 
     def times(n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
@@ -62,4 +62,4 @@ def silent(where: str) -> Callable[[int, int, Scene, int, Draw], Times]:
     return times
 
 
-PATTERNS = {"partial": partial, "turns": turns} | {f"silent_{where}": silent(where) for where in ("start", "middle", "end")}
+PATTERNS = {"partial": partial, "turns": turns} | {f"silent_{where}": silent_at(where) for where in ("start", "middle", "end")}

@@ -10,20 +10,24 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ss.audio import Wave
+from ss.data.augment import change_gains
 from ss.data.catalog import make_catalog
+from ss.data.mixture import FULL_SCALE, PCM
 from ss.data.plan import plan_row
 from ss.data.render import Renderer
 from ss.data.scene import Scene
 from ss.data.sources import Sources
-from ss.data.triplet import FULL_SCALE, PCM
 from ss.datasets.triplets import Example
 from ss.loss import UNKNOWN_SPEAKER
+
+GAINS = 1  # the stream of numbers that gains are drawn from, beside the plan's
 
 
 class Rendered(Dataset[Example]):
     """`examples` scenes an epoch, other ones in each; an item is asked for by (epoch, index), or by its index for epoch 0.
 
     scene, sources: as in the configs `scene` and `sources`. cache_mb: megabytes of decoded audio that are kept (see AudioCache).
+    gain_db: as of `Triplets`.
     speakers: the training set's list; anybody else's number is -100, as is that of a voice played at another speed.
     """
 
@@ -36,9 +40,10 @@ class Rendered(Dataset[Example]):
         cache_mb: float = 0,
         speakers: Sequence[str] = (),
         seed: int = 0,
+        gain_db: tuple[float, float] | None = None,
     ) -> None:
         self.scene, self.examples, self.seed = Scene.of(scene), examples, seed
-        self.sample_rate = sample_rate
+        self.sample_rate, self.gain_db = sample_rate, gain_db
         self.catalog = make_catalog(Sources.of({**sources, "sample_rate": sample_rate}))
         self.render = Renderer(self.catalog.sources, cache_mb, self.catalog.files)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
@@ -56,7 +61,9 @@ class Rendered(Dataset[Example]):
         rendered = self.render(row)
         known = self.speakers.get(row.target.speaker, UNKNOWN_SPEAKER)
         number = known if row.target.speed == 1 else UNKNOWN_SPEAKER
-        return Example(row.name, wave(rendered.mixture), wave(rendered.ref), wave(rendered.target), number)
+        waves = wave(rendered.mixture), wave(rendered.target), wave(rendered.ref)
+        mixture, target, ref = change_gains(*waves, self.gain_db, np.random.default_rng((self.seed, epoch, index, GAINS)))
+        return Example(row.name, mixture, ref, target, number)
 
 
 def wave(pcm: PCM) -> Wave:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.data.audio_cache import AudioCache, shared_array
-from ss.data.augment import SCENES, change_speed, change_speeds, replace_interferer, scene_of, speaking, start_of_cut
+from ss.data.augment import SCENES, change_gains, change_speed, change_speeds, replace_interferer, scene_of, speaking, start_of_cut
 from ss.data.sampling import group_of
 from ss.data.shards import Place, files_in, shard_of
 from ss.loss import UNKNOWN_SPEAKER
@@ -212,9 +212,7 @@ class Triplets(Dataset[Example]):
         ref = change_speed(ref, speed)[: self.ref_max_samples]
         if len(ref) < least:  # it goes on with its beginning
             ref = np.resize(ref, min(least, self.ref_max_samples or least))
-        if self.gain_db is not None:
-            gain, ref_gain = (np.float32(10 ** (rng.uniform(*self.gain_db) / 20)) for _ in range(2))
-            mixture, target, ref = gain * mixture, gain * target, ref_gain * ref
+        mixture, target, ref = change_gains(mixture, target, ref, self.gain_db, rng)
         return Example(triplet.name, mixture, ref, target, speaker)
 
     def scene(self, index: int) -> str:

@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from ss.data.folder import make
+from ss.data.mixture import Mixture
 from ss.data.published import librimix, wsj0_2mix_extr
 from ss.data.published.rows import PublishedRow
 from ss.data.published.settings import Published, Roots
-from ss.data.triplet import Triplet
 
 __all__ = ["Published", "plan", "rebuild", "render"]
 
@@ -41,7 +41,7 @@ def plan(settings: Published) -> list[PublishedRow]:
     return list(rows.values())
 
 
-def render(row: PublishedRow, roots: Roots) -> Triplet:
+def render(row: PublishedRow, roots: Roots) -> Mixture:
     """The waves of a row. Raises AudioError for a source that is missing, cut short, not mono of 16 kHz, or silent and levelled."""
     return RECIPES[row.recipe].render(row, roots)
 

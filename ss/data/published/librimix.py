@@ -17,11 +17,11 @@ import numpy as np
 import soundfile
 
 from ss import audio
+from ss.data.mixture import PCM, Mixture
 from ss.data.published.rows import Part, PublishedRow, finite, lines, same_speaker
 from ss.data.published.settings import Published, Roots
 from ss.data.published.waves import RATE, Signal, fit, speech
 from ss.data.shards import file_of
-from ss.data.triplet import PCM, Triplet
 
 
 def rows(settings: Published) -> Iterator[PublishedRow]:
@@ -64,13 +64,14 @@ def _mixtures(path: str) -> dict[str, list[Part]]:
     return mixtures
 
 
-def render(row: PublishedRow, roots: Roots) -> Triplet:
+def render(row: PublishedRow, roots: Roots) -> Mixture:
     """The parts by their gains, resampled, fitted, and added one after the other in the type of the first."""
     waves, others = (_waves(parts, row, roots) for parts in (row.parts, row.ref_parts))
-    mixture = np.zeros_like(waves[0])
+    total = np.zeros_like(waves[0])
     for wave in waves:
-        mixture += wave
-    return Triplet(*(_as_written(wave) for wave in (mixture, waves[row.target], others[row.ref])))
+        total += wave
+    mixture, target, ref = (_as_written(wave) for wave in (total, waves[row.target], others[row.ref]))
+    return Mixture(mixture, target, ref)
 
 
 def _waves(parts: Sequence[Part], row: PublishedRow, roots: Roots) -> list[Signal]:

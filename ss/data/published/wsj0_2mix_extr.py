@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ss import audio
+from ss.data.mixture import FULL_SCALE, Mixture
 from ss.data.published.rows import Part, PublishedRow, finite, lines, same_speaker
 from ss.data.published.settings import Published, Roots
 from ss.data.published.speech_level import active_power
 from ss.data.published.waves import RATE, Signal, fit, speech
-from ss.data.triplet import FULL_SCALE, Triplet
 
 PEAK = 0.9  # of all that belongs to one mixture
 
@@ -36,13 +36,13 @@ def rows(settings: Published) -> Iterator[PublishedRow]:
         yield PublishedRow(name, "wsj0_2mix_extr", settings.sample_rate, settings.mode, (target, interferer), 0, (ref,), 0)
 
 
-def render(row: PublishedRow, roots: Roots) -> Triplet:
+def render(row: PublishedRow, roots: Roots) -> Mixture:
     """The parts at their active levels, fitted, and all lowered or raised together until the loudest sample is PEAK."""
     target, other = fit([_levelled(part, row, roots) for part in row.parts], row.mode)
     ref = _levelled(row.ref_parts[0], row, roots)
     waves = (target + other, target, ref)
     scale = PEAK / max(np.abs(wave).max() for wave in (*waves, other))
-    return Triplet(*(np.rint(wave * scale * FULL_SCALE).astype(np.int16) for wave in waves))
+    return Mixture(*(np.rint(wave * scale * FULL_SCALE).astype(np.int16) for wave in waves))
 
 
 def _levelled(part: Part, row: PublishedRow, roots: Roots) -> Signal:

@@ -1,4 +1,4 @@
-"""The three waves of a mixture, as they are written.
+"""The waves of a mixture, as they are written.
 
 Shapes: S samples of mixture and target, R samples of the enrolment.
 """
@@ -14,9 +14,11 @@ FULL_SCALE = 32768
 PEAK = 0.9  # no wave goes beyond this part of full scale
 
 
-class Triplet(NamedTuple):
-    """What one row gives."""
+class Mixture(NamedTuple):
+    """What one row gives. others: the part of the target that is not asked for (its late reverberation), and noise [S]."""
 
     mixture: PCM  # [S]
     target: PCM  # [S]
     ref: PCM  # [R]
+    interferers: tuple[PCM, ...] = ()
+    others: tuple[PCM, ...] = ()
