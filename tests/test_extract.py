@@ -15,7 +15,7 @@ from test_live import until
 
 from ss.export import export
 from ss.runtime import Extractor
-from ss.runtime.enrolment import faults, read_stretch
+from ss.runtime.enrolment import find_faults, read_stretch
 from ss.runtime.extract import main
 
 STEP = 1.01 / 32768  # of a 16-bit sample
@@ -193,12 +193,12 @@ def test_bad_enrolments_are_warned_of() -> None:
     rng = np.random.default_rng(0)
     wave = speech(rng, 140, 6 * RATE).astype(np.float32)
     noise = (wave.std() * rng.standard_normal(len(wave))).astype(np.float32)
-    assert faults(wave + 1e-3 * noise, RATE) == []
-    (short,) = faults(wave[: 2 * RATE], RATE)
+    assert find_faults(wave + 1e-3 * noise, RATE) == []
+    (short,) = find_faults(wave[: 2 * RATE], RATE)
     assert short.startswith("only 1.7 s of speech: record at least 3 s")
-    (clipped,) = faults((2 * wave / np.abs(wave).max()).clip(-1, 1), RATE)
+    (clipped,) = find_faults((2 * wave / np.abs(wave).max()).clip(-1, 1), RATE)
     assert clipped.startswith("it is clipped: record it at a lower level")
-    (noisy,) = faults(wave + 0.3 * noise, RATE)
+    (noisy,) = find_faults(wave + 0.3 * noise, RATE)
     assert noisy.startswith("it is noisy, its speech about 11 dB above the background")
 
 

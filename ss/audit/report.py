@@ -71,7 +71,7 @@ def audit(config: dict[str, Any]) -> int:
     """
     settings = AuditSettings.from_config(config)
     planned = {folder: read_expected(Path(folder)) for folder in settings.folders}
-    triplets = [triplet for folder in settings.folders for triplet in find_triplets(folder, planned[folder])]
+    triplets = [triplet for folder in settings.folders for triplet in list_triplets(folder, planned[folder])]
     out = Path(settings.out_folder)
     if out.exists() and not out.is_dir():
         raise UserError(f"out_folder: expected a folder, found a file at {out}")
@@ -90,7 +90,7 @@ def audit(config: dict[str, Any]) -> int:
     return 0 if report["sound"] else 1
 
 
-def find_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTriplet]:
+def list_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTriplet]:
     """The triplets of a folder by name, whole or not. Raises UserError where there are none, or no such folder."""
     found: dict[str, dict[str, list[Place]]] = {}
     for path in files_in(folder):

@@ -21,7 +21,7 @@ from ss import __version__, allowlist
 from ss.checkpoint import load_extractor
 from ss.errors import UserError
 from ss.export.online import enroll_graph, step_graph
-from ss.export.segments import segment_facts, write_graphs
+from ss.export.segments import write_segment_graphs
 from ss.model import Extractor, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import FORMAT
 from ss.runtime.extractor import Extractor as Runtime
@@ -46,8 +46,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = cast(Extractor, model) if isinstance(model, nn.Module) else load_extractor(content)
     config = content.get("config", {})
-    cut_as = config.get("streamer")
-    streamer = None if cut_as is None else allowlist.create("streamer", cut_as)
+    streamer = allowlist.create("streamer", config["streamer"]) if config.get("streamer") else None
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
     if not (extractor.online or (streamer and streamer.window)):
         raise UserError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")
@@ -69,14 +68,12 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
             enrolling, stepping = (made / name for name in names)
             if extractor.online:
                 online = cast(SpexPlusOnline, extractor)
-                keys = ("hop", "delay", "latency", "shortest_enrolment")
-                metadata = {key: str(value) for key, value in {**facts, **{key: getattr(online, key) for key in keys}}.items()}
+                facts |= {key: getattr(online, key) for key in ("hop", "delay", "latency", "shortest_enrolment")}
+                metadata = {key: str(value) for key, value in facts.items()}
                 enrolling.write_bytes(enroll_graph(online, metadata).SerializeToString())
                 stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
             else:
-                segments, cut = cast(SegmentExtractor, extractor), cast(Streamer, streamer)
-                metadata = {key: str(value) for key, value in {**facts, **segment_facts(segments, cut)}.items()}
-                write_graphs(segments, cut, metadata, enrolling, stepping)
+                write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, streamer), facts, enrolling, stepping)
             difference = largest_difference(extractor, Runtime.load(made))
             replace_folder(made, folder, is_graph)
     finally:

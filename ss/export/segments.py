@@ -41,35 +41,27 @@ class TracedStep(nn.Module):
         return waves[0], *leaves(after)
 
 
-def segment_facts(model: SegmentExtractor, streamer: Streamer) -> dict[str, Any]:
-    """What a runtime must know of the model in a streamer's segments; fills: the number that a state begins with, if not 0."""
-    _, body = model.init_state(torch.zeros(1, model.classifier.in_features), streamer.window)
-    fills = {f"state.{i}": float(state.flatten()[0]) for i, state in enumerate(leaves(body)) if state.any()}
-    return {
-        "hop": streamer.step,
-        "delay": streamer.window - streamer.step,
-        "latency": streamer.window,
-        "shortest_enrolment": model.shortest_enrolment,
-        "fills": json.dumps(fills),
-    }
-
-
 @torch.no_grad()
-def write_graphs(model: SegmentExtractor, streamer: Streamer, metadata: dict[str, str], enrolling: Path, stepping: Path) -> None:
-    """Writes both graphs, for segments of the streamer's length and any number of streams."""
+def write_segment_graphs(
+    model: SegmentExtractor, streamer: Streamer, facts: dict[str, Any], enrolling: Path, stepping: Path
+) -> None:
+    """Writes both graphs, for segments of the streamer's length and any number of streams. facts: of the model, for the runtime."""
     window, speaker = streamer.window, torch.zeros(2, model.classifier.in_features)
     _, body = model.init_state(speaker, window)
-    names = [f"state.{i}" for i, _ in enumerate(leaves(body))]
+    states = {f"state.{i}": state for i, state in enumerate(leaves(body))}
+    fills = {name: float(state.flatten()[0]) for name, state in states.items() if state.any()}  # what a state begins with, if not 0
+    facts = {**facts, "hop": streamer.step, "delay": window - streamer.step, "latency": window, "fills": json.dumps(fills)}
+    facts["shortest_enrolment"] = model.shortest_enrolment
     ref, chunk = 0.1 * torch.randn(2, model.shortest_enrolment + 4 * window), 0.1 * torch.randn(2, window)
-    inputs, outputs = ["chunk", "speaker", *names], ["wave", *(name.replace("state", "next") for name in names)]
+    inputs, outputs = ["chunk", "speaker", *states], ["wave", *(name.replace("state", "next") for name in states)]
     axes = {"enrolment": {0: "batch", 1: "samples"}} | {name: {0: "batch"} for name in (*inputs, *outputs, "logits")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module, example, path, names_in, names_out in (
             (TracedEnrolment(model), (ref,), enrolling, ["enrolment"], ["speaker", "logits"]),
-            (TracedStep(model, body), (chunk, speaker, *leaves(body)), stepping, inputs, outputs),
+            (TracedStep(model, body), (chunk, speaker, *states.values()), stepping, inputs, outputs),
         ):
             dynamic = {name: axes[name] for name in (*names_in, *names_out)}
             how: dict[str, Any] = {"dynamic_axes": dynamic, "opset_version": 17, "dynamo": False}
             torch.onnx.export(module.eval(), example, str(path), input_names=names_in, output_names=names_out, **how)
-            set_metadata(path, metadata)
+            set_metadata(path, {key: str(value) for key, value in facts.items()})

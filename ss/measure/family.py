@@ -185,15 +185,15 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def apart(heights: list[float], distance: float) -> list[float]:
     """Rising heights moved so that neighbours are at least so far apart: those too close become a group around their middle."""
+
+    def spread(group: list[float]) -> list[float]:
+        lowest = sum(group) / len(group) - distance * (len(group) - 1) / 2
+        return [lowest + distance * i for i in range(len(group))]
+
     groups: list[list[float]] = []
     for height in heights:
         groups.append([height])
-        while len(groups) > 1 and _spread(groups[-2], distance)[-1] + distance > _spread(groups[-1], distance)[0]:
+        while len(groups) > 1 and spread(groups[-2])[-1] + distance > spread(groups[-1])[0]:
             last = groups.pop()
             groups[-1] += last
-    return [height for group in groups for height in _spread(group, distance)]
-
-
-def _spread(group: list[float], distance: float) -> list[float]:
-    lowest = sum(group) / len(group) - distance * (len(group) - 1) / 2
-    return [lowest + distance * i for i in range(len(group))]
+    return [height for group in groups for height in spread(group)]

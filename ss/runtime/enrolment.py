@@ -40,7 +40,7 @@ def read_stretch(name: str | Path) -> tuple[Wave, int]:
     return audio.read(path, rate, round(begin * rate), round(end * rate), downmix=True), rate
 
 
-def faults(wave: Wave, rate: int) -> list[str]:
+def find_faults(wave: Wave, rate: int) -> list[str]:
     """What makes a recording [R] a bad enrolment, in words, and what to do; nothing for a good one."""
     size = max(1, round(FRAME * rate))
     frames = np.pad(wave, (0, -len(wave) % size)).reshape(-1, size).astype(np.float64)

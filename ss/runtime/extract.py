@@ -14,7 +14,7 @@ from typing import NamedTuple
 import soundfile
 
 from ss.errors import UserError
-from ss.runtime.enrolment import faults, read_stretch, split_stretch
+from ss.runtime.enrolment import find_faults, read_stretch, split_stretch
 from ss.runtime.extractor import Conditions, Extractor
 from ss.runtime.live import ENROL, Parser, model_options
 from ss.runtime.live_io import StopSignal
@@ -171,7 +171,7 @@ def complain(kind: str, message: str) -> None:
 def run(args: argparse.Namespace, stop: StopSignal) -> int:
     """All jobs; the exit code. Raises UserError for options, a model or an enrolment that cannot be used: then nothing is done."""
     for name in args.enrol:
-        for fault in faults(*read_stretch(name)):
+        for fault in find_faults(*read_stretch(name)):
             complain("warning", f"{name}: {fault}")
     jobs = plan(args.inputs, Path(args.output), [split_stretch(name)[0] for name in args.enrol])
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)

@@ -23,7 +23,7 @@ from ss.runtime import Extractor, Stream
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.live_device import Microphone, Speakers, shared_rate, sounddevice
 from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, StopSignal, samples_of
-from ss.runtime.live_meter import Meter, dbfs, measure_latency, peak
+from ss.runtime.live_meter import Meter, dbfs, measure_live_latency, peak
 from ss.runtime.pretrained import DEFAULT, PRECISIONS
 
 SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
@@ -209,7 +209,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> None:
             return
         stream = extractor.stream(enrolment, sample_rate=source.rate)
         block = samples_of(args.block_ms, source.rate)
-        meter = Meter(source, sinks[-1], measure_latency(extractor, stream, source, sinks[-1], block), block, args.quiet)
+        meter = Meter(source, sinks[-1], measure_live_latency(extractor, stream, source, sinks[-1], block), block, args.quiet)
         pump(source, stream, sinks, meter)
     ended = "stopped" if stop.requested else "output closed" if sinks[-1].done else "input ended"
     if not args.quiet:

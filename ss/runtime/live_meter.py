@@ -51,7 +51,7 @@ class LiveLatency(NamedTuple):
     device_ms: float
 
 
-def measure_latency(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> LiveLatency:
+def measure_live_latency(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> LiveLatency:
     """The latency of a new stream in blocks of so many samples, measured with silence (a second, or twice the model's latency).
 
     The stream begins anew then. What goes out in time must be there when the next block has come: what the stream holds back at

@@ -22,7 +22,7 @@ class Resampler:
         common = math.gcd(before, after)
         self.up, self.down = after // common, before // common
         self.reach = 0 if before == after else math.ceil(REACH * max(1.0, before / after))
-        self.taps = taps(self.up, self.reach, min(1.0, after / before)) if self.reach else None
+        self.taps = make_filters(self.up, self.reach, min(1.0, after / before)) if self.reach else None
         self.heard = np.zeros((batch, max(0, self.reach - 1)), np.float32)
         self.start = 1 - self.reach  # the input sample that `heard` begins with
         self.given = 0
@@ -47,7 +47,7 @@ class Resampler:
         return out
 
 
-def taps(up: int, reach: int, band: float) -> Wave:
+def make_filters(up: int, reach: int, band: float) -> Wave:
     """What an output sample at phase p/P after an input sample takes of the `reach` samples to either side: [P,N]."""
     offsets = np.arange(1 - reach, reach + 1) - np.arange(up)[:, None] / up
     window = np.i0(BETA * np.sqrt(np.maximum(0, 1 - (offsets / reach) ** 2)))

@@ -72,7 +72,7 @@ class BatchStream:
         second, done = self.sample_rate, []  # at most a second is between input and output, however much comes at once
         for begin in range(0, max(1, samples.shape[1]), second):
             block = samples[:, begin : begin + second]
-            wave, bad = repaired(to_float(block), self.loudest)
+            wave, bad = repair(to_float(block), self.loudest)
             self.repaired, self.dtype, self.taken = self.repaired + bad, samples.dtype, self.taken + block.shape[1]
             estimate = self.going(self._extract(self.coming(wave if wave.ndim == 2 else wave.mean(2))))
             self.given += estimate.shape[1]
@@ -166,7 +166,7 @@ def to_type(wave: Wave, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.rint(wave * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(dtype)
 
 
-def repaired(wave: Wave, loudest: float) -> tuple[Wave, int]:
+def repair(wave: Wave, loudest: float) -> tuple[Wave, int]:
     """A wave that can be computed with, and how many samples were replaced: NaN and infinite ones, by 0.
 
     Far too loud ones are clipped, denormal ones are 0; those are not counted.
