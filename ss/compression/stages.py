@@ -11,11 +11,14 @@ from typing import Any
 from tqdm import tqdm
 
 from ss import allowlist, checkpoint, distributed
+from ss.compression.qat import through_int8
 from ss.compression.recipe import Recipe, Stage
+from ss.compression.sparse import Sparse
 from ss.compression.structured import Importance, Limits, chosen, smaller
 from ss.datasets import read_speakers
 from ss.inferencer import PREDECESSOR_RATE
-from ss.trainer.job import build, scenes, trained
+from ss.trainer import Trainer
+from ss.trainer.job import build, run_training, scenes
 from ss.utils.predecessor import is_predecessor, read_checkpoint
 
 NARROWED = "narrowed.pth"
@@ -35,7 +38,7 @@ def fine_tuned(recipe: Recipe, source: str | Path, run_dir: Path, overrides: dic
             config["trainer"]["max_minutes"] -= (time.monotonic() - began) / 60
         if stage.structured:
             config = narrowed(config, stage.structured, stage.batches, model)
-        done = trained(config)
+        done = run_training(config, prepare)
         model = Path(config["run_dir"]) / "best.pth"
         if not done:
             break
@@ -44,6 +47,15 @@ def fine_tuned(recipe: Recipe, source: str | Path, run_dir: Path, overrides: dic
         shutil.copyfile(model, run_dir / "best.pth")
     distributed.barrier()
     return run_dir / "best.pth"
+
+
+def prepare(trainer: Trainer) -> None:
+    """What a stage asks of a training: some weights stay zero, and the model computes through int8."""
+    if trainer.config["sparsity"]:
+        Sparse(trainer.model, trainer.config["sparsity"]).attach(trainer.optimizer)
+    if "quantize" in trainer.config:
+        for model in {trainer.model, trainer.trained()}:
+            through_int8(model, trainer.config["quantize"]["keep"])
 
 
 def stage_config(
