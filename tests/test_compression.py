@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ss.checkpoint import build
+from ss.compression.constraints import Sparse, prunable, rounded_input, rounded_weight, sparsity, through_int8
 from ss.compression.structured import (
     CHANNEL_GROUPS,
     Importance,
@@ -19,7 +20,6 @@ from ss.compression.structured import (
     prunable_blocks,
     prune_channels,
 )
-from ss.constraints import Sparse, prunable, rounded_input, rounded_weight, sparsity, through_int8
 from ss.export import export
 from ss.model import Extractor
 from ss.model.tcn import DepthwiseConv

@@ -10,12 +10,14 @@ from typing import Any
 from tqdm import tqdm
 
 from ss import allowlist, checkpoint, distributed
+from ss.compression.constraints import Sparse, through_int8
 from ss.compression.recipe import Recipe, Stage
 from ss.compression.structured import Importance, choose_channels, prune_channels
 from ss.datasets import read_speakers
 from ss.errors import UserError
 from ss.inferencer import PREDECESSOR_RATE
-from ss.trainer.job import build, scenes, trained
+from ss.trainer import Trainer
+from ss.trainer.job import build, run_training, scenes
 from ss.utils.predecessor import is_predecessor, read_checkpoint
 
 NARROWED = "narrowed.pth"
@@ -46,7 +48,7 @@ def fine_tune(recipe: Recipe, source: Path, run_dir: Path, overrides: dict[str, 
             config["trainer"]["max_minutes"] -= (time.monotonic() - began) / 60
         if stage.structured:
             narrow_model(config, stage, model)
-        done = trained(config)
+        done = run_training(config, prepare)
         model = Path(config["run_dir"]) / "best.pth"
         if not done:
             break
@@ -55,6 +57,15 @@ def fine_tune(recipe: Recipe, source: Path, run_dir: Path, overrides: dict[str, 
         shutil.copyfile(model, run_dir / "best.pth")
     distributed.barrier()
     return run_dir / "best.pth"
+
+
+def prepare(trainer: Trainer) -> None:
+    """What a stage asks of a training: some weights stay zero, and the model computes through int8."""
+    if trainer.config["sparsity"]:
+        Sparse(trainer.model, trainer.config["sparsity"]).attach(trainer.optimizer)
+    if "quantize" in trainer.config:
+        for model in {trainer.model, trainer.trained()}:
+            through_int8(model, trainer.config["quantize"]["keep"])
 
 
 def narrow_model(config: dict[str, Any], stage: Stage, model: Path) -> None:

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from tqdm import tqdm
 
 from ss import allowlist, checkpoint
-from ss.constraints import count_nonzero
+from ss.compression.constraints import count_nonzero
 from ss.errors import UserError, reject_unknown_keys
 from ss.measure.backend import ONNX, Backend, Streams, Workload
 from ss.measure.latency import measure_latency

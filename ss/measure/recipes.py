@@ -7,9 +7,9 @@ from statistics import mean, median
 from typing import Any
 
 from ss import distributed, tester
+from ss.compression.constraints import count_nonzero
 from ss.compression.job import prune_and_quantize
 from ss.compression.recipe import read_recipe
-from ss.constraints import count_nonzero
 from ss.measure.backend import ONNX, Backend, Workload
 from ss.measure.bench import BenchSettings, file_bytes, macs_per_second
 from ss.measure.report import in_rounds, machine, machine_line, publish

@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import ss
 from ss import checkpoint, distributed
-from ss.constraints import Sparse, through_int8
 from ss.data.catalog import make_catalog
 from ss.data.scene import Scene
 from ss.data.sources import Sources, check_sources
@@ -35,24 +34,23 @@ PACKAGES = ("torch", "numpy", "soundfile", "hydra-core", "omegaconf")
 
 def train(config: dict[str, Any]) -> int:
     """Trains as the config says, or goes on with the run in its `run_dir`. Returns the exit code."""
-    trained(config)
+    run_training(config)
     return 0
 
 
-def trained(config: dict[str, Any]) -> bool:
-    """Trains as the config says, or goes on with the run in its `run_dir`. Returns whether it got to the end."""
-    with distributed.sole_owner(Path(config["run_dir"])):
-        return fit(config)
+def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = lambda trainer: None) -> bool:
+    """Trains as the config says, or goes on with the run in its `run_dir`. Returns whether it got to the end.
 
-
-def fit(config: dict[str, Any]) -> bool:
-    """`trained`, while nobody else is in `run_dir`."""
+    prepare: called with the trainer when its weights are those that the run begins, or goes on, with: for what changes how a model
+    computes or an optimizer steps.
+    """
     run_dir = Path(config["run_dir"])
-    last = resumable(run_dir, config)
-    check(config)
-    torch.manual_seed(config["seed"])
-    speakers, to = speaker_list(config, run_dir), writers(config, last)
     with ExitStack() as opened:
+        opened.enter_context(distributed.sole_owner(run_dir))
+        last = resumable(run_dir, config)
+        check(config)
+        torch.manual_seed(config["seed"])
+        speakers, to = speaker_list(config, run_dir), writers(config, last)
         for writer in to:
             opened.callback(writer.close)
         trainer = build(config, speakers, to)
@@ -63,11 +61,7 @@ def fit(config: dict[str, Any]) -> bool:
             trainer.progress.hours = read_checkpoint(config["init_from"]).get("hours", 0.0)
             if distributed.is_main():
                 print(f"weights of {config['init_from']}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
-        if config.get("sparsity"):
-            Sparse(trainer.model, config["sparsity"]).attach(trainer.optimizer)
-        if "quantize" in config:
-            for model in {trainer.model, trainer.trained()}:
-                through_int8(model, config["quantize"]["keep"])
+        prepare(trainer)
         if distributed.is_main():
             describe(config, run_dir)
             print(f"{'resuming' if last else 'training'} in {run_dir} on {distributed.world_size()} x {trainer.device}")
