@@ -1,4 +1,4 @@
-"""Changes of examples as waves: speed, gain, another interferer, where they are cut, and where the target is silent for a while.
+"""Changes of examples as waves: another speed, gain or interferer, and where they are cut, also where the target is silent.
 
 What is heard in a mixture is told from its waves alone: a target of zeros is absent; one of which a good part is exact zeros is
 partly absent; a mixture that is its target is clean; all others are full (`SCENES`). Shapes: S samples.
