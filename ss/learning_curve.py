@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 
+from ss.errors import UserError
 from ss.inferencer import Inferencer
 from ss.metric import SISDR, Improvement, Metric
 from ss.tester import run_test
@@ -25,7 +26,7 @@ def extend_curve(config: dict[str, Any]) -> int:
     content = read_checkpoint(config["checkpoint"])
     hours = content.get("hours") if config["hours"] is None else config["hours"]
     if hours is None:
-        raise ValueError(
+        raise UserError(
             f"{config['checkpoint']}: expected a checkpoint that says how many hours it heard, or hours=...; found neither"
         )
     table = Path(config["table"])

@@ -16,6 +16,7 @@ from ss import tester
 from ss.compression import int8
 from ss.compression.exporting import Pair, feeds
 from ss.datasets import Triplets
+from ss.errors import UserError
 from ss.export import export
 from ss.runtime import Extractor
 from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, graphs, sum_of
@@ -42,7 +43,7 @@ class Result(NamedTuple):
 def release(config: dict[str, Any]) -> int:
     """Makes a release of `checkpoint` in `folder`. Returns the exit code.
 
-    calibration: triplets that int8 takes its ranges from. tests: folders of triplets, for the card. Raises ValueError where the
+    calibration: triplets that int8 takes its ranges from. tests: folders of triplets, for the card. Raises UserError where the
     graphs of both precisions are more than `max_mb`, or int8 loses more than `max_int8_loss` dB of SI-SDRi in the mean of one of
     tests; then the folder stays as it was.
     """
@@ -80,10 +81,10 @@ def quantize(config: dict[str, Any], aside: Path) -> None:
 
 
 def check_size(aside: Path, most: float) -> None:
-    """Raises ValueError where all graphs together are larger than so many megabytes."""
+    """Raises UserError where all graphs together are larger than so many megabytes."""
     total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
     if total > most:
-        raise ValueError(f"expected graphs of at most {most:g} MB in sum, got {total:.1f} MB")
+        raise UserError(f"expected graphs of at most {most:g} MB in sum, got {total:.1f} MB")
 
 
 def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, Result]:
@@ -101,10 +102,10 @@ def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, R
 
 
 def check_loss(title: str, results: dict[str, Result], most: float) -> None:
-    """Raises ValueError where int8 loses too much."""
+    """Raises UserError where int8 loses too much."""
     exact, rounded = (results[precision].metrics[RANKING]["mean"] for precision in PRECISIONS)
     if exact is not None and rounded is not None and exact - rounded > most:
-        raise ValueError(f"{title}: expected int8 within {most:g} dB of float32, got {rounded:.2f} and {exact:.2f} dB of SI-SDRi")
+        raise UserError(f"{title}: expected int8 within {most:g} dB of float32, got {rounded:.2f} and {exact:.2f} dB of SI-SDRi")
 
 
 def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Result]]) -> str:
@@ -139,10 +140,10 @@ def cell(average: dict[str, Any] | None) -> str:
 
 
 def write_card(former: Path, card: Path, text: str) -> None:
-    """The former card with new figures, or a new card where there is none. Raises ValueError where a mark is missing."""
+    """The former card with new figures, or a new card where there is none. Raises UserError where a mark is missing."""
     content = former.read_text() if former.is_file() else f"# {former.parent.name}\n\n{BEGIN}\n{END}\n"
     if content.count(BEGIN) != 1 or content.count(END) != 1:
-        raise ValueError(f"{former}: expected the lines {BEGIN} and {END} once each, for the figures")
+        raise UserError(f"{former}: expected the lines {BEGIN} and {END} once each, for the figures")
     head, rest = content.split(BEGIN)
     card.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ss.model.carried import State
 from ss.model.extractor import Extraction, Extractor
+from ss.model.stateful import State
 from ss.runtime import Extractor as Runtime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -14,9 +14,9 @@ from torch import nn
 
 from ss.export.graph import Graph, Value
 from ss.export.products import Array, Product, array, bias_as_row, normed_after, normed_before, product, scale_and_offset, with_one
-from ss.model.carried import Chain
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.recurrence import GRU, LSTM, LinearRecurrence
+from ss.model.stateful import Chain
 
 
 class Queued(NamedTuple):

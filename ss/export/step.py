@@ -14,8 +14,8 @@ from ss.export.graph import END, Graph, Value
 from ss.export.layers import Stream, emit
 from ss.export.products import Product, array, normed_before, product
 from ss.model import SpexPlusOnline
-from ss.model.carried import leaves
 from ss.model.online import FLOOR, DilatedBlock, EnrolmentAttention
+from ss.model.stateful import leaves
 
 
 def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = False) -> ModelProto:

@@ -22,7 +22,7 @@ from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_streams
 from ss.measure.bench import Settings, latency_of, milliseconds
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
-from ss.model.lapped import windows
+from ss.model.stft import windows
 from ss.utils.predecessor import read_checkpoint
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
