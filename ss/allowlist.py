@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
+from ss.errors import UserError
+
 Class = TypeVar("Class", bound=type)
 
 TARGET = "_target_"
@@ -54,14 +56,14 @@ def register(role: str) -> Callable[[Class], Class]:
 
 
 def check(role: str, config: Any) -> None:
-    """Raises ValueError unless a config names a class of its role's list, with plain arguments: numbers, strings, booleans, None,
+    """Raises UserError unless a config names a class of its role's list, with plain arguments: numbers, strings, booleans, None,
     and lists and dicts of these without a `_target_` in them."""
     if not isinstance(config, Mapping):
-        raise ValueError(f"{role}: expected a {TARGET} and its arguments, got {type(config).__name__}")
+        raise UserError(f"{role}: expected a {TARGET} and its arguments, got {type(config).__name__}")
     name = config.get(TARGET)
     if not isinstance(name, str) or name not in CLASSES[role]:
         modules = " or ".join(sorted({known.rpartition(".")[0] for known in CLASSES[role]}))
-        raise ValueError(
+        raise UserError(
             f"{role}: expected a {TARGET} in {modules}, got {name!r:.80} (a class of your own: see docs/training.md, ss.allowlist)"
         )
     _check_plain(role, {key: value for key, value in config.items() if key != TARGET}, DEPTH)
@@ -69,11 +71,11 @@ def check(role: str, config: Any) -> None:
 
 def _check_plain(place: str, value: Any, depth: int) -> None:
     if isinstance(value, str) and "${" in value:
-        raise ValueError(f"{place}: expected plain text, got {value!r:.80}, which OmegaConf would look up")
+        raise UserError(f"{place}: expected plain text, got {value!r:.80}, which OmegaConf would look up")
     if value is None or isinstance(value, (bool, int, float, str)):
         return
     if not isinstance(value, (Mapping, list, tuple)) or not depth:
-        raise ValueError(
+        raise UserError(
             f"{place}: expected numbers, strings, booleans, null, and lists or dicts of these, got {type(value).__name__}"
         )
     if not isinstance(value, Mapping):
@@ -82,7 +84,7 @@ def _check_plain(place: str, value: Any, depth: int) -> None:
         return
     for key, item in value.items():
         if not isinstance(key, str) or key.startswith("_"):
-            raise ValueError(f"{place}: expected names of arguments, got {key!r:.80}: what a file says is not instantiated")
+            raise UserError(f"{place}: expected names of arguments, got {key!r:.80}: what a file says is not instantiated")
         _check_plain(f"{place}.{key}", item, depth - 1)
 
 
@@ -93,20 +95,20 @@ def class_of(name: str) -> Any:
 
 
 def create(role: str, config: Any) -> Any:
-    """The object that a config from a file describes. Raises ValueError for anything but what `check` allows, and for arguments
+    """The object that a config from a file describes. Raises UserError for anything but what `check` allows, and for arguments
     that the class does not take."""
     check(role, config)
     name = config[TARGET]
     try:
         return class_of(name)(**{key: value for key, value in config.items() if key != TARGET})
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"{role}: {name} cannot be made with these arguments: {error}") from error
+        raise UserError(f"{role}: {name} cannot be made with these arguments: {error}") from error
 
 
 def check_config(config: Any) -> None:
-    """Raises ValueError unless the parts of a whole config that are given and to be created are as `check` wants them."""
+    """Raises UserError unless the parts of a whole config that are given and to be created are as `check` wants them."""
     if not isinstance(config, Mapping):
-        raise ValueError(f"expected a config with names and values, got {type(config).__name__}")
+        raise UserError(f"expected a config with names and values, got {type(config).__name__}")
     for role in CLASSES:
         if config.get(role):
             check(role, config[role])

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from ss import allowlist
-from ss.model.carried import Carried, Chain
+from ss.errors import UserError
 from ss.model.extractor import Extractor
+from ss.model.stateful import Chain, StatefulLayer
 from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint
 
 FORMAT = 1
@@ -24,7 +25,7 @@ FORMAT = 1
 def save(path: str | Path, content: dict[str, Any]) -> None:
     """Writes aside, then renames: an interrupted save leaves the former file.
 
-    Raises ValueError for a model that nobody could load.
+    Raises UserError for a model that nobody could load.
     """
     if model := content["config"].get("model"):
         allowlist.check("model", model)
@@ -36,7 +37,7 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def build(model_config: Any) -> Extractor:
-    """The extractor that a config's `model` describes. Raises ValueError for what `ss.allowlist` does not let a file ask for."""
+    """The extractor that a config's `model` describes. Raises UserError for what `ss.allowlist` does not let a file ask for."""
     return allowlist.create("model", model_config)
 
 
@@ -58,7 +59,7 @@ def begin_from(model: nn.Module, checkpoint: str | Path, speakers: Sequence[str]
 
     Layers of a body are matched by their kind and order. What is new keeps its start, and new hidden channels go into their product
     with zeros, so that at first the model does what the checkpoint's did. Rows of the speaker classifier go to the same `speakers`
-    (names, in the order of the rows). Returns the names of the tensors that are new, wholly or in part. Raises ValueError where a
+    (names, in the order of the rows). Returns the names of the tensors that are new, wholly or in part. Raises UserError where a
     tensor of the checkpoint has no place in the model.
     """
     content = read_checkpoint(checkpoint)
@@ -87,9 +88,9 @@ def begin_from(model: nn.Module, checkpoint: str | Path, speakers: Sequence[str]
             fresh.append(name)
             tensor[:, : old.shape[1]], tensor[:, old.shape[1] :] = old, 0
         else:
-            raise ValueError(f"{checkpoint}: expected a tensor {name} that fits {list(tensor.shape)}, found {list(old.shape)}")
+            raise UserError(f"{checkpoint}: expected a tensor {name} that fits {list(tensor.shape)}, found {list(old.shape)}")
     if known:
-        raise ValueError(f"{checkpoint}: expected weights that the model has a place for, found {', '.join(sorted(known)[:4])}")
+        raise UserError(f"{checkpoint}: expected weights that the model has a place for, found {', '.join(sorted(known)[:4])}")
     return fresh
 
 
@@ -98,7 +99,7 @@ def matched_names(model: nn.Module) -> dict[str, str]:
     counts: Counter[str] = Counter()
     layers: dict[str, str] = {}
     for name, module in model.named_modules():
-        if isinstance(module, Carried) and not isinstance(module, Chain):
+        if isinstance(module, StatefulLayer) and not isinstance(module, Chain):
             kind = type(module).__name__
             layers[name], counts[kind] = f"{kind} {counts[kind]}", counts[kind] + 1
 

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from ss.errors import UserError
+
 Item = TypeVar("Item")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's names for what `mallopt` sets
 
@@ -90,7 +92,7 @@ def launch(job: Callable[..., Item], *args: Any, n_gpu: int | None = None, n_pro
     if torch.cuda.is_available():
         n = n_gpu or torch.cuda.device_count()
     elif n_gpu:
-        raise ValueError(f"n_gpu: {n_gpu} asked for, but there is no GPU that torch can use")
+        raise UserError(f"n_gpu: {n_gpu} asked for, but there is no GPU that torch can use")
     if n == 1:
         return [job(*args)]
     config = LaunchConfig(
@@ -166,7 +168,7 @@ def main_first() -> Iterator[None]:
 
 @contextmanager
 def sole_owner(folder: Path) -> Iterator[None]:
-    """While inside, no other run may be here with the same folder. Raises ValueError where one is.
+    """While inside, no other run may be here with the same folder. Raises UserError where one is.
 
     The main process locks `folder/lock`. The lock is the process's own (POSIX, not `flock`): it ends with it, however it ends, and
     its workers, which may outlive it by seconds, do not hold it.
@@ -180,7 +182,7 @@ def sole_owner(folder: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            raise ValueError(f"{folder}: expected no other run in this folder, found {file.read().strip()} at work") from None
+            raise UserError(f"{folder}: expected no other run in this folder, found {file.read().strip()} at work") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ss.loss import within
+from ss.loss import length_mask
 from ss.model.extractor import Extraction, Extractor
 
 
@@ -55,7 +55,7 @@ def separate(
 
 def cut(wave: Tensor, lengths: Tensor) -> Tensor:
     """wave [B,S] with zeros behind its `lengths` [B] samples."""
-    return wave * within(wave, lengths)
+    return wave * length_mask(wave, lengths)
 
 
 def match_level(estimate: Tensor, mixture: Tensor, lengths: Tensor) -> Tensor:

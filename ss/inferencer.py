@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ss import allowlist, audio, distributed
 from ss.checkpoint import load_extractor
 from ss.datasets import Triplet, scan, triplet_of
+from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import ExtractionLoss
 from ss.model import Extraction, Extractor
@@ -45,7 +46,7 @@ class Inferencer:
         cut_as = trained.get("streamer")
         if streamer is None:
             if cut_as is None:
-                raise ValueError(
+                raise UserError(
                     f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole"
                 )
             streamer = allowlist.create("streamer", cut_as)
@@ -84,7 +85,7 @@ class CausalInferencer(Inferencer):
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
         super().__init__(checkpoint, streamer, provider)
         if self.streamer.window is None:
-            raise ValueError(f"{checkpoint} was trained on whole utterances: give a streamer, e.g. +streamer=half")
+            raise UserError(f"{checkpoint} was trained on whole utterances: give a streamer, e.g. +streamer=half")
 
 
 ShortCausalInferencer = CausalInferencer
@@ -111,7 +112,7 @@ def infer(config: dict[str, Any]) -> int:
         try:
             triplet = find()
             audio.write(out / f"{triplet.name}-pred.wav", estimate_of(extractor, triplet), extractor.sample_rate, "FLOAT")
-        except ValueError as error:
+        except UserError as error:
             problems.append(str(error))
     problems = distributed.gather(problems)
     if distributed.is_main():
@@ -126,7 +127,7 @@ def estimate_of(extractor: Inferencer, triplet: Triplet) -> audio.Wave:
     mixture, ref = (audio.read_any(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
     try:
         return extractor.extract(mixture, ref)
-    except ValueError as error:
+    except UserError as error:
         raise audio.AudioError(f"{triplet.mixture} with {triplet.ref}: {error}") from error
 
 
@@ -134,7 +135,7 @@ def jobs(config: dict[str, Any]) -> Iterator[Callable[[], Triplet]]:
     """What there is to extract; a call gives its files or raises AudioError."""
     if config["mixture"] or config["enrolment"]:
         if not (config["mixture"] and config["enrolment"]):
-            raise ValueError("expected both mixture=<file> and enrolment=<file>, got only one of them")
+            raise UserError("expected both mixture=<file> and enrolment=<file>, got only one of them")
         mixture, ref = Path(config["mixture"]), Path(config["enrolment"])
         yield lambda: Triplet(mixture.stem.removesuffix("-mixed"), mixture, ref)
         return

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ss.errors import UserError
+
 UNKNOWN_SPEAKER = -100
 EPS = 1e-6  # in the ratio, so that a silent target or a perfect estimate stays finite
 TINY = 1e-10  # energy beside which silence has a level in dB
@@ -22,15 +24,15 @@ SILENT = 1e-4  # a mixture whose mean power where the target is inactive is this
 LOWEST_DB = -100.0  # reported for an output of zeros
 
 
-class Loss(NamedTuple):
+class LossOutput(NamedTuple):
     """What a loss says of a batch.
 
-    loss []: to minimise. si_sdr [B]: in dB of the first scale, NaN for a target of zeros. correct [B]: 1 where the speaker was
+    total []: to minimise. si_sdr [B]: in dB of the first scale, NaN for a target of zeros. correct [B]: 1 where the speaker was
     recognised, NaN if unknown. inactive_db [B]: the output's energy over the mixture's where the target is inactive, in dB,
     NaN where it never is or the loss does not ask for silence.
     """
 
-    loss: Tensor
+    total: Tensor
     si_sdr: Tensor
     correct: Tensor
     inactive_db: Tensor
@@ -52,7 +54,7 @@ class Reference(NamedTuple):
 
 def masked_si_sdr(estimate: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
     """SI-SDR in dB (Le Roux et al., 2019) of estimate and target [B,S] over their first `lengths` [B] samples, zero-mean -> [B]."""
-    mask = within(target, lengths)
+    mask = length_mask(target, lengths)
     estimate, target = (zero_mean(x, mask) for x in (estimate, target))
     scale = (estimate * target).sum(-1, keepdim=True) / (target.square().sum(-1, keepdim=True) + EPS)
     error = (scale * target - estimate).square().sum(-1)
@@ -65,8 +67,8 @@ def zero_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x - x.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True)) * mask
 
 
-def within(x: Tensor, lengths: Tensor) -> Tensor:
-    """Which samples of x [B,S] are among the first `lengths` [B] -> bool [B,S]."""
+def length_mask(x: Tensor, lengths: Tensor) -> Tensor:
+    """Mask of the first `lengths` [B] samples of x [B,S] -> bool [B,S]."""
     return torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
 
 
@@ -76,7 +78,7 @@ def activity(target: Tensor, lengths: Tensor, sample_rate: int) -> Tensor:
     Frames within 40 dB of the loudest are active, and what is within 0.2 s of such a frame, so that pauses between words are.
     """
     frame, reach = round(FRAME * sample_rate), round(WIDENING / FRAME)
-    mask = within(target, lengths)
+    mask = length_mask(target, lengths)
     padded = F.pad(target * mask, (0, -target.shape[-1] % frame))
     energy = padded.unflatten(-1, (-1, frame)).square().sum(-1)  # [B,F]
     loud = (energy >= energy.amax(-1, keepdim=True) * 10 ** (-ACTIVE_DB / 10)) & (energy > 0)
@@ -115,31 +117,31 @@ class ExtractionLoss(nn.Module, ABC):
         lengths: Tensor,
         speakers: Tensor,
         mixture: Tensor | None = None,
-    ) -> Loss:
-        """waves [B,S] per scale, logits [B,n], target [B,S], lengths [B], speakers [B], mixture [B,S] -> Loss."""
+    ) -> LossOutput:
+        """waves [B,S] per scale, logits [B,n], target [B,S], lengths [B], speakers [B], mixture [B,S] -> LossOutput."""
         if len(waves) != len(self.weights):
-            raise ValueError(f"this loss is for a model of {len(self.weights)} scales, but the model gave {len(waves)}")
+            raise UserError(f"this loss is for a model of {len(self.weights)} scales, but the model gave {len(waves)}")
         reference = self.reference(target, lengths, mixture)
         distortions = [self.distortion(wave, reference).mean() for wave in waves]
         distortion = sum(weight * value for weight, value in zip(self.weights, distortions, strict=True))
         entropy = F.cross_entropy(logits, speakers, ignore_index=UNKNOWN_SPEAKER, reduction="none").mean()
         correct = (logits.argmax(-1) == speakers).float().masked_fill(speakers == UNKNOWN_SPEAKER, torch.nan)
         with torch.no_grad():
-            silent = ~(target * within(target, lengths)).any(-1)
+            silent = ~(target * length_mask(target, lengths)).any(-1)
             si_sdr = masked_si_sdr(waves[0], target, lengths).masked_fill(silent, torch.nan)
             inactive_db = self.inactive_db(waves[0], reference)
-        return Loss(distortion + self.gamma * entropy, si_sdr, correct, inactive_db)
+        return LossOutput(distortion + self.gamma * entropy, si_sdr, correct, inactive_db)
 
     def reference(self, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Reference:
         """target and mixture [B,S], lengths [B] -> Reference. Raises ValueError where a mixture is needed and missing."""
-        return Reference(target, lengths, mixture, within(target, lengths))
+        return Reference(target, lengths, mixture, length_mask(target, lengths))
 
     @abstractmethod
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
         """How far an estimate [B,S] is from its target, in dB -> [B]."""
 
     def inactive_db(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See Loss -> [B]."""
+        """See LossOutput -> [B]."""
         return torch.full_like(estimate[:, 0], torch.nan)
 
 
@@ -189,7 +191,7 @@ class PresenceLoss(ExtractionLoss):
         """See ExtractionLoss. Silence is asked for nowhere in an utterance in which that is too short, or silent anyway."""
         if mixture is None:
             raise ValueError("mixture: this loss needs the mixture [B,S], as silence is measured against it; got none")
-        heard, active = within(target, lengths), activity(target, lengths, self.sample_rate)
+        heard, active = length_mask(target, lengths), activity(target, lengths, self.sample_rate)
         silent = heard & ~active
         samples = silent.sum(-1)
         power, of_all = energy_over(mixture, silent) / samples.clamp_min(1), energy_over(mixture, heard) / lengths
@@ -206,7 +208,7 @@ class PresenceLoss(ExtractionLoss):
         return wrong + self.inactive_weight * inactive.sum(-1) / lengths * heard
 
     def inactive_db(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See Loss; not below -100 dB."""
+        """See LossOutput; not below -100 dB."""
         mixture, inactive = reference.mixture, reference.inactive
         assert mixture is not None
         assert inactive is not None

@@ -3,9 +3,10 @@
 Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; one learning rate for both kinds as in Liu et al.,
 "Muon is scalable for LLM training", 2025.
 
-Why not `torch.optim.Muon`: it takes parameters of two dimensions only, so 1x1 convolutions would need AdamW and a second optimizer
-would take the rest; it iterates in bfloat16 on every machine and over one matrix at a time, which is several times slower on a CPU
-without bfloat16 products. With `adjust_lr_fn="match_rms_adamw"` its steps are the same as these but for bfloat16's rounding.
+Why not `torch.optim.Muon` (2.13): it iterates in bfloat16 on every machine and over one matrix at a time. On a CPU without bfloat16
+products a step of the released model's size took 2.59 s of processor time with it and 0.18 s with this one (medians, in turn). It
+takes parameters of two dimensions only, so 1x1 convolutions and the gates of an LSTM have to be handed over as views, and a second
+optimizer takes the rest. With `adjust_lr_fn="match_rms_adamw"` its steps are the same as these but for bfloat16's rounding.
 
 Shapes: N matrices of one shape, A rows, B columns.
 """

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ss.errors import UserError
 from ss.segments import n_segments, overlap_add
 
 
@@ -22,10 +23,10 @@ class Streamer:
     def __init__(self, chunk_window: int, chunk_step: int, overlap_add_method: str) -> None:
         steps = {"half": chunk_window / 2, "nonintersec": chunk_window}
         if overlap_add_method not in steps:
-            raise ValueError(f"overlap_add_method: expected one of {', '.join(steps)}, got {overlap_add_method!r}")
+            raise UserError(f"overlap_add_method: expected one of {', '.join(steps)}, got {overlap_add_method!r}")
         if chunk_step != steps[overlap_add_method] or chunk_step <= 0:
             expected = steps[overlap_add_method]
-            raise ValueError(
+            raise UserError(
                 f"{overlap_add_method} with a window of {chunk_window}: expected a step of {expected:g}, got {chunk_step}"
             )
         self.window, self.step = chunk_window, chunk_step

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ss import distributed
 from ss.datasets import EvaluationBatches, Triplets, loader
+from ss.errors import UserError
 from ss.extraction import may_pad
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
@@ -23,7 +24,7 @@ ACCURACY = "ACC"
 def test(config: dict[str, Any]) -> int:
     """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
     if not config.get("metrics"):
-        raise ValueError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
+        raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     extractor, metrics = inferencer(config), instantiate(config["metrics"])
     n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
     rows = run_test(extractor, metrics, config["folder"], config["batch_size"], n_workers)

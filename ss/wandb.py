@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ss.errors import UserError
 from ss.trainer.writers import flat
 
 Mode: TypeAlias = Literal["offline", "online", "disabled"]
@@ -16,7 +17,7 @@ class Wandb:
     """A wandb run in `<run_dir>/wandb`.
 
     mode: offline (upload later with `wandb sync`) or online, which needs the key in WANDB_API_KEY or ~/.netrc. Raises
-    ValueError where wandb is not installed, or online is asked for without a key.
+    UserError where wandb is not installed, or online is asked for without a key.
     """
 
     def __init__(
@@ -25,9 +26,9 @@ class Wandb:
         try:
             import wandb
         except ImportError:
-            raise ValueError("writer: wandb is not installed; try `pip install .[wandb]`, or writer=tensorboard") from None
+            raise UserError("writer: wandb is not installed; try `pip install .[wandb]`, or writer=tensorboard") from None
         if mode == "online" and not (os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").exists()):
-            raise ValueError("writer: wandb online needs WANDB_API_KEY (or use writer.mode=offline)")
+            raise UserError("writer: wandb online needs WANDB_API_KEY (or use writer.mode=offline)")
         self.wandb, self.sample_rate = wandb, sample_rate
         settings = wandb.Settings(silent=True)
         self.run = wandb.init(project=project, name=Path(run_dir).name, dir=run_dir, config=config, mode=mode, settings=settings)

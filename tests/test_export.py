@@ -18,7 +18,7 @@ from ss.distributed import BatchNorm
 from ss.export import export
 from ss.export.graph import Product, bias_as_row, normed_after, normed_before, product, with_one
 from ss.model import SpexPlusOnline, SpexPlusShort
-from ss.model.carried import Carried, State
+from ss.model.stateful import State, StatefulLayer
 from ss.runtime import Extractor
 
 
@@ -131,7 +131,7 @@ def test_a_layer_that_no_graph_is_known_for_is_refused(tmp_path: Path) -> None:
         export(model, tmp_path)
 
 
-class Doubled(Carried):
+class Doubled(StatefulLayer):
     def init_state(self, batch: int, frames: int) -> State:
         return ()
 

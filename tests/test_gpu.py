@@ -19,7 +19,7 @@ from ss.extraction import separate
 from ss.model import Extractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.optimizer import Muon
 from ss.streamer import Streamer, Whole
-from ss.trainer.average import WeightAverage
+from ss.trainer.trainer import WeightAverage
 from ss.utils.predecessor import read_checkpoint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ss.loss import Loss, PresenceLoss, SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
+from ss.loss import LossOutput, PresenceLoss, SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
 from ss.trainer.progress import LossMeter, Monitor, Progress
 
 
@@ -33,17 +33,17 @@ def test_unknown_speakers_add_nothing() -> None:
     wave, logits, target, lengths, speakers = batch()
     unknown = torch.full_like(speakers, -100)
     found = SpexPlusShortLoss()([wave], logits, target, lengths, unknown)
-    assert found.loss.item() == pytest.approx(-found.si_sdr.mean().item())
+    assert found.total.item() == pytest.approx(-found.si_sdr.mean().item())
     assert found.correct.isnan().all()
-    assert SpexPlusShortLoss()([wave], logits, target, lengths, speakers).loss > found.loss
+    assert SpexPlusShortLoss()([wave], logits, target, lengths, speakers).total > found.total
 
 
 def test_halves_average_to_the_whole() -> None:
     wave, logits, target, lengths, speakers = batch()
     speakers[0] = -100
     loss = SpexPlusShortLoss()
-    whole = loss([wave], logits, target, lengths, speakers).loss
-    halves = [loss([wave[i]], logits[i], target[i], lengths[i], speakers[i]).loss for i in (slice(2), slice(2, 4))]
+    whole = loss([wave], logits, target, lengths, speakers).total
+    halves = [loss([wave[i]], logits[i], target[i], lengths[i], speakers[i]).total for i in (slice(2), slice(2, 4))]
     assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_silence_is_finite_with_finite_gradients() -> None:
     wave, logits, target, lengths, speakers = batch()
     wave[0], target[1] = 0, 0
     wave.requires_grad_()
-    loss = SpexPlusShortLoss()([wave], logits, target, lengths, speakers).loss
+    loss = SpexPlusShortLoss()([wave], logits, target, lengths, speakers).total
     loss.backward()
     assert loss.isfinite()
     assert wave.grad is not None
@@ -107,9 +107,9 @@ def test_presence_loss_by_hand() -> None:
         for i in range(4):
             one = slice(i, i + 1)
             found = loss([wave[one]], logits[one], target[one], lengths[one], speakers[one], mixture[one])
-            assert found.loss.item() == pytest.approx(expected[i], abs=1e-3)
+            assert found.total.item() == pytest.approx(expected[i], abs=1e-3)
         found = loss([wave], logits, target, lengths, speakers, mixture)
-        assert found.loss.item() == pytest.approx(np.mean(expected), abs=1e-3)
+        assert found.total.item() == pytest.approx(np.mean(expected), abs=1e-3)
     assert found.si_sdr.isnan().tolist() == [True, False, False, False]
     assert found.si_sdr[1:].tolist() == pytest.approx(masked_si_sdr(wave, target, lengths)[1:].tolist())
     e, x = (np.square(wave_[2, 11200:]).sum() for wave_ in (waves[0], waves[2]))
@@ -123,7 +123,7 @@ def test_presence_loss_rewards_silence_and_the_right_level() -> None:
 
     def value(estimate: torch.Tensor) -> float:
         loss = PresenceLoss(inactive_weight=1, tau_inactive=1e-3)
-        return loss([estimate], logits, target, lengths, speakers, mixture).loss.item()
+        return loss([estimate], logits, target, lengths, speakers, mixture).total.item()
 
     assert value(target) == pytest.approx(-(30 + 30 + 30 + 30 * 12800 / 24000 + 30) / 4, abs=1e-3)
     assert value(target) < value(0.5 * target) < value(mixture)
@@ -149,8 +149,8 @@ def test_halves_of_scenes_average_to_the_whole() -> None:
     logits, lengths, speakers = arguments()
     speakers[1] = 2
     loss = PresenceLoss()
-    whole = loss([wave], logits, target, lengths, speakers, mixture).loss
-    halves = [loss([wave[i]], logits[i], target[i], lengths[i], speakers[i], mixture[i]).loss for i in (slice(0, 2), slice(2, 4))]
+    whole = loss([wave], logits, target, lengths, speakers, mixture).total
+    halves = [loss([wave[i]], logits[i], target[i], lengths[i], speakers[i], mixture[i]).total for i in (slice(0, 2), slice(2, 4))]
     assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-5)
 
 
@@ -163,7 +163,7 @@ def test_inactive_time_that_is_short_or_silent_anyway_adds_nothing() -> None:
         found = PresenceLoss()([wave], logits, target, lengths.clamp_max(samples), speakers, heard)
         assert found.inactive_db.isnan().item() != counts
         active = masked_db(wave[0, :11200], target[0, :11200])
-        assert (abs(found.loss.item() - active) < 1e-3) != counts
+        assert (abs(found.total.item() - active) < 1e-3) != counts
 
 
 def masked_db(estimate: torch.Tensor, target: torch.Tensor) -> float:
@@ -180,8 +180,8 @@ def test_presence_loss_has_finite_gradients(estimate: str, silent: str) -> None:
     choices = {"zeros": torch.zeros_like(wave), "target": target, "mixture": mixture, "noise": wave}
     wave = choices[estimate].clone().requires_grad_()
     found = PresenceLoss()([wave], logits, target, lengths, speakers, mixture)
-    found.loss.backward()
-    assert found.loss.isfinite()
+    found.total.backward()
+    assert found.total.isfinite()
     assert wave.grad is not None
     assert wave.grad.isfinite().all()
     assert found.si_sdr.isnan().all() == (silent != "nothing")
@@ -202,19 +202,19 @@ def test_only_the_presence_loss_needs_the_mixture_and_fixes_the_level() -> None:
 def test_a_meter_leaves_out_what_has_no_value() -> None:
     unknown = torch.full((2,), torch.nan)
     meter = LossMeter()
-    meter.add(Loss(torch.tensor(4.0), torch.tensor([torch.nan, 6.0]), unknown, torch.tensor([-20.0, torch.nan])))
-    meter.add(Loss(torch.tensor(1.0), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-10.0])))
+    meter.add(LossOutput(torch.tensor(4.0), torch.tensor([torch.nan, 6.0]), unknown, torch.tensor([-20.0, torch.nan])))
+    meter.add(LossOutput(torch.tensor(1.0), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-10.0])))
     assert meter.means() == pytest.approx({"loss": 3, "si_sdr": 4, "accuracy": 1, "inactive_db": -15})
     silent = LossMeter()
-    silent.add(Loss(torch.tensor(4.0), unknown, unknown, unknown))
+    silent.add(LossOutput(torch.tensor(4.0), unknown, unknown, unknown))
     assert silent.means() == silent.local_means() == {"loss": 4}
-    silent.add(Loss(torch.tensor(torch.nan), unknown, unknown, unknown))
+    silent.add(LossOutput(torch.tensor(torch.nan), unknown, unknown, unknown))
     assert np.isnan(silent.means()["loss"])
 
 
 def test_progress_goes_on_from_its_state() -> None:
     progress = Progress(epoch=3, examples=20)
-    progress.meter.add(Loss(torch.tensor(4.0), torch.tensor([1.0, 6.0]), *torch.full((2, 2), torch.nan)))
+    progress.meter.add(LossOutput(torch.tensor(4.0), torch.tensor([1.0, 6.0]), *torch.full((2, 2), torch.nan)))
     again = Progress.restored(progress.state())
     assert again.state() == progress.state()
     assert again.meter.means() == {"loss": 4, "si_sdr": 3.5}

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ss.model import SpexPlusOnline
-from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
 from ss.model.recurrence import recurrence
+from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
 
 VARIANTS = [
     {"memory": "none"},
@@ -130,7 +130,7 @@ def test_every_weight_learns() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("synthesis", "hop"), [(32, 20), (32, 16), (32, 32)])
 def test_a_mask_of_ones_gives_the_input_back(synthesis: int, hop: int) -> None:
-    encoder, decoder = LappedEncoder([32, 96], synthesis, hop), LappedDecoder(96, synthesis, hop)
+    encoder, decoder = MultiWindowSTFT([32, 96], synthesis, hop), OverlapAddDecoder(96, synthesis, hop)
     wave = torch.randn(2, 50 * hop)
     spectrum = encoder(F.pad(wave, (96 - hop, 0)))
     again, _ = decoder(Spectrum(*(part[..., -49:] for part in spectrum)), torch.zeros(2, synthesis - hop))
@@ -139,7 +139,7 @@ def test_a_mask_of_ones_gives_the_input_back(synthesis: int, hop: int) -> None:
 
 @torch.no_grad()
 def test_the_filters_are_the_transform() -> None:
-    encoder, wave = LappedEncoder([32, 48, 96], 32, 20), torch.randn(2, 96 + 20 * 7)
+    encoder, wave = MultiWindowSTFT([32, 48, 96], 32, 20), torch.randn(2, 96 + 20 * 7)
     matrix = wave.unfold(-1, 96, 20) @ encoder.filters()
     torch.testing.assert_close(torch.cat(encoder(wave), -1), matrix, rtol=0, atol=1e-5)
 

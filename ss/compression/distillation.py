@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ss.checkpoint import load_extractor
 from ss.datasets import Batch
 from ss.extraction import match_level, separate
-from ss.loss import ExtractionLoss, Loss
+from ss.loss import ExtractionLoss, LossOutput
 from ss.trainer import Trainer
 
 
@@ -23,7 +23,7 @@ class DistillingTrainer(Trainer):
         self.weight: float = self.config["distil"]["weight"]
         self.teacher = load_extractor(self.config["distil"]["teacher"], self.device).requires_grad_(False)
 
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Loss, Tensor]:
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[LossOutput, Tensor]:
         """See Trainer. Validation is against the target alone."""
         loss, waves = super().forward(model, batch)
         if not torch.is_grad_enabled():
@@ -37,4 +37,4 @@ class DistillingTrainer(Trainer):
             self.loss.distortion(waves, self.loss.reference(wave, batch.lengths, batch.mixture)).mean()
             for wave in (taught, batch.target)
         )
-        return loss._replace(loss=loss.loss + self.weight * (from_teacher - from_target)), waves
+        return loss._replace(total=loss.total + self.weight * (from_teacher - from_target)), waves

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ss.errors import UserError
-from ss.model.carried import State
 from ss.model.extractor import Extraction, Extractor
+from ss.model.stateful import State
 from ss.runtime import Extractor as Runtime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

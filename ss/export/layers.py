@@ -26,9 +26,9 @@ from ss.export.graph import (
     scale_and_offset,
     with_one,
 )
-from ss.model.carried import Chain
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.recurrence import GRU, LSTM, LinearRecurrence
+from ss.model.stateful import Chain
 
 
 class Queued(NamedTuple):

@@ -15,10 +15,10 @@ from torch import nn
 from ss.export.graph import END, Array, Graph, Product, Value, array, normed_after, normed_before, product
 from ss.export.layers import StepContext, emit, lstm
 from ss.model import SpexPlusOnline
-from ss.model.carried import leaves
-from ss.model.lapped import LappedEncoder
 from ss.model.online import FLOOR, DilatedBlock, EnrolmentAttention
 from ss.model.speaker import ResNetBlock, SlotEncoder
+from ss.model.stateful import leaves
+from ss.model.stft import MultiWindowSTFT
 
 
 def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
@@ -180,7 +180,7 @@ def sizes(g: Graph, samples: Value) -> tuple[Value, Value]:
     return g.op("Shape", samples, start=0, end=1), g.op("Shape", samples, start=1, end=2)
 
 
-def spectra(g: Graph, encoder: LappedEncoder, samples: Value, span: Value, hop: int) -> list[Value]:
+def spectra(g: Graph, encoder: MultiWindowSTFT, samples: Value, span: Value, hop: int) -> list[Value]:
     """samples [B,S], S >= K-hop + T*hop, and span [1], T*hop -> the real parts of each scale, then the imaginary ones, all [T*B,F].
 
     Around the middle of a window cosines are even and sines odd: the sums and the differences of its halves need a product of half
@@ -218,7 +218,7 @@ class HalfTransforms:
         self.cosines, self.sines = np.cos(angles), -np.sin(angles)
 
 
-def log_power(g: Graph, encoder: LappedEncoder, parts: list[Value]) -> Value:
+def log_power(g: Graph, encoder: MultiWindowSTFT, parts: list[Value]) -> Value:
     """`spectra` -> features [T*B,F of all scales]."""
     every = g.concat(*parts, axis=1)
     real, imag = g.split(g.op("Mul", every, every), [sum(encoder.bins)] * 2, 2, axis=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ss.export.graph import set_metadata
 from ss.model import SegmentExtractor
-from ss.model.carried import State, leaves, with_leaves
+from ss.model.stateful import State, leaves, with_leaves
 from ss.streamer import Streamer
 
 

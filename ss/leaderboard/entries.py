@@ -23,7 +23,7 @@ from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_stream,
 from ss.measure.bench import BenchSettings, describe_latency, describe_times
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
-from ss.model.lapped import windows
+from ss.model.stft import windows
 from ss.utils.predecessor import read_checkpoint
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5

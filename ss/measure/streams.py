@@ -16,7 +16,7 @@ from ss.errors import UserError
 from ss.extraction import Chunking
 from ss.measure.backend import Process, Samples, Streams, Workload, unclipped
 from ss.model import Extractor
-from ss.model.carried import State
+from ss.model.stateful import State
 from ss.runtime.stream import BatchStream, Stream
 
 

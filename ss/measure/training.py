@@ -129,7 +129,7 @@ def run_step(config: dict[str, Any]) -> StepCost:
         model.zero_grad()
         began, began_cpu = time.perf_counter(), time.process_time()
         waves, logits = separate(model, streamer, mixture, ref)
-        loss(waves, logits, target, lengths, speakers, mixture).loss.backward()
+        loss(waves, logits, target, lengths, speakers, mixture).total.backward()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
     return StepCost(seconds, cpu_seconds, resident("VmHWM") - before, norm)

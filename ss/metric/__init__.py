@@ -1,8 +1,7 @@
 """Metrics of extracted speech, one utterance at a time, and summaries that say what could not be computed and why."""
 
 from ss.metric.absence import STOIDrop, Suppression
-from ss.metric.accuracy import ACC
-from ss.metric.base import CannotCompute, Improvement, Metric, Row, SingleMetric
+from ss.metric.base import ACC, CannotCompute, Improvement, Metric, Row, SingleMetric
 from ss.metric.composite import CompositeMetric
 from ss.metric.perceptual import PESQ, STOI
 from ss.metric.ratios import SDR, SISDR, SNR

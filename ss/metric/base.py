@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ss.loss import UNKNOWN_SPEAKER
+
 Array = NDArray[np.float64]
 
 
@@ -132,3 +134,15 @@ def check_audible(estimate: Array) -> None:
 def is_silent(wave: Array) -> bool:
     """Whether a wave [S] is constant, but for rounding."""
     return bool(np.abs(wave - wave.mean()).max() <= 1e-10 * np.abs(wave).max())
+
+
+class ACC:
+    """Accuracy of the speaker classifier. An unknown speaker (id -100) is nobody's mistake and gives no value."""
+
+    def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """logits [B,n], ids [B] -> 1 or 0 for each speaker that is known, in order; empty where none is."""
+        if logits.ndim != 2 or ids.shape != logits.shape[:1]:
+            got = f"{tuple(logits.shape)} and {tuple(ids.shape)}"
+            raise ValueError(f"accuracy takes logits [batch, speakers] and ids [batch], got {got}")
+        known = ids != UNKNOWN_SPEAKER
+        return (logits[known].argmax(-1) == ids[known]).float()

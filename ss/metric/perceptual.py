@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from ss.errors import UserError
 from ss.metric.base import Array, CannotCompute, SingleMetric, check_audible
 
 TOO_LITTLE_SPEECH = "less than 0.4 s of the target is speech"
@@ -43,7 +44,7 @@ class PESQ(SingleMetric):
 
     def __init__(self, sample_rate: int = 16000, max_seconds: float = 40) -> None:
         if sample_rate not in (8000, 16000):
-            raise ValueError(f"PESQ: expected a sample rate of 8000 or 16000 Hz, got {sample_rate}")
+            raise UserError(f"PESQ: expected a sample rate of 8000 or 16000 Hz, got {sample_rate}")
         self.sample_rate, self.max_seconds = sample_rate, max_seconds
         self.mode = "wb" if sample_rate == 16000 else "nb"
 

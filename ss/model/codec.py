@@ -1,10 +1,13 @@
 """The learnt filter bank of SpEx+ (Ge et al., 2020): waveform to frames at one or three scales, and back.
 
-Shapes: B batch, W samples, N filters, T frames. All scales share the hop of half the shortest kernel.
+Shapes: B batch, W samples, N filters, T frames, M half a kernel, L samples of a
+kernel. All scales share the hop of half the shortest kernel.
 """
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,3 +47,36 @@ class SpeechDecoder(nn.Module):
     def forward(self, frames: Sequence[Tensor], samples: int) -> tuple[Tensor, ...]:
         """frames [B,N,T] per scale -> waves [B,samples] per scale."""
         return tuple(scale(x)[:, 0, :samples] for scale, x in zip(self.scales, frames, strict=True))
+
+
+def mdct(kernel: int) -> Tensor:
+    """The basis of the modified discrete cosine transform (Princen & Bradley, 1986), sine window: [M,L], hop M, orthonormal."""
+    half = kernel // 2
+    n, k = torch.arange(kernel) + 0.5, torch.arange(half)[:, None] + 0.5
+    window = torch.sin(math.pi * n / kernel)
+    return math.sqrt(2 / half) * window * torch.cos(math.pi / half * (n + half / 2) * k)
+
+
+@torch.no_grad()
+def start_transparent(encoder: SpeechEncoder, decoder: SpeechDecoder, masks: nn.ModuleList) -> None:
+    """Lets a training start with masks near one, so that the mixture nearly passes.
+
+    A random filter bank and its random inverse spend the first thousand examples on learning to pass anything at all. So filters
+    are set to the basis and its negative (a ReLU keeps one of the two), lowest frequencies first; others stay random.
+    """
+    for kernel, analysis, synthesis, mask in zip(encoder.kernels, encoder.scales, decoder.scales, masks, strict=True):
+        assert isinstance(analysis, nn.Conv1d)
+        assert isinstance(synthesis, nn.ConvTranspose1d)
+        assert isinstance(mask, nn.Conv1d)
+        assert analysis.bias is not None
+        assert synthesis.bias is not None
+        assert mask.bias is not None
+        basis = mdct(kernel)[: analysis.out_channels // 2]
+        signed = torch.cat([basis, -basis])[:, None]
+        analysis.weight[: len(signed)] = signed
+        synthesis.weight.zero_()
+        synthesis.bias.zero_()
+        analysis.bias.zero_()
+        synthesis.weight[: len(signed)] = signed * 2 * encoder.hop / kernel
+        mask.weight.mul_(0.1)
+        mask.bias.fill_(1)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ss.model.carried import Carried, State
-from ss.model.codec import SpeechDecoder, SpeechEncoder
-from ss.model.init import transparent
+from ss.errors import UserError
+from ss.model.codec import SpeechDecoder, SpeechEncoder, start_transparent
 from ss.model.speaker import SpeakerEncoder
+from ss.model.stateful import State, StatefulLayer
 from ss.model.tcn import ChannelNorm
 
 
@@ -60,7 +60,7 @@ class Extractor(nn.Module, ABC):
 class Separator(nn.Module):
     """From frames and a speaker to masked frames, through a body of carried layers."""
 
-    def __init__(self, n_channels: int, n_scales: int, body: Carried) -> None:
+    def __init__(self, n_channels: int, n_scales: int, body: StatefulLayer) -> None:
         super().__init__()
         self.norm = ChannelNorm(n_channels * n_scales)
         self.conv1 = nn.Conv1d(n_channels * n_scales, n_channels, 1)
@@ -87,12 +87,12 @@ class Enrolling(nn.Module):
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> speaker [B,E]; lengths [B]: the samples of each where shorter ones are padded.
 
-        Raises ValueError for an enrolment that does not fill one frame of the speaker encoder.
+        Raises UserError for an enrolment that does not fill one frame of the speaker encoder.
         """
         kernel, hop = self.encoder.kernels[0], self.encoder.hop
         shortest = ref.shape[-1] if lengths is None else int(lengths.min())
         if shortest < (needed := self.shortest_enrolment):
-            raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
+            raise UserError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
         n_frames = None if lengths is None else (lengths - kernel) // hop + 1
         return self.speaker_encoder(torch.cat(self.encoder(ref), 1), n_frames)
 
@@ -124,7 +124,7 @@ class SegmentExtractor(Enrolling, Stepping, Extractor):
     """
 
     def __init__(
-        self, n_channels: int, out_channels: int, kernels: Sequence[int], n_resnetblocks: int, n_speakers: int, body: Carried
+        self, n_channels: int, out_channels: int, kernels: Sequence[int], n_resnetblocks: int, n_speakers: int, body: StatefulLayer
     ) -> None:
         super().__init__()
         self.encoder = SpeechEncoder(n_channels, kernels)
@@ -132,7 +132,7 @@ class SegmentExtractor(Enrolling, Stepping, Extractor):
         self.classifier = nn.Linear(out_channels, n_speakers)
         self.separator = Separator(n_channels, len(kernels), body)
         self.decoder = SpeechDecoder(n_channels, kernels)
-        transparent(self.encoder, self.decoder, self.separator.masks)
+        start_transparent(self.encoder, self.decoder, self.separator.masks)
 
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] and ref [B,S] (with the samples of each, where padded) -> Extraction."""

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
-from ss.model.carried import Cached, Carried, Chain, Gated, Scaled, SpecialChannels, State
+from ss.errors import UserError
 from ss.model.codec import SpeechDecoder, SpeechEncoder
 from ss.model.extractor import Enrolling, SegmentExtractor, Separator, Stepping
 from ss.model.speaker import SpeakerEncoder
+from ss.model.stateful import Chain, FeatureMapScaling, GatedMemory, InputCache, SpecialChannels, State, StatefulLayer
 from ss.model.tcn import Hidden, RecurrentStack, Stack, TCNBlock, check_widths, widths
 
 
@@ -37,58 +38,63 @@ class Parts(NamedTuple):
         """A stack with a vector of its own."""
         return RecurrentStack(self.channels, self.hidden, self.embedding, self.n_blocks, self.causal)
 
-    def gated(self, memory: int, extra: int = 0) -> Gated:
+    def gated(self, memory: int, extra: int = 0) -> GatedMemory:
         """A stack with a gated memory of so many channels."""
         stack = self.stack(memory + extra)
         write = TCNBlock(self.channels, next(self.hidden), memory, 1, self.causal)
-        return Gated(stack, write, self.channels, memory)
+        return GatedMemory(stack, write, self.channels, memory)
 
     def wider(self, extra: int) -> "Parts":
         """The same with so many channels more."""
         return self._replace(channels=self.channels + extra)
 
 
-Body: TypeAlias = Callable[[Parts, int], Carried]  # (parts, number of stacks) -> the body
+Body: TypeAlias = Callable[[Parts, int], StatefulLayer]  # (parts, number of stacks) -> the body
 
 
-def plain_body(parts: Parts, n_stacks: int) -> Carried:
+def plain_body(parts: Parts, n_stacks: int) -> StatefulLayer:
     """Stacks that carry nothing."""
     return Chain(parts.stack() for _ in range(n_stacks))
 
 
-def rnn_body(parts: Parts, n_stacks: int) -> Carried:
+def rnn_body(parts: Parts, n_stacks: int) -> StatefulLayer:
     """The last stack is recurrent."""
     return Chain([*(parts.stack() for _ in range(n_stacks - 1)), parts.recurrent()])
 
 
-def gru_body(parts: Parts, n_stacks: int, memory: int, version: int, frames: int | None) -> Carried:
+def gru_body(parts: Parts, n_stacks: int, memory: int, version: int, frames: int | None) -> StatefulLayer:
     """The last stack is gated. Version 1: and all are cached; 2: and the first is cached; 3: and all are scaled."""
     n, plain = parts.channels, n_stacks - 1
     if version == 0:
         return Chain([*(parts.stack() for _ in range(plain)), parts.gated(memory)])
     if version == 1:
-        return Chain([*(Cached(parts.stack(n), n) for _ in range(plain)), Cached(parts.gated(memory, n), n)])
+        return Chain([*(InputCache(parts.stack(n), n) for _ in range(plain)), InputCache(parts.gated(memory, n), n)])
     if version == 2:
-        return Chain([Cached(parts.stack(n), n), *(parts.stack() for _ in range(plain - 1)), parts.gated(memory)])
+        return Chain([InputCache(parts.stack(n), n), *(parts.stack() for _ in range(plain - 1)), parts.gated(memory)])
     if version == 3 and frames:
-        return Chain([*(Scaled(parts.stack(), n, frames) for _ in range(plain)), Scaled(parts.gated(memory), n, frames)])
-    raise ValueError(f"expected version 0, 1, 2, or 3 with time_dim, got version {version} with time_dim {frames}")
+        return Chain(
+            [
+                *(FeatureMapScaling(parts.stack(), n, frames) for _ in range(plain)),
+                FeatureMapScaling(parts.gated(memory), n, frames),
+            ]
+        )
+    raise UserError(f"expected version 0, 1, 2, or 3 with time_dim, got version {version} with time_dim {frames}")
 
 
-def cached_body(parts: Parts, n_stacks: int, memory: int) -> Carried:
+def cached_body(parts: Parts, n_stacks: int, memory: int) -> StatefulLayer:
     """Every stack is cached."""
-    return Chain(Cached(parts.stack(memory), memory) for _ in range(n_stacks))
+    return Chain(InputCache(parts.stack(memory), memory) for _ in range(n_stacks))
 
 
-def special_body(parts: Parts, n_stacks: int, special: int) -> Carried:
+def special_body(parts: Parts, n_stacks: int, special: int) -> StatefulLayer:
     """Special channels through all stacks."""
     return SpecialChannels(plain_body(parts.wider(special), n_stacks), special)
 
 
 def only_channels(name: str, value: str) -> None:
-    """Memory is along the channels in this family. Raises ValueError for anything else."""
+    """Memory is along the channels in this family. Raises UserError for anything else."""
     if value != "channels":
-        raise ValueError(f"{name}: expected 'channels', got {value!r}")
+        raise UserError(f"{name}: expected 'channels', got {value!r}")
 
 
 class SpexPlusShort(SegmentExtractor):

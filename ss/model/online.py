@@ -15,28 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ss.model.carried import Carried, Chain, State
+from ss.errors import UserError
 from ss.model.extractor import Extraction, Extractor
-from ss.model.lapped import LappedDecoder, LappedEncoder, Spectrum
-from ss.model.norm import Norm
 from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 from ss.model.speaker import SlotEncoder, SpeakerEncoder
-from ss.model.tcn import Hidden, check_widths, widths
+from ss.model.stateful import Chain, State, StatefulLayer
+from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
+from ss.model.tcn import Hidden, Norm, check_widths, widths
 
-MEMORIES: dict[str, Callable[[int], Carried]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}
+MEMORIES: dict[str, Callable[[int], StatefulLayer]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}
 KEY = 32  # channels by which frames and slots are compared
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
 
 
-class Conditioning(Carried):
+class Conditioning(StatefulLayer):
     """Tells the frames who the target speaker is: a gain and an offset per channel (FiLM, Perez et al., 2018).
 
-    place: which of the stacks this is; the speaker [B,D] holds the conditions of all of them.
+    stack_index: which of the stacks this is; the speaker [B,D] holds the conditions of all of them.
     """
 
-    def __init__(self, channels: int, place: int) -> None:
+    def __init__(self, channels: int, stack_index: int) -> None:
         super().__init__()
-        self.begin, self.middle, self.end = (channels * (2 * place + i) for i in range(3))
+        self.begin, self.middle, self.end = (channels * (2 * stack_index + i) for i in range(3))
 
     def init_state(self, batch: int, frames: int) -> State:
         return ()
@@ -46,7 +46,7 @@ class Conditioning(Carried):
         return torch.addcmul(offset, x, gain), state
 
 
-class EnrolmentAttention(Carried):
+class EnrolmentAttention(StatefulLayer):
     """x + what the enrolment's slots that are most like a frame have to say about it (attention, Vaswani et al., 2017).
 
     begin: where the keys [Q,M] and the values [M,C] of this stack begin among the conditions [B,D].
@@ -68,7 +68,7 @@ class EnrolmentAttention(Carried):
         return torch.baddbmm(x, alike.to(x.dtype), values.to(x.dtype)), state
 
 
-class DilatedBlock(Carried):
+class DilatedBlock(StatefulLayer):
     """x + two products with a ReLU between; the first sees `taps` frames, `dilation` apart, that end at the newest.
 
     Carries: the tail of its input [B,(taps-1)*dilation,C]. Dense instead of depthwise: two matrix products are what a CPU does
@@ -133,8 +133,8 @@ class SpexPlusOnline(Extractor):
         self.hop, self.lookahead = hop, lookahead
         self.delay = synthesis_kernel - hop + lookahead * hop
         self.latency = synthesis_kernel + lookahead * hop
-        self.encoder = LappedEncoder(kernels, synthesis_kernel, hop)
-        self.decoder = LappedDecoder(kernels[-1], synthesis_kernel, hop)
+        self.encoder = MultiWindowSTFT(kernels, synthesis_kernel, hop)
+        self.decoder = OverlapAddDecoder(kernels[-1], synthesis_kernel, hop)
         features, self.masked = sum(self.encoder.bins), self.encoder.bins[-1]
         self.norm, self.conv1 = Norm(features), nn.Linear(features, n_channels)
         self.speaker_encoder = SpeakerEncoder(features, n_channels, out_channels, n_resnetblocks)
@@ -142,18 +142,18 @@ class SpexPlusOnline(Extractor):
         self.conditions = nn.Linear(out_channels, 2 * n_channels * n_stacked_tcnblocks)
         hidden, n_stacks = widths(hidden_channels), n_stacked_tcnblocks
 
-        def stack(place: int) -> Chain:
+        def stack(stack_index: int) -> Chain:
             """Conditioning, memory, attention, and blocks of dilation 1, 2, 4, ...; one without hidden channels is left out."""
-            layers: list[Carried] = [Conditioning(n_channels, place)]
+            layers: list[StatefulLayer] = [Conditioning(n_channels, stack_index)]
             if memory != "none":
                 layers.append(MEMORIES[memory](n_channels))
             if n_slots:
-                begin = self.conditions.out_features + place * n_slots * (KEY + n_channels)
+                begin = self.conditions.out_features + stack_index * n_slots * (KEY + n_channels)
                 layers.append(EnrolmentAttention(n_channels, n_slots, begin))
             blocks = enumerate(islice(hidden, n_tcnblocks))
             return Chain([*layers, *(DilatedBlock(n_channels, width, taps, 2**i) for i, width in blocks if width)])
 
-        self.body = Chain(stack(place) for place in range(n_stacks))
+        self.body = Chain(stack(stack_index) for stack_index in range(n_stacks))
         self.mask_norm, self.mask = Norm(n_channels), nn.Linear(n_channels, self.masked)
         self.phase = nn.Linear(n_channels, 2 * self.masked) if complex_mask else None
         self.slot_encoder = SlotEncoder(features, n_channels, n_slots, KEY, n_stacks) if n_slots else None
@@ -168,7 +168,7 @@ class SpexPlusOnline(Extractor):
     @checkpointing.setter
     def checkpointing(self, value: bool) -> None:
         if value:
-            raise ValueError("activation_checkpointing: expected false, as the online model recomputes nothing")
+            raise UserError("activation_checkpointing: expected false, as the online model recomputes nothing")
 
     def features(self, spectrum: Spectrum) -> Tensor:
         """Log power of every bin: [B,T,F] of all scales."""
@@ -182,12 +182,12 @@ class SpexPlusOnline(Extractor):
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> speaker [B,E], and the slots' keys and values behind it; lengths [B]: the samples of each, where padded.
 
-        Raises ValueError for an enrolment that does not fill one frame of the speaker encoder.
+        Raises UserError for an enrolment that does not fill one frame of the speaker encoder.
         """
         kernel, hop = self.encoder.kernel, 2 * self.hop  # a voice does not need every frame
         shortest = ref.shape[-1] if lengths is None else int(lengths.min())
         if shortest < (needed := self.shortest_enrolment):
-            raise ValueError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
+            raise UserError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
         n_frames = None if lengths is None else (lengths - kernel) // hop + 1
         features = self.features(self.encoder(ref, hop))
         speaker = self.speaker_encoder(features.transpose(1, 2), n_frames)
@@ -253,13 +253,13 @@ class SpexPlusOnline(Extractor):
 
 
 def check(kernels: Sequence[int], synthesis: int, hop: int, memory: str) -> None:
-    """Raises ValueError for sizes that fit no stream."""
+    """Raises UserError for sizes that fit no stream."""
     if memory != "none" and memory not in MEMORIES:
-        raise ValueError(f"memory: expected none, {' or '.join(MEMORIES)}, got {memory!r}")
+        raise UserError(f"memory: expected none, {' or '.join(MEMORIES)}, got {memory!r}")
     if not hop <= synthesis <= 2 * hop:
-        raise ValueError(f"synthesis_kernel: expected between one and two hops ({hop} to {2 * hop}), got {synthesis}")
+        raise UserError(f"synthesis_kernel: expected between one and two hops ({hop} to {2 * hop}), got {synthesis}")
     if list(kernels) != sorted(kernels) or kernels[0] < synthesis or any(kernel % 2 for kernel in kernels):
-        raise ValueError(f"kernels: expected even numbers of at least synthesis_kernel, the longest last, got {list(kernels)}")
+        raise UserError(f"kernels: expected even numbers of at least synthesis_kernel, the longest last, got {list(kernels)}")
 
 
 @torch.no_grad()

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ss.model.carried import Carried, State
-from ss.model.norm import Norm
+from ss.model.stateful import State, StatefulLayer
+from ss.model.tcn import Norm
 
 
-class GRU(Carried):
+class GRU(StatefulLayer):
     """x + a gated recurrent unit over frames (Cho et al., 2014). Carries: its hidden vector [B,C]."""
 
     def __init__(self, channels: int) -> None:
@@ -38,7 +38,7 @@ class LSTMLayer(nn.LSTM):
             setattr(self.get_parameter(f"weight_{name}"), "blocks", 4)  # noqa: B010 (see ss.optimizer.Muon)
 
 
-class LSTM(Carried):
+class LSTM(StatefulLayer):
     """x + a product of a long short-term memory over frames (Hochreiter & Schmidhuber, 1997), behind a norm. Carries: [B,2,C].
 
     The product starts at zero, so that the layer may be added to a model that is trained already. Of all recurrences over frames
@@ -61,7 +61,7 @@ class LSTM(Carried):
         return x + self.output(y), torch.cat(last).transpose(0, 1)
 
 
-class LinearRecurrence(Carried):
+class LinearRecurrence(StatefulLayer):
     """x + a gated linear recurrence over frames: h = a * h + (1 - a) * v, with a and v from the frame alone.
 
     As nothing but products and sums connects the frames, a whole utterance takes one matrix product and one light pass

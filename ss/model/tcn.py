@@ -11,24 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ss.model.carried import Carried, State
+from ss.errors import UserError
+from ss.model.stateful import State, StatefulLayer
 
 Hidden: TypeAlias = int | Sequence[int]  # channels inside the blocks of a model: all alike, or a number for each, in order
 
 
 def widths(hidden: Hidden) -> Iterator[int]:
-    """The hidden channels of one block after the other. Raises ValueError where a list ends before the blocks do."""
+    """The hidden channels of one block after the other. Raises UserError where a list ends before the blocks do."""
     if isinstance(hidden, int):
         yield from repeat(hidden)
     else:
         yield from hidden
-        raise ValueError(f"hidden_channels: expected a number for each block, got only {len(hidden)}")
+        raise UserError(f"hidden_channels: expected a number for each block, got only {len(hidden)}")
 
 
 def check_widths(hidden: Hidden, n_blocks: int) -> None:
-    """Raises ValueError for a list of hidden channels that is not of so many blocks."""
+    """Raises UserError for a list of hidden channels that is not of so many blocks."""
     if not isinstance(hidden, int) and len(hidden) != n_blocks:
-        raise ValueError(f"hidden_channels: expected a number for each of {n_blocks} blocks, got {len(hidden)}")
+        raise UserError(f"hidden_channels: expected a number for each of {n_blocks} blocks, got {len(hidden)}")
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -36,6 +37,17 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Norm(nn.BatchNorm1d):
+    """The online model's: batch norm of x [B,T,C].
+
+    In a stream it is a constant scale and offset, which the export folds into the product beside it. Each process takes its own
+    batch's statistics: thousands of frames are enough, and there are too many norms to wait at.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).view(x.shape)
 
 
 def sequence_norm(channels: int, causal: bool) -> nn.Module:
@@ -107,7 +119,7 @@ def tcn_blocks(
     return nn.ModuleList([first, *others])
 
 
-class Stack(Carried):
+class Stack(StatefulLayer):
     """Blocks in a row; carries nothing from chunk to chunk."""
 
     def __init__(
@@ -126,7 +138,7 @@ class Stack(Carried):
         return x, state
 
 
-class RecurrentStack(Carried):
+class RecurrentStack(StatefulLayer):
     """A stack with a vector [B,C] that is added inside each block and gated by the blocks' outputs. Carries: it.
 
     The second block is a branch of its own: with the third it decides how much of the vector is renewed; the other blocks are
@@ -136,7 +148,7 @@ class RecurrentStack(Carried):
     def __init__(self, channels: int, hidden: Iterator[int], speaker: int, n_blocks: int, causal: bool) -> None:
         super().__init__()
         if n_blocks < 3:
-            raise ValueError(f"a recurrent stack needs at least 3 blocks, got {n_blocks}")
+            raise UserError(f"a recurrent stack needs at least 3 blocks, got {n_blocks}")
         self.blocks = tcn_blocks(channels, hidden, channels, speaker, n_blocks, causal)
         self.gate = nn.Conv1d(2 * channels, channels, 1)
         self.channels = channels

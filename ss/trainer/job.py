@@ -21,6 +21,7 @@ from ss.data.catalog import make_catalog
 from ss.data.scene import Scene
 from ss.data.sources import Sources, check_sources
 from ss.datasets import Rendered, Triplets, find_triplets, make_filenames, read_speakers, write_speakers
+from ss.errors import UserError
 from ss.trainer.settings import Settings
 from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
@@ -72,7 +73,7 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raises ValueError for what would otherwise show only after long work."""
+    """Raises UserError for what would otherwise show only after long work."""
     find_triplets(config["data"]["valid"]["folder"])
     if scenes(config):
         train = config["data"]["train"]
@@ -80,16 +81,14 @@ def check(config: dict[str, Any]) -> None:
 
 
 def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The last checkpoint of a run to go on with. Raises ValueError where it was another config's."""
+    """The last checkpoint of a run to go on with. Raises UserError where it was another config's."""
     last = run_dir / "last.pth"
     if not config["resume"] or not last.exists():
         return None
     content = read_checkpoint(last)
     if differences := differing(content["config"], config):
         found = "; ".join(differences[:SHOWN]) + (f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else "")
-        raise ValueError(
-            f"{run_dir} holds a run of another config ({found}): choose another run_dir, or resume=false to begin anew"
-        )
+        raise UserError(f"{run_dir} holds a run of another config ({found}): choose another run_dir, or resume=false to begin anew")
     return content
 
 
@@ -118,7 +117,7 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
                 list_speakers(config, path)
     speakers = read_speakers(path)
     if len(speakers) > config["model"]["n_speakers"]:
-        raise ValueError(f"{path}: expected at most {config['model']['n_speakers']} speakers (n_speakers), found {len(speakers)}")
+        raise UserError(f"{path}: expected at most {config['model']['n_speakers']} speakers (n_speakers), found {len(speakers)}")
     return speakers
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ss import distributed
-from ss.loss import Loss
+from ss.errors import UserError
+from ss.loss import LossOutput
 
 
 class LossMeter:
@@ -29,9 +30,9 @@ class LossMeter:
         self.sums = torch.tensor(rows, dtype=torch.float64, device=distributed.device())
 
     @torch.no_grad()
-    def add(self, loss: Loss) -> None:
+    def add(self, loss: LossOutput) -> None:
         """Adds a batch."""
-        values = torch.stack([loss.loss.expand_as(loss.si_sdr), loss.si_sdr, loss.correct, loss.inactive_db]).double()
+        values = torch.stack([loss.total.expand_as(loss.si_sdr), loss.si_sdr, loss.correct, loss.inactive_db]).double()
         there = ~values.isnan()
         there[0] = True  # a loss that is not a number must not go unseen
         self.sums += torch.stack([values.where(there, 0).sum(1), there.sum(1)])
@@ -81,9 +82,9 @@ class Progress:
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
-        """The reverse of `state`; the main process holds the sums of all. Raises ValueError for a state of an older form."""
+        """The reverse of `state`; the main process holds the sums of all. Raises UserError for a state of an older form."""
         if "examples" not in state:
-            raise ValueError("last.pth is of an older version, which counted batches: expected a count of examples")
+            raise UserError("last.pth is of an older version, which counted batches: expected a count of examples")
         return cls(**{**state, "meter": LossMeter(state["meter"] if distributed.is_main() else None)})
 
     def next_epoch(self) -> None:
@@ -92,13 +93,13 @@ class Progress:
 
 
 class Monitor:
-    """The value that decides which epoch is the best: "max valid.si_sdr", "min valid.loss". Raises ValueError for another name."""
+    """The value that decides which epoch is the best: "max valid.si_sdr", "min valid.loss". Raises UserError for another name."""
 
     def __init__(self, rule: str) -> None:
         mode, _, name = rule.partition(" ")
         names = [f"{part}.{mean}" for part in ("train", "valid") for mean in LossMeter.MEANS]
         if mode not in ("min", "max") or name not in names:
-            raise ValueError(f"monitor: expected 'min' or 'max' and a name (one of {', '.join(names)}), got {rule!r}")
+            raise UserError(f"monitor: expected 'min' or 'max' and a name (one of {', '.join(names)}), got {rule!r}")
         self.mode, (self.part, self.name) = mode, name.split(".")
 
     def value(self, row: dict[str, Any]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ss import distributed
+from ss.errors import UserError
 
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -13,7 +14,7 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16
 class Settings:
     """How to train; `configs/groups/trainer.yaml` explains every key.
 
-    Raises ValueError for a precision that there is not, and for an average that is no decay.
+    Raises UserError for a precision that there is not, and for an average that is no decay.
     """
 
     epochs: int
@@ -35,11 +36,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+            raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.average is not None and not 0 < self.average < 1:
-            raise ValueError(f"average: expected a decay between 0 and 1, or null, got {self.average}")
+            raise UserError(f"average: expected a decay between 0 and 1, or null, got {self.average}")
         if self.precision == "fp16" and distributed.device().type == "cpu":
-            raise ValueError("precision: fp16 needs a GPU; on a CPU use fp32 or bf16")
+            raise UserError("precision: fp16 needs a GPU; on a CPU use fp32 or bf16")
 
     def dtype(self) -> torch.dtype:
         """What products are done in."""

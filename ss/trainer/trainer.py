@@ -7,6 +7,7 @@ can stop at any optimizer step and go on from there later, bit for bit as if it 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from ss import checkpoint, distributed
 from ss.datasets import Batch, EvaluationBatches, Rendered, TrainingBatches, Triplets, loader
+from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, may_pad, separate
-from ss.loss import Loss
+from ss.loss import LossOutput
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
-from ss.trainer.average import WeightAverage
 from ss.trainer.progress import Interval, LossMeter, Monitor, Progress, Stop
 from ss.trainer.settings import Settings
 from ss.trainer.writers import Writer
@@ -31,8 +33,28 @@ from ss.trainer.writers import Writer
 POSTFIX_SECONDS = 0.5  # between two looks at the losses for the progress bar
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(UserError):
     """The loss or the gradient is NaN or infinite; the weights are those before that step."""
+
+
+class WeightAverage(AveragedModel):
+    """The exponential mean of a model's weights and buffers, over about the last tenth of the steps while these are few."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Takes in the model's weights after a step; all tensors at once, which torch's own does not do on a CPU."""
+        share = max(1 - self.decay, 10 / (10 + int(self.n_averaged)))
+        pairs = list(zip(*(chain(m.parameters(), m.buffers()) for m in (self.module, model)), strict=True))
+        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(means, values, share)
+        for mean, value in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(value)
+        self.n_averaged += 1
 
 
 class Trainer:
@@ -76,7 +98,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.monitor, self.progress = Monitor(settings.monitor), Progress()
         if isinstance(self.scheduler, ReduceLROnPlateau) and self.scheduler.mode != self.monitor.mode:
-            raise ValueError(f"scheduler.mode is {self.scheduler.mode}, but the monitor is {settings.monitor!r}")
+            raise UserError(f"scheduler.mode is {self.scheduler.mode}, but the monitor is {settings.monitor!r}")
         self.stop = Stop(settings.max_minutes)
 
     def fit(self) -> bool:
@@ -103,7 +125,7 @@ class Trainer:
         self.batches.start(progress.epoch, progress.examples)
         n_batches = len(self.batches)
         save, began, shown = Interval(self.settings.save_minutes), time.monotonic(), 0.0
-        group, heard = LossMeter(), list[tuple[Batch, Loss]]()
+        group, heard = LossMeter(), list[tuple[Batch, LossOutput]]()
         with self.bar(self.awaited(self.train_loader), f"epoch {progress.epoch}", n_batches) as bar:
             for number, batch in enumerate(bar, 1):
                 loss = self.backward(batch.to(self.device), min(size, n_batches - (number - 1) // size * size))
@@ -147,20 +169,20 @@ class Trainer:
         """The model whose weights are the result: the averaged one where there is one."""
         return self.model if self.average is None else self.average.module
 
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Loss, torch.Tensor]:
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[LossOutput, torch.Tensor]:
         """The loss of a batch, and the first scale's waves [B,S]."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             waves, logits = separate(model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths, batch.lengths)
         waves = tuple(wave.float() for wave in waves)
         return self.loss(waves, logits.float(), batch.target, batch.lengths, batch.speakers, batch.mixture), waves[0]
 
-    def backward(self, batch: Batch, group_size: int) -> Loss:
+    def backward(self, batch: Batch, group_size: int) -> LossOutput:
         """Adds a batch's share of the gradient; the loss is free of its graph."""
         loss, _ = self.forward(self.model, batch)
-        self.scaler.scale(loss.loss / group_size).backward()
-        return loss._replace(loss=loss.loss.detach())
+        self.scaler.scale(loss.total / group_size).backward()
+        return loss._replace(total=loss.total.detach())
 
-    def update(self, heard: Sequence[tuple[Batch, Loss]]) -> float:
+    def update(self, heard: Sequence[tuple[Batch, LossOutput]]) -> float:
         """One optimizer step with the gradient of these batches; its norm before clipping.
 
         Raises NonFiniteError for a loss or a norm that is not finite: they are looked at here, together, so that the device is
@@ -171,7 +193,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         total = get_total_norm(gradients, foreach=True)
-        norm, *losses = torch.stack([total, *(loss.loss for _, loss in heard)]).tolist()
+        norm, *losses = torch.stack([total, *(loss.total for _, loss in heard)]).tolist()
         faulty = [(batch, loss) for (batch, _), loss in zip(heard, losses, strict=True) if not math.isfinite(loss)]
         if faulty:
             raise NonFiniteError(self.non_finite("loss", faulty[0][1], [batch for batch, _ in faulty]))
@@ -306,15 +328,15 @@ class Trainer:
         torch.set_rng_state(state["random"])
 
     def check_steps(self, scheduled: int | None, examples_per_step: int) -> None:
-        """Raises ValueError where the run would not have the steps that its schedule of the learning rate was made for."""
+        """Raises UserError where the run would not have the steps that its schedule of the learning rate was made for."""
         if self.settings.step_scheduler and examples_per_step != self.examples_per_step:
-            raise ValueError(
+            raise UserError(
                 f"n_processes, trainer.batch_size, trainer.accumulate: expected a product of {examples_per_step} examples to a "
                 f"step, as this run's learning rate is scheduled by steps, found {self.examples_per_step}"
             )
         steps = self.settings.epochs * self.steps_per_epoch
         if scheduled is not None and steps > scheduled:
-            raise ValueError(
+            raise UserError(
                 f"trainer.epochs: expected at most the {scheduled} steps that this run's learning rate was scheduled for, found "
                 f"{steps} in {self.settings.epochs} epochs: init_from={self.run_dir}/best.pth begins another run with its weights"
             )
@@ -325,7 +347,7 @@ class CausalTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not isinstance(kwargs.get("streamer"), Streamer):
-            raise ValueError("streamer: this training is over segments and needs one, e.g. streamer=half")
+            raise UserError("streamer: this training is over segments and needs one, e.g. streamer=half")
         super().__init__(*args, **kwargs)
 
 

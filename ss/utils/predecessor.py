@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ss import allowlist
-from ss.model.carried import Gated, Scaled
+from ss.errors import UserError
 from ss.model.extractor import Extractor
+from ss.model.stateful import FeatureMapScaling, GatedMemory
 from ss.model.tcn import ChannelNorm, RecurrentStack, Stack
 
 NODES = ("AnyNode", "BooleanNode", "BytesNode", "FloatNode", "IntegerNode", "PathNode", "StringNode")
@@ -66,18 +67,18 @@ def inert_omegaconf() -> AbstractContextManager[None]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, ours or the predecessor's. Raises ValueError for any other file; runs no code of it."""
+    """The content of a checkpoint, ours or the predecessor's. Raises UserError for any other file; runs no code of it."""
     if not Path(path).is_file():
-        raise ValueError(f"{path}: expected a checkpoint, but there is no such file")
+        raise UserError(f"{path}: expected a checkpoint, but there is no such file")
     try:
         with inert_omegaconf():
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError) as error:
         refused = re.search(r"(GLOBAL|function|class) (\S+)", str(error))
         reason = f"it asks for {refused[2]}" if refused else (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: refused, expected a checkpoint of tensors and plain settings: {reason}") from error
+        raise UserError(f"{path}: refused, expected a checkpoint of tensors and plain settings: {reason}") from error
     if not isinstance(content, dict) or "model" not in content or "config" not in content:
-        raise ValueError(f"{path}: expected a checkpoint with 'model' and 'config'")
+        raise UserError(f"{path}: expected a checkpoint with 'model' and 'config'")
     return content
 
 
@@ -91,34 +92,34 @@ def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> Extr
     """The extractor in a checkpoint of the predecessor, all weights strictly matched.
 
     checkpoint: a path, or {"model": state dict, "config": {"arch": {"type": class name, "args": {...}}}}; names may begin with
-    `module.`. Raises ValueError for anything else, for a file that would run code, and for weights that do not match.
+    `module.`. Raises UserError for anything else, for a file that would run code, and for weights that do not match.
     """
     content = read_checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
     try:
         arch = _plain(content["config"])["arch"]
         name, args = arch["type"], arch["args"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"expected a predecessor's checkpoint with config.arch.type and args, but {error!r} is missing") from error
+        raise UserError(f"expected a predecessor's checkpoint with config.arch.type and args, but {error!r} is missing") from error
     ours = [known.removeprefix("ss.model.") for known in allowlist.CLASSES["model"] if known.startswith("ss.model.")]
     if name not in ours or not isinstance(args, dict):
-        raise ValueError(f"config.arch.type: expected one of {', '.join(ours)} with args, got {name!r}")
+        raise UserError(f"config.arch.type: expected one of {', '.join(ours)} with args, got {name!r}")
     model = allowlist.create("model", {**args, "_target_": f"ss.model.{name}"})
     load_predecessor_weights(model, content["model"])
     return model
 
 
 def load_predecessor_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Fills a model from the predecessor's state dict. Raises ValueError for missing, left-over or misshapen weights."""
+    """Fills a model from the predecessor's state dict. Raises UserError for missing, left-over or misshapen weights."""
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
     names = predecessor_names(model)
     if set(names.values()) != set(weights):
         missing, over = sorted(set(names.values()) - set(weights)), sorted(set(weights) - set(names.values()))
-        raise ValueError(f"weights do not match {type(model).__name__}: missing {missing[:5]}, left over {over[:5]}")
+        raise UserError(f"weights do not match {type(model).__name__}: missing {missing[:5]}, left over {over[:5]}")
     ours = {}
     for name, value in model.state_dict().items():
         theirs = weights[names[name]]
         if theirs.numel() != value.numel():
-            raise ValueError(f"{names[name]}: expected shape {tuple(value.shape)}, found {tuple(theirs.shape)}")
+            raise UserError(f"{names[name]}: expected shape {tuple(value.shape)}, found {tuple(theirs.shape)}")
         ours[name] = theirs.reshape(value.shape)
     model.load_state_dict(ours)
 
@@ -139,10 +140,10 @@ def _prefixes(model: nn.Module) -> Iterator[tuple[str, str]]:
     counts: Counter[type] = Counter()
     for name, module in model.named_modules():
         match module:
-            case Scaled():
-                yield f"{name}.fc", f"speaker_extractor.fms_layers.{counts[Scaled]}.fc"
-                counts[Scaled] += 1
-            case Gated():
+            case FeatureMapScaling():
+                yield f"{name}.fc", f"speaker_extractor.fms_layers.{counts[FeatureMapScaling]}.fc"
+                counts[FeatureMapScaling] += 1
+            case GatedMemory():
                 yield f"{name}.gate", "speaker_extractor.gate"
                 yield from _block(f"{name}.write", "speaker_extractor.make_memory", module.write)
             case Stack() | RecurrentStack():

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from ss.errors import UserError
+
 State: TypeAlias = Any  # nested tuples of tensors; () for nothing
 
 
@@ -31,7 +33,7 @@ def with_leaves(state: State, tensors: Iterator[Tensor]) -> State:
     return next(tensors) if isinstance(state, Tensor) else tuple(with_leaves(part, tensors) for part in state)
 
 
-class Carried(nn.Module, ABC):
+class StatefulLayer(nn.Module, ABC):
     """A layer with explicit state."""
 
     @abstractmethod
@@ -47,15 +49,15 @@ class Carried(nn.Module, ABC):
         return next(self.parameters()).new_zeros(shape)
 
 
-class Chain(Carried):
+class Chain(StatefulLayer):
     """Layers one after the other. Carries: the states of its layers, in order."""
 
-    def __init__(self, layers: Iterable[Carried]) -> None:
+    def __init__(self, layers: Iterable[StatefulLayer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def __iter__(self) -> Iterator[Carried]:
-        return (cast(Carried, layer) for layer in self.layers)
+    def __iter__(self) -> Iterator[StatefulLayer]:
+        return (cast(StatefulLayer, layer) for layer in self.layers)
 
     def init_state(self, batch: int, frames: int) -> State:
         return tuple(layer.init_state(batch, frames) for layer in self)
@@ -68,10 +70,10 @@ class Chain(Carried):
         return x, tuple(states)
 
 
-class Cached(Carried):
+class InputCache(StatefulLayer):
     """`inner` also sees the first n channels of the previous chunk's input. Carries: those channels [B,n,T], detached."""
 
-    def __init__(self, inner: Carried, n: int) -> None:
+    def __init__(self, inner: StatefulLayer, n: int) -> None:
         super().__init__()
         self.inner, self.n = inner, n
 
@@ -84,20 +86,20 @@ class Cached(Carried):
         return y, (x[:, : self.n].detach(), inner)
 
 
-class Scaled(Carried):
+class FeatureMapScaling(StatefulLayer):
     """Feature map scaling (RawNet2, Jung et al., 2020) of `inner`'s input by the previous chunk's input.
 
     Carries: that input [B,C,T] detached, ones before the first chunk. `fc` turns its frames into one gate per channel.
     """
 
-    def __init__(self, inner: Carried, channels: int, frames: int) -> None:
+    def __init__(self, inner: StatefulLayer, channels: int, frames: int) -> None:
         super().__init__()
         self.inner, self.channels = inner, channels
         self.fc = nn.Linear(frames, 1)
 
     def init_state(self, batch: int, frames: int) -> State:
         if frames != self.fc.in_features:
-            raise ValueError(f"this model's time_dim is {self.fc.in_features} frames a chunk, but the chunks have {frames}")
+            raise UserError(f"this model's time_dim is {self.fc.in_features} frames a chunk, but the chunks have {frames}")
         return self.zeros(batch, self.channels, frames) + 1, self.inner.init_state(batch, frames)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
@@ -107,13 +109,13 @@ class Scaled(Carried):
         return y, (x.detach(), inner)
 
 
-class Gated(Carried):
+class GatedMemory(StatefulLayer):
     """A convolutional GRU-like memory [B,m,T]: read at the input of `inner`, written from its output.
 
     write: a module [B,C,T] -> [B,m,T] that proposes the new memory; `gate` decides what is kept of the old one.
     """
 
-    def __init__(self, inner: Carried, write: nn.Module, channels: int, memory: int) -> None:
+    def __init__(self, inner: StatefulLayer, write: nn.Module, channels: int, memory: int) -> None:
         super().__init__()
         self.inner, self.write, self.memory = inner, write, memory
         self.gate = nn.Conv1d(channels, memory, 1)
@@ -128,10 +130,10 @@ class Gated(Carried):
         return y, (keep * memory + (1 - keep) * self.write(y), inner)
 
 
-class SpecialChannels(Carried):
+class SpecialChannels(StatefulLayer):
     """k extra channels that pass through `inner` and on into the next chunk. Carries: them [B,k,T]."""
 
-    def __init__(self, inner: Carried, k: int) -> None:
+    def __init__(self, inner: StatefulLayer, k: int) -> None:
         super().__init__()
         self.inner, self.k = inner, k
 

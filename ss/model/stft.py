@@ -55,7 +55,7 @@ def synthesis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
     return phase.cos() * scale, -phase.sin() * scale
 
 
-class LappedEncoder(nn.Module):
+class MultiWindowSTFT(nn.Module):
     """Frames to spectra at every scale; a shorter window hears the newest part of a frame.
 
     kernels: samples of the windows, the longest last; hop: samples between frames. The filters are fixed: as a fast Fourier
@@ -83,7 +83,7 @@ class LappedEncoder(nn.Module):
         return Spectrum(spectra.real, spectra.imag)
 
 
-class LappedDecoder(nn.Module):
+class OverlapAddDecoder(nn.Module):
     """Spectra of the longest scale back to samples, with carried overlap."""
 
     def __init__(self, kernel: int, synthesis: int, hop: int) -> None:
