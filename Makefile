@@ -1,4 +1,5 @@
-# make demo: from nothing to an extracted voice on one page. make test: lint, types, the site and tests. Both make their own environment.
+# make demo: from nothing to an extracted voice on one page. make test: lint, types, the site and tests; SLOW=1: the slow tests too.
+# Both make their own environment.
 # make gpu: on a machine with a GPU, with the PYTHON that has torch there: its tests, its speed, and a training for the time left.
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ test: $(VENV)/installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m mkdocs build --strict --quiet --site-dir $(VENV)/site
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(if $(SLOW),,-m "not slow")
 
 docs: $(VENV)/installed # shows the site on http://127.0.0.1:8000 and builds it anew when a page changes
 	$(RUN) -m mkdocs serve

@@ -45,6 +45,11 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def n_spare_cores() -> int:
+    """Cores that are left for each process of this machine beside its own."""
+    return max(0, n_cores() // local_world_size() - 1)
+
+
 def is_main() -> bool:
     """Whether this is the process that prints and writes."""
     return rank() == 0

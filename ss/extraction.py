@@ -9,26 +9,48 @@ import torch
 from torch import Tensor, nn
 
 from ss.loss import within
-from ss.model.extractor import Extraction
+from ss.model.extractor import Extraction, Extractor
 
 
 class Chunking(Protocol):
-    """What cuts and joins: a Streamer, or Whole."""
+    """What cuts and joins: a Streamer, or Whole. causal: no chunk's output depends on what comes after the chunk."""
+
+    causal: bool
+
+    @property
+    def window(self) -> int | None:
+        """Samples of a chunk; None: the whole utterance is one."""
+
+    @property
+    def step(self) -> int | None:
+        """Samples from the beginning of a chunk to that of the next."""
 
     def split(self, wave: Tensor) -> Tensor:
         """wave [B,S] -> chunks [K,B,W]."""
 
-    def join(self, chunks: Tensor, samples: int) -> Tensor:
-        """chunks [K,B,W] -> wave [B,samples]."""
-
-    def group(self, samples: int) -> int:
-        """Utterances of the same group come out of a padded batch as they do alone."""
+    def join(self, chunks: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:
+        """chunks [K,B,W] -> wave [B,samples]; lengths [B]: the samples of each, where padded."""
 
 
-def separate(model: nn.Module, streamer: Chunking, mixture: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
-    """mixture [B,S], ref [B,R] -> Extraction with joined waves [B,S] per scale, at the level that the model gives them."""
+def may_pad(model: Extractor, streamer: Chunking) -> bool:
+    """Whether zeros behind an utterance change nothing before them, so that a batch may hold utterances of different lengths."""
+    return model.online or streamer.causal
+
+
+def separate(
+    model: nn.Module,
+    streamer: Chunking,
+    mixture: Tensor,
+    ref: Tensor,
+    ref_lengths: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Extraction:
+    """mixture [B,S], ref [B,R] -> Extraction with joined waves [B,S] per scale, at the level that the model gives them.
+
+    ref_lengths, lengths [B]: the samples of each enrolment and mixture, where they are padded.
+    """
     extraction = model(streamer.split(mixture), ref, ref_lengths)
-    return Extraction(tuple(streamer.join(wave, mixture.shape[-1]) for wave in extraction.waves), extraction.logits)
+    return Extraction(tuple(streamer.join(wave, mixture.shape[-1], lengths) for wave in extraction.waves), extraction.logits)
 
 
 def cut(wave: Tensor, lengths: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from ss.datasets import Triplet, scan, triplet_of
 from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import ExtractionLoss
 from ss.model import Extraction, Extractor
-from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
 
 PREDECESSOR_RATE = 16000
@@ -35,10 +34,10 @@ class Inferencer:
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
         self.model: Extractor
         if Path(checkpoint).is_dir():
-            from ss.export.exported import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
+            from ss.export.extractor import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
 
             exported = ExportedExtractor(checkpoint, provider)
-            self.device, self.model, content = torch.device("cpu"), exported, exported.described()
+            self.device, self.model, content = torch.device("cpu"), exported, exported.checkpoint_facts()
         else:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)
@@ -59,7 +58,7 @@ class Inferencer:
     def __call__(self, mixture: Tensor, lengths: Tensor, ref: Tensor, ref_lengths: Tensor) -> Extraction:
         """mixture [B,S], ref [B,R] and their samples -> Extraction with one wave [B,S], at its level in the mixture; on the CPU."""
         mixture, lengths, ref, ref_lengths = (x.to(self.device) for x in (mixture, lengths, ref, ref_lengths))
-        waves, logits = separate(self.model, self.streamer, mixture, ref, ref_lengths)
+        waves, logits = separate(self.model, self.streamer, mixture, ref, ref_lengths, lengths)
         wave = cut(waves[0], lengths) if self.fixes_level else match_level(waves[0], mixture, lengths)
         return Extraction((wave.cpu(),), logits.cpu())
 
@@ -84,7 +83,7 @@ class CausalInferencer(Inferencer):
 
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
         super().__init__(checkpoint, streamer, provider)
-        if not isinstance(self.streamer, Streamer):
+        if self.streamer.window is None:
             raise ValueError(f"{checkpoint} was trained on whole utterances: give a streamer, e.g. +streamer=half")
 
 

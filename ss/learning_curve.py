@@ -7,12 +7,12 @@ from statistics import mean
 from typing import Any
 
 from hydra.utils import instantiate
-from tqdm import tqdm
 
-from ss.datasets import EvaluationBatches, Triplets, loader
+from ss.errors import UserError
 from ss.inferencer import Inferencer
 from ss.metric import SISDR, Improvement, Metric
-from ss.tester import measure
+from ss.tables import text_table
+from ss.tester import run_test
 from ss.utils.predecessor import read_checkpoint
 
 HOURS, CHECKPOINT = "hours", "checkpoint"
@@ -27,15 +27,16 @@ def extend_curve(config: dict[str, Any]) -> int:
     content = read_checkpoint(config["checkpoint"])
     hours = content.get("hours") if config["hours"] is None else config["hours"]
     if hours is None:
-        raise ValueError(
-            f"{config['checkpoint']}: expected a checkpoint that says how many hours it heard, or hours=...; found neither"
-        )
+        raise UserError(f"{config['checkpoint']}: expected a checkpoint that says its hours, or hours=...; found neither")
     table = Path(config["table"])
     rows = list(csv.DictReader(table.open())) if table.exists() else []
+    if rows and not {HOURS, CHECKPOINT} <= rows[0].keys():
+        raise UserError(f"{table}: expected columns {HOURS} and {CHECKPOINT}, found {', '.join(rows[0])}")
     row = {HOURS: f"{hours:.1f}", CHECKPOINT: config["name"] or Path(config["checkpoint"]).stem}
     extractor = Inferencer(config["checkpoint"], instantiate(config["streamer"]))
     for folder in map(Path, config["folders"]):
-        row[folder.name] = f"{mean_improvement(extractor, folder, config['batch_size']):.2f}"
+        values = [one.values["SI-SDRi"] for one in run_test(extractor, METRICS, folder, config["batch_size"]).values()]
+        row[folder.name] = f"{mean(values):.2f}"
     rows = sorted([*(other for other in rows if other[CHECKPOINT] != row[CHECKPOINT]), row], key=lambda one: float(one[HOURS]))
     columns = list(dict.fromkeys(key for one in rows for key in one))
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -47,17 +48,8 @@ def extend_curve(config: dict[str, Any]) -> int:
     aside.replace(table)
     if config["picture"]:
         draw(rows, columns[2:], Path(config["picture"]))
-    for one in [dict(zip(columns, columns, strict=True)), *rows]:
-        print("  ".join(f"{one.get(column) or '-':>12}" for column in columns))
+    print(text_table(columns, [[one.get(column) or "-" for column in columns] for one in rows]))
     return 0
-
-
-def mean_improvement(extractor: Inferencer, folder: Path, batch_size: int) -> float:
-    """The mean SI-SDRi in dB over a folder's triplets."""
-    examples = Triplets(folder, extractor.sample_rate, speakers=extractor.speakers)
-    batches = EvaluationBatches(examples.groups(extractor.streamer.group), batch_size)
-    rows = [row for batch in tqdm(loader(examples, batches), folder.name) for _, row in measure(extractor, METRICS, batch)]
-    return mean(row.values["SI-SDRi"] for row in rows)
 
 
 def draw(rows: Sequence[dict[str, str]], columns: Sequence[str], path: Path) -> None:

@@ -6,19 +6,19 @@ write in a card stays; what stands between its two marks is written anew.
 
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ss import tester
-from ss.compression import int8
-from ss.compression.exporting import Pair, feeds
+from ss.compression.quantization import quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
-from ss.export import export
+from ss.errors import UserError
+from ss.export import export, replace_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, graphs, sum_of
+from ss.tables import markdown_table
 
 BEGIN, END = "<!-- figures: written by inferencing/release.py -->", "<!-- end of figures -->"
 CARD = "README.md"
@@ -32,7 +32,7 @@ TITLES = {
 RANKING = "SI-SDRi"
 
 
-class Result(NamedTuple):
+class TestFigures(NamedTuple):
     """A precision's figures on a folder of mixtures: what `ss.tester` found, and the part of the mixtures that got worse."""
 
     metrics: dict[str, Any]
@@ -42,26 +42,32 @@ class Result(NamedTuple):
 def release(config: dict[str, Any]) -> int:
     """Makes a release of `checkpoint` in `folder`. Returns the exit code.
 
-    calibration: triplets that int8 takes its ranges from. tests: folders of triplets, for the card. Raises ValueError where the
+    calibration: triplets that int8 takes its ranges from. tests: folders of triplets, for the card. Raises UserError where the
     graphs of both precisions are more than `max_mb`, or int8 loses more than `max_int8_loss` dB of SI-SDRi in the mean of one of
     tests; then the folder stays as it was.
     """
-    folder = Path(config["folder"])
+    folder = Path(config["folder"]).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=".release-") as made:
-        aside = Path(made)
+    with TemporaryDirectory(dir=folder.parent, prefix=".release-") as temporary:
+        aside = Path(temporary, "made")
         difference = export(config["checkpoint"], aside / "float32")
         quantize(config, aside)
-        check_size(aside, config["max_mb"])
+        total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
+        if total > config["max_mb"]:
+            raise UserError(f"expected graphs of at most {config['max_mb']:g} MB in sum, got {total:.1f} MB")
         results = {Path(triplets).name: run_tests(config, triplets, aside) for triplets in config["tests"]}
         for title, by_precision in results.items():
-            check_loss(title, by_precision, config["max_int8_loss"])
+            exact, rounded = (by_precision[precision].metrics[RANKING]["mean"] for precision in PRECISIONS)
+            most = config["max_int8_loss"]
+            if exact is not None and rounded is not None and exact - rounded > most:
+                found = f"{rounded:.2f} and {exact:.2f} dB of SI-SDRi"
+                raise UserError(f"{title}: expected int8 within {most:g} dB of float32, got {found}")
         write_card(folder / CARD, aside / CARD, figures(config, aside, results))
         names = [name for precision in PRECISIONS for name in graphs(precision)]
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
-        replace(aside, folder)
+        replace_folder(aside, folder, lambda path: path.name in (*PRECISIONS, SUMS, CARD))
     print((folder / CARD).read_text().split(BEGIN)[1].split(END)[0].strip())
-    print(f"{folder}: float32 is at most {difference:.1g} from torch")
+    print(f"{config['folder']}: float32 is at most {difference:.1g} from torch")
     return 0
 
 
@@ -72,21 +78,14 @@ def quantize(config: dict[str, Any], aside: Path) -> None:
     export(config["checkpoint"], plain, plain=True)
     examples = Triplets(config["calibration"], Extractor.load(plain).sample_rate)
     n = min(len(examples), config["examples"])
-    pairs: list[Pair] = [(examples[i].mixture, examples[i].ref) for i in range(n)]
-    int8.static(plain / STEP, aside / "int8" / STEP, feeds(plain, iter(pairs)), config["keep"])
+    pairs = [(example.mixture, example.ref) for example in map(examples.__getitem__, range(n))]
+    quantize_calibrated(plain / STEP, aside / "int8" / STEP, step_inputs(plain, pairs), config["keep"])
     shutil.copy(plain / ENROLL, aside / "int8" / ENROLL)
-    int8.smaller_file(aside / "int8" / ENROLL)
+    store_in_half(aside / "int8" / ENROLL)
     shutil.rmtree(plain)
 
 
-def check_size(aside: Path, most: float) -> None:
-    """Raises ValueError where all graphs together are larger than so many megabytes."""
-    total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
-    if total > most:
-        raise ValueError(f"expected graphs of at most {most:g} MB in sum, got {total:.1f} MB")
-
-
-def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, Result]:
+def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, TestFigures]:
     """The figures of each precision on a folder of triplets."""
     results = {}
     for precision in PRECISIONS:
@@ -95,62 +94,43 @@ def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, R
         with (out / "utterances.csv").open(newline="") as file:
             values = [float(row[RANKING]) for row in csv.DictReader(file) if row.get(RANKING)]
         metrics = json.loads((out / "summary.json").read_text())["metrics"]
-        results[precision] = Result(metrics, sum(value < 0 for value in values) / max(1, len(values)))
+        results[precision] = TestFigures(metrics, sum(value < 0 for value in values) / max(1, len(values)))
         shutil.rmtree(out)
     return results
 
 
-def check_loss(title: str, results: dict[str, Result], most: float) -> None:
-    """Raises ValueError where int8 loses too much."""
-    exact, rounded = (results[precision].metrics[RANKING]["mean"] for precision in PRECISIONS)
-    if exact is not None and rounded is not None and exact - rounded > most:
-        raise ValueError(f"{title}: expected int8 within {most:g} dB of float32, got {rounded:.2f} and {exact:.2f} dB of SI-SDRi")
-
-
-def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Result]]) -> str:
+def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, TestFigures]]) -> str:
     """What the card says in numbers: of the model and its files, and a table of the tests."""
     extractor = Extractor.load(aside / "float32")
     behind = 1000 * extractor.latency / extractor.sample_rate
     sizes = [f"{name} {sum((aside / path).stat().st_size for path in graphs(name)) / 1e6:.2f} MB" for name in PRECISIONS]
     columns = {name: title for name, title in TITLES.items() if any(count(by, name) for by in results.values())}
-    heads = ["mixtures", "graphs", *columns.values(), "worse than the mixture"]
+    rows = []
+    for title, by_precision in results.items():
+        for precision, (metrics, worse) in by_precision.items():
+            cells = [title, precision]
+            for name in columns:
+                one = metrics.get(name, {"count": 0})
+                cells.append(f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-")
+            rows.append([*cells, f"{worse:.0%}" if count(by_precision, RANKING) else "-"])
     lines = [
         f"- {extractor.metadata['model']}, {extractor.sample_rate} Hz, {behind:g} ms behind; {', '.join(sizes)}",
         f"- from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config['checkpoint']))[:16]}",
         "",
-        f"| {' | '.join(heads)} |",
-        f"|{'---|' * len(heads)}",
+        markdown_table(["mixtures", "graphs", *columns.values(), "worse than the mixture"], rows),
     ]
-    for title, by_precision in results.items():
-        for precision, (metrics, worse) in by_precision.items():
-            cells = [title, precision, *(cell(metrics.get(name)) for name in columns)]
-            lines.append(f"| {' | '.join(cells)} | {f'{worse:.0%}' if count(by_precision, RANKING) else '-'} |")
     return "\n".join([*lines, "", "Means, medians, and how many mixtures have a value."])
 
 
-def count(by_precision: dict[str, Result], name: str) -> int:
+def count(by_precision: dict[str, TestFigures], name: str) -> int:
     """How many mixtures have a value of a metric."""
     return max(result.metrics[name]["count"] if name in result.metrics else 0 for result in by_precision.values())
 
 
-def cell(average: dict[str, Any] | None) -> str:
-    """A metric's mean and median, and of how many."""
-    return f"{average['mean']:.2f}, {average['median']:.2f} ({average['count']})" if average and average["count"] else "-"
-
-
 def write_card(former: Path, card: Path, text: str) -> None:
-    """The former card with new figures, or a new card where there is none. Raises ValueError where a mark is missing."""
+    """The former card with new figures, or a new card where there is none. Raises UserError where a mark is missing."""
     content = former.read_text() if former.is_file() else f"# {former.parent.name}\n\n{BEGIN}\n{END}\n"
     if content.count(BEGIN) != 1 or content.count(END) != 1:
-        raise ValueError(f"{former}: expected the lines {BEGIN} and {END} once each, for the figures")
+        raise UserError(f"{former}: expected the lines {BEGIN} and {END} once each, for the figures")
     head, rest = content.split(BEGIN)
     card.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
-
-
-def replace(aside: Path, folder: Path) -> None:
-    """Puts a release into the place of the former one."""
-    whole = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    aside.rename(whole)
-    shutil.rmtree(folder, ignore_errors=True)
-    whole.rename(folder)
-    aside.mkdir()  # its owner deletes it

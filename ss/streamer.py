@@ -17,6 +17,8 @@ class Streamer:
     the window). Any length goes: the last chunk is filled up with zeros, and `join` gives back as many samples as asked for.
     """
 
+    causal = True
+
     def __init__(self, chunk_window: int, chunk_step: int, overlap_add_method: str) -> None:
         steps = {"half": chunk_window / 2, "nonintersec": chunk_window}
         if overlap_add_method not in steps:
@@ -32,35 +34,37 @@ class Streamer:
         """How many chunks so many samples give; at least one."""
         return n_segments(samples, self.window, self.step)
 
-    def group(self, samples: int) -> int:
-        """Utterances of as many chunks come out of a padded batch as they do alone."""
-        return self.n_chunks(samples)
-
     def split(self, wave: Tensor) -> Tensor:
         """wave [B,S] -> chunks [K,B,W]."""
         padded = (self.n_chunks(wave.shape[-1]) - 1) * self.step + self.window
         return F.pad(wave, (0, padded - wave.shape[-1])).unfold(-1, self.window, self.step).movedim(1, 0)
 
-    def join(self, chunks: Tensor, samples: int) -> Tensor:
-        """chunks [K,B,W] -> wave [B,samples], such that join(split(x), S) is x."""
+    def join(self, chunks: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:
+        """chunks [K,B,W] -> wave [B,samples], such that join(split(x), S) is x.
+
+        lengths [B]: the samples of each, where padded. An utterance ends with its own last chunk, as it does alone.
+        """
         tail, finished = chunks[0][:, :0], []
-        for chunk in chunks:
-            done, tail = overlap_add(chunk, tail, self.step)
+        for number, chunk in enumerate(chunks):
+            done, after = overlap_add(chunk, tail, self.step)
+            if lengths is not None and tail.shape[-1]:
+                ended = lengths <= (number - 1) * self.step + self.window
+                done = torch.where(ended[:, None], tail, done)
             finished.append(done)
+            tail = after
         return torch.cat([*finished, tail], -1)[:, :samples]
 
 
 class Whole:
     """No streaming: the whole utterance is the one chunk."""
 
-    def group(self, samples: int) -> int:
-        """Utterances of as many samples come out of a batch as they do alone."""
-        return samples
+    window = step = None
+    causal = False
 
     def split(self, wave: Tensor) -> Tensor:
         """wave [B,S] -> chunks [1,B,S]."""
         return wave[None]
 
-    def join(self, chunks: Tensor, samples: int) -> Tensor:
+    def join(self, chunks: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:
         """chunks [1,B,S] -> wave [B,samples]."""
         return chunks[0, :, :samples]

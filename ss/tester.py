@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss import distributed
-from ss.datasets import Batch, EvaluationBatches, Triplets, loader
+from ss.datasets import EvaluationBatches, Triplets, loader
+from ss.extraction import may_pad
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
-from ss.metric import Metric, Row, Summary, applies, columns, evaluate, summarize
+from ss.metric import Metric, Row, Summary, Utterance, applies, columns, evaluate_all, summarize
 
 ACCURACY = "ACC"
 
@@ -23,12 +25,8 @@ def test(config: dict[str, Any]) -> int:
     if not config.get("metrics"):
         raise ValueError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     extractor, metrics = inferencer(config), instantiate(config["metrics"])
-    examples = Triplets(config["folder"], extractor.sample_rate, speakers=extractor.speakers)
-    batches = EvaluationBatches(examples.groups(extractor.streamer.group), config["batch_size"])
-    found = []
-    for batch in tqdm(loader(examples, batches, config["num_workers"]), "testing", disable=not distributed.is_main()):
-        found += measure(extractor, metrics, batch)
-    rows = dict(sorted(distributed.gather(found)))
+    n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
+    rows = run_test(extractor, metrics, config["folder"], config["batch_size"], n_workers)
     if distributed.is_main():
         summary = summarize(list(rows.values()))
         write(Path(config["out_folder"]), rows, summary, {"checkpoint": config["checkpoint"], "folder": config["folder"]})
@@ -37,23 +35,41 @@ def test(config: dict[str, Any]) -> int:
     return 0
 
 
-def measure(extractor: Inferencer, metrics: dict[str, Metric], batch: Batch) -> list[tuple[str, Row]]:
-    """(name, row) of every utterance of a batch."""
-    (estimates,), logits = extractor(batch.mixture, batch.lengths, batch.ref, batch.ref_lengths)
+def run_test(
+    extractor: Inferencer, metrics: Mapping[str, Metric], folder: str | Path, batch_size: int, n_workers: int = 0
+) -> dict[str, Row]:
+    """The row of every triplet of a folder, by name; the folder is shared out to all processes, and each has all rows.
+
+    n_workers: processes that compute the metrics beside the model (see `evaluate_all`).
+    """
+    examples = Triplets(folder, extractor.sample_rate, speakers=extractor.speakers)
+    batches = EvaluationBatches(examples.lengths(), batch_size, may_pad(extractor.model, extractor.streamer))
+    recognized: dict[str, Row] = {}
+
+    def utterances() -> Iterator[Utterance]:
+        for batch in loader(examples, batches):
+            (estimates,), logits = extractor(batch.mixture, batch.lengths, batch.ref, batch.ref_lengths)
+            for i, (name, samples) in enumerate(zip(batch.names, batch.lengths.tolist(), strict=True)):
+                recognized[name] = accuracy(logits[i], int(batch.speakers[i]))
+                waves = (wave[i, :samples].numpy() for wave in (estimates, batch.target, batch.mixture))
+                yield Utterance(name, *waves)
+
     found = []
-    for i, (name, samples) in enumerate(zip(batch.names, batch.lengths.tolist(), strict=True)):
-        row = evaluate(metrics, *(wave[i, :samples] for wave in (estimates, batch.target, batch.mixture)))
-        found.append((name, with_accuracy(row, logits[i], int(batch.speakers[i]))))
-    return found
+    n_utterances = sum(map(len, batches))
+    shown = tqdm(evaluate_all(metrics, utterances(), n_workers), Path(folder).name, n_utterances, disable=not distributed.is_main())
+    for name, row in shown:
+        speaker = recognized[name]
+        found.append((name, Row(row.values | speaker.values, row.missing | speaker.missing)))
+    return dict(sorted(distributed.gather(found)))
 
 
-def with_accuracy(row: Row, logits: Tensor, speaker: int) -> Row:
-    """The row and whether the enrolment's speaker was recognised, where it is one of the training's."""
+def accuracy(logits: Tensor, speaker: int) -> Row:
+    """Whether the enrolment's speaker was recognised, where it is one of the training's."""
     if speaker == UNKNOWN_SPEAKER:
-        return Row(row.values, row.missing | {ACCURACY: "the speaker is not one of the training set"})
+        return Row({}, {ACCURACY: "the speaker is not one of the training set"})
     if not len(logits):
-        return Row(row.values, row.missing | {ACCURACY: "the export tells no speakers apart"})
-    return Row(row.values | {ACCURACY: float(logits.argmax() == speaker)}, row.missing)
+        return Row({}, {ACCURACY: "the export tells no speakers apart"})
+    return Row({ACCURACY: float(logits.argmax() == speaker)}, {})
 
 
 def write(folder: Path, rows: dict[str, Row], summary: Summary, about: dict[str, Any]) -> None:

@@ -1,21 +1,25 @@
 """What several tests use: the repository's commands as a user types them, a tiny data set, and small sizes for every model."""
 
+import io
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from torch import nn
 
-from ss import audio
+from ss import audio, distributed
 from ss.config import plain
 
 ROOT = Path(__file__).parents[1]
@@ -64,8 +68,57 @@ def composed(folder: str, name: str | None, *overrides: str) -> dict[str, Any]:
     return plain(config)
 
 
-def run(script: str, *overrides: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a script from the repository root; with `check`, anything but exit code 0 fails with what it printed."""
+Done = subprocess.CompletedProcess[str]
+
+
+def call(main: Callable[[], object], *words: str, check: bool = True, folder: Path = ROOT, **environment: str) -> Done:
+    """Calls a command's main in this process with the words of a command line, in a folder; its exit code and what it printed.
+
+    The code is what `main` exits with, or the number that it returns. Environment, folder, threads, random state and Hydra's state
+    are as before afterwards. An exception that the command does not catch goes on to the test. With `check`, anything but 0 fails.
+    """
+    out, err, code, threads = io.StringIO(), io.StringIO(), None, torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]), redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", list(words))
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setattr(distributed, "keep_freed_memory", lambda: None)  # for good: the tests' own memory is measured
+        patch.chdir(folder)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        GlobalHydra.instance().clear()
+        try:
+            if isinstance(result := main(), int):
+                code = result
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            GlobalHydra.instance().clear()
+            torch.set_num_threads(threads)
+    if isinstance(code, str):
+        print(code, file=err)
+    done = Done(list(words), int(isinstance(code, str)) or code or 0, out.getvalue(), err.getvalue())
+    assert not check or done.returncode == 0, f"{' '.join(done.args)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def run_script(script: str, *words: str, check: bool = True, **environment: str) -> Done:
+    """Runs a Python file in this process as `python3 <script> <words>` from the repository root; what is imported stays so."""
+    path = ROOT / script
+
+    def main() -> None:
+        sys.path.insert(0, str(path.parent))
+        runpy.run_path(str(path), run_name="__main__")
+
+    return call(main, script, *words, check=check, **environment)
+
+
+def run(script: str, *overrides: str, check: bool = True, **environment: str) -> Done:
+    """Runs a script with its configs and these overrides, in this process."""
+    return run_script(*command(script, *overrides)[1:], check=check, **environment)
+
+
+def run_command(script: str, *overrides: str, check: bool = True, **environment: str) -> Done:
+    """Runs a script as a user does, in a process of its own. Several processes and a lock on a folder need that."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(command(script, *overrides), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert not check or done.returncode == 0, f"{' '.join(done.args)}\n{done.stdout}\n{done.stderr}"
@@ -116,7 +169,7 @@ def triplets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, triplets: Path) -> Path:
     """The run folder of a tiny GRU model trained for one epoch by the real command."""
     run_dir = tmp_path_factory.mktemp("runs") / "gru"
-    run("training/short_causal_train.py", "-cn", "spexplusshort_gru", *training(triplets, run_dir))
+    run_command("training/short_causal_train.py", "-cn", "spexplusshort_gru", *training(triplets, run_dir))
     return run_dir
 
 

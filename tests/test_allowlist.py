@@ -10,7 +10,7 @@ import torch
 from conftest import SIZES, WINDOWS
 
 from ss import allowlist, checkpoint
-from ss.compression.stages import trained_config
+from ss.compression.fine_tuning import read_training_config
 from ss.export import export
 from ss.inferencer import Inferencer
 from ss.model import SpexPlusOnline, SpexPlusShort
@@ -72,7 +72,7 @@ def test_metadata_of_an_export_calls_nothing(tmp_path: Path) -> None:
 def test_a_training_is_not_repeated_with_parts_that_a_file_made_up(role: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "best.pth", **{role: HARM})
     with pytest.raises(ValueError, match=f"{role}: expected a _target_ in .*harm"):
-        trained_config(path)
+        read_training_config(path)
 
 
 def test_a_list_that_holds_itself_and_text_to_look_up_are_refused() -> None:

@@ -10,10 +10,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from ss.checkpoint import build
-from ss.compression import Importance, Limits, Sparse, chosen, macs, smaller, sparsity
-from ss.compression.qat import rounded_input, rounded_weight, through_int8
-from ss.compression.sparse import prunable
-from ss.compression.structured import blocks, groups
+from ss.compression.structured import (
+    CHANNEL_GROUPS,
+    Importance,
+    Limits,
+    choose_channels,
+    count_macs,
+    prunable_blocks,
+    prune_channels,
+)
+from ss.constraints import Sparse, prunable, rounded_input, rounded_weight, sparsity, through_int8
 from ss.export import export
 from ss.model import Extractor
 from ss.model.tcn import DepthwiseConv
@@ -46,7 +52,7 @@ def judged(model: Extractor) -> Importance:
 @BOTH
 def test_taking_out_nothing_changes_nothing(config: dict[str, Any]) -> None:
     model = model_of(config)
-    same = smaller(model, config, judged(model), [24] * len(list(blocks(model)))).eval()
+    same = prune_channels(model, config, judged(model), [24] * len(list(prunable_blocks(model)))).eval()
     with torch.no_grad():
         torch.testing.assert_close(same(*audio()).waves, model(*audio()).waves)
 
@@ -54,24 +60,24 @@ def test_taking_out_nothing_changes_nothing(config: dict[str, Any]) -> None:
 def test_channels_that_give_nothing_go_first_and_change_nothing() -> None:
     model = model_of(ONLINE)
     with torch.no_grad():
-        for number, (_, block) in enumerate(blocks(model)):
+        for number, (_, block) in enumerate(prunable_blocks(model)):
             block.get_parameter("output.weight")[:, number::3] = 0
     importance = judged(model)
-    small = smaller(model, ONLINE, importance, [16] * 6).eval()
+    small = prune_channels(model, ONLINE, importance, [16] * 6).eval()
     with torch.no_grad():
         torch.testing.assert_close(small(*audio()).waves, model(*audio()).waves)
 
 
 def test_a_block_that_gives_nothing_can_go_whole() -> None:
     model = model_of(ONLINE)
-    name, block = list(blocks(model))[4]
+    name, block = list(prunable_blocks(model))[4]
     with torch.no_grad():
         block.get_parameter("output.weight").zero_()
         block.get_parameter("output.bias").zero_()
     importance = judged(model)
-    kept = chosen(ONLINE, importance, Limits(macs=0.99, drop_blocks=1, smallest=8))
+    kept = choose_channels(ONLINE, importance, Limits(macs=0.99, drop_blocks=1, smallest=8))
     assert [n == 0 for n in kept] == [number == 4 for number in range(6)], name
-    small = smaller(model, ONLINE, importance, [24, 24, 24, 24, 0, 24]).eval()
+    small = prune_channels(model, ONLINE, importance, [24, 24, 24, 24, 0, 24]).eval()
     with torch.no_grad():
         torch.testing.assert_close(small(*audio()).waves, model(*audio()).waves)
     assert len(small.init_state(torch.zeros(1, 12), 0)[3][1]) == len(model.init_state(torch.zeros(1, 12), 0)[3][1]) - 1
@@ -81,18 +87,18 @@ def test_a_block_that_gives_nothing_can_go_whole() -> None:
 @pytest.mark.parametrize("limit", [0.9, 0.7])
 def test_the_limit_is_kept_and_not_by_much(config: dict[str, Any], limit: float) -> None:
     model = model_of(config)
-    kept = chosen(config, judged(model), Limits(macs=limit, smallest=4, multiple=2))
-    left = macs({**config, "hidden_channels": kept}) / macs(config)
+    kept = choose_channels(config, judged(model), Limits(macs=limit, smallest=4, multiple=2))
+    left = count_macs({**config, "hidden_channels": kept}) / count_macs(config)
     assert limit - 0.1 < left <= limit
     assert all(4 <= n <= 24 and n % 2 == 0 for n in kept)
-    small = smaller(model, config, judged(model), kept)
-    for (_, block), n in zip(blocks(small), kept, strict=True):
-        assert all(block.get_parameter(group.taken).shape[1] == n for group in groups(block))
+    small = prune_channels(model, config, judged(model), kept)
+    for (_, block), n in zip(prunable_blocks(small), kept, strict=True):
+        assert all(block.get_parameter(group.taken).shape[1] == n for group in CHANNEL_GROUPS[type(block)])
 
 
 def test_a_limit_that_cannot_be_reached_is_refused() -> None:
     with pytest.raises(ValueError, match=r"macs: 0.1 of the operations cannot be reached with at least 16 channels a block"):
-        chosen(ONLINE, judged(model_of(ONLINE)), Limits(macs=0.1))
+        choose_channels(ONLINE, judged(model_of(ONLINE)), Limits(macs=0.1))
 
 
 def test_a_list_of_widths_must_be_as_long_as_there_are_blocks() -> None:

@@ -288,15 +288,20 @@ def as_process(rank: int, n: int) -> mock._patch:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_evaluation_sees_each_example_once(size: int) -> None:
-    groups = [1, 2, 1, 1, 3, 2, 1]
+    lengths = [1, 2, 1, 1, 3, 2, 1]
     for n in (1, 2, 3):
-        seen = []
-        for rank in range(n):
-            with as_process(rank, n):
-                batches = list(EvaluationBatches(groups, size))
-            assert all(len(batch) <= size and len({groups[i] for i in batch}) == 1 for batch in batches)
-            seen += [index for batch in batches for index in batch]
-        assert sorted(seen) == list(range(7))
+        for may_pad in (False, True):
+            seen = []
+            for rank in range(n):
+                with as_process(rank, n):
+                    batches = list(EvaluationBatches(lengths, size, may_pad))
+                assert all(len(batch) <= size and (may_pad or len({lengths[i] for i in batch}) == 1) for batch in batches)
+                seen += [index for batch in batches for index in batch]
+            assert sorted(seen) == list(range(7))
+
+
+def test_evaluation_pads_examples_of_similar_length() -> None:
+    assert list(EvaluationBatches([30, 11, 29, 10, 12], 2, may_pad=True)) == [[0, 2], [4, 1], [3]]
 
 
 def test_training_batches_of_two_processes_are_those_of_one_with_a_double_batch() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from conftest import Done, run_script
 
 from ss import audio
 from ss.runtime.pretrained import PACKAGED
@@ -23,15 +25,21 @@ COUNTS = {"train": 4, "dev": 1, "test": 2}
 REASON = "too short <0.5 s"
 
 
-def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
+def run_command(script: str, *args: object) -> Done:
+    """Runs a script as a user does."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "demo" / script), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 
-def make_corpus(out: Path, *args: object) -> subprocess.CompletedProcess[str]:
+def run(script: str, *args: object) -> Done:
+    """Runs a script in this process."""
+    return run_script(f"demo/{script}", *map(str, args), check=False)
+
+
+def make_corpus(out: Path, *args: object) -> Done:
     counts = [arg for split, count in COUNTS.items() for arg in (f"--{split}-voices", count)]
-    return run("corpus.py", "--out", out, *counts, "--utterances", 2, *args)
+    return run_command("corpus.py", "--out", out, *counts, "--utterances", 2, *args)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -171,7 +179,7 @@ def write_test(folder: Path) -> None:
     (folder / "summary.json").write_text(json.dumps({"metrics": metrics, "utterances": 4}))
 
 
-def make_page(inputs: dict[str, Path]) -> subprocess.CompletedProcess[str]:
+def make_page(inputs: dict[str, Path], run: Callable[..., Done] = run) -> Done:
     return run("page.py", *(arg for name, path in inputs.items() for arg in (f"--{name}", path)))
 
 
@@ -203,7 +211,7 @@ class Reader(HTMLParser):
 
 
 def test_the_page_shows_everything_and_needs_nothing_else(inputs: dict[str, Path]) -> None:
-    made = make_page(inputs)
+    made = make_page(inputs, run_command)
     assert made.returncode == 0, made.stderr
     assert made.stdout.splitlines()[-1] == str(inputs["out"])
     page = inputs["out"].read_text()

@@ -16,7 +16,7 @@ from ss import audio
 from ss.checkpoint import load_extractor
 from ss.distributed import BatchNorm
 from ss.export import export
-from ss.export.products import Product, bias_as_row, normed_after, normed_before, product, with_one
+from ss.export.graph import Product, bias_as_row, normed_after, normed_before, product, with_one
 from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.model.carried import Carried, State
 from ss.runtime import Extractor

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE, ROOT, voice
+from conftest import RATE, ROOT, call, voice
 from test_export import online
 from test_live import until
 
 from ss.export import export
 from ss.runtime import Extractor
 from ss.runtime.enrolment import faults, read_stretch
+from ss.runtime.extract import main
 
 STEP = 1.01 / 32768  # of a 16-bit sample
 
@@ -39,11 +40,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def extract(files: Path, *words: str | Path, code: int = 0, enrol: str = "anna.wav") -> str:
-    """Runs the command in `files`; what it said on stderr."""
+    """Calls the command in `files`; what it said on stderr."""
     who = ["--enrol", enrol] if enrol else []
-    command = [sys.executable, "-m", "ss.runtime.extract", *map(str, words), "--model", str(files / "model"), *who]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=files, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = call(main, "ss-extract", *map(str, words), "--model", str(files / "model"), *who, check=False, folder=files)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     return done.stderr

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SIZES, WINDOWS, command, lively, run, training
+from conftest import ROOT, SIZES, WINDOWS, command, lively, run_command, training
 from torch import distributed as dist
 from torch import nn
 
@@ -78,7 +78,7 @@ def test_steps_and_running_mean_are_those_of_a_cpu(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
 def test_trains_in_every_precision(precision: str, triplets: Path, tmp_path: Path) -> None:
     more = [f"trainer.precision={precision}", "trainer.average=0.9", "trainer.epochs=3", "writer=none", "n_gpu=1"]
-    done = run(*SCRIPT, *training(triplets, tmp_path / "run"), *more)
+    done = run_command(*SCRIPT, *training(triplets, tmp_path / "run"), *more)
     assert "on 1 x cuda:0" in done.stdout
     rows = read_rows(tmp_path / "run")
     assert len(losses(tmp_path / "run")) == 6
@@ -88,10 +88,10 @@ def test_trains_in_every_precision(precision: str, triplets: Path, tmp_path: Pat
 
 def test_resumes_where_it_stopped(triplets: Path, tmp_path: Path) -> None:
     more = ["trainer.epochs=2", "trainer.accumulate=1", "trainer.precision=fp32", "trainer.average=0.9", "writer=none", "n_gpu=1"]
-    run(*SCRIPT, *training(triplets, tmp_path / "whole"), *more)
-    stopped = run(*SCRIPT, *training(triplets, tmp_path / "run"), *more, "trainer.max_minutes=0")
+    run_command(*SCRIPT, *training(triplets, tmp_path / "whole"), *more)
+    stopped = run_command(*SCRIPT, *training(triplets, tmp_path / "run"), *more, "trainer.max_minutes=0")
     assert "stopped; the same command goes on" in stopped.stdout
-    run(*SCRIPT, *training(triplets, tmp_path / "run"), *more)
+    run_command(*SCRIPT, *training(triplets, tmp_path / "run"), *more)
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "whole"), rel=0.02, abs=0.02)
     last = [read_checkpoint(tmp_path / name / "last.pth")["trainer"]["progress"] for name in ("run", "whole")]
     assert last[0]["examples"] == last[1]["examples"]

@@ -16,7 +16,7 @@ from ss.data import manifest
 from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
-from ss.leaderboard.scoring import Test as Trial
+from ss.leaderboard.scoring import TestSet as Trial
 from ss.leaderboard.scoring import digest_of_folder, pieces, score
 from ss.metric import SISDR, Improvement, Row
 from ss.model import SpexPlusOnline

@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import RATE, ROOT, voice
+from conftest import RATE, ROOT, call, voice
 
 from ss.export import export
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, live_device
+from ss.runtime.live import main
 from ss.runtime.live_device import Microphone, Speakers
-from ss.runtime.live_io import Stop, decode, encode
+from ss.runtime.live_io import StopSignal, decode, encode
 from ss.runtime.live_meter import Times
 
 FAKES = ROOT / "tests" / "assets" / "devices"
@@ -303,21 +304,30 @@ ERRORS = {
     "unknown": (["--inputs", "-"], "unrecognized arguments: --inputs"),
     "save": (["--input", "-", "--output", "-", "--save-enrolment", "x.wav"], "--save-enrolment needs --enrol-seconds"),
     "threads": (["--input", "-", "--output", "-", "--threads", "0"], "expected a whole number above 0"),
-    "no device": (["--output", "-", "--input-device", "broken"], "the input device: No such device; --list-devices shows"),
-    "busy": (
-        ["--output", "-", "--input-device", "busy"],
-        "the input device: Device unavailable [PaErrorCode -9985]; --list-devices shows",
-    ),
+}
+DEVICES = {
+    "broken": "the input device: No such device; --list-devices shows",
+    "busy": "the input device: Device unavailable [PaErrorCode -9985]; --list-devices shows",
 }
 
 
 @pytest.mark.parametrize("which", ERRORS)
-def test_errors_are_one_line(files: Path, which: str) -> None:
+def test_errors_are_one_line(files: Path, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words, message = ERRORS[which]
-    out, said = live(files, *words, code=2, FAKE_INPUT=f"{files}/mixture.wav")
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        done = call(main, *command(files, *words)[2:], check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_errors_of_devices_are_one_line(files: Path, device: str) -> None:
+    out, said = live(files, "--output", "-", "--input-device", device, code=2, FAKE_INPUT=f"{files}/mixture.wav")
     assert out == b""
-    assert said.startswith("error: ")
-    assert message in said
+    assert said.startswith(f"error: {DEVICES[device]}")
     assert said.count("\n") == 1
 
 
@@ -452,7 +462,7 @@ def played(speakers: Speakers, blocks: int) -> list[float]:
 
 @pytest.mark.usefixtures("still")
 def test_speakers_keep_their_latency_after_a_stall() -> None:
-    speakers = Speakers(None, RATE, 1, 10.0, 20.0, True, Stop())
+    speakers = Speakers(None, RATE, 1, 10.0, 20.0, True, StopSignal())
     blocks = iter(np.repeat(np.arange(1, 100, dtype=np.float32)[:, None], 160, 1))
     speakers.write(np.zeros(0, np.float32))  # nothing yet: does not start
     speakers.write(next(blocks))
@@ -472,7 +482,7 @@ def test_speakers_keep_their_latency_after_a_stall() -> None:
 
 @pytest.mark.usefixtures("still")
 def test_a_microphone_counts_what_it_cannot_hold() -> None:
-    stop = Stop()
+    stop = StopSignal()
     microphone = Microphone(None, RATE, 1, 10.0, stop)
     for number in range(103):
         microphone.receive(np.full((160, 1), number, np.float32), 160, None, STATUS)
@@ -487,7 +497,7 @@ def test_a_microphone_counts_what_it_cannot_hold() -> None:
 
 @pytest.mark.usefixtures("still")
 def test_a_slow_microphone_is_waited_for_and_a_lost_one_reported() -> None:
-    microphone = Microphone(None, RATE, 1, 10.0, Stop())
+    microphone = Microphone(None, RATE, 1, 10.0, StopSignal())
     late = threading.Timer(0.2, lambda: microphone.receive(np.ones((160, 1), np.float32), 160, None, STATUS))
     late.start()
     assert microphone.read() is not None

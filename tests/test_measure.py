@@ -1,8 +1,6 @@
 """Measuring: counts against numbers worked out by hand, what a call is, and the real command. No time is asserted."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, run, run_command
 from torch import nn
 
 from ss import checkpoint
-from ss.measure.bench import Settings, bare_calls, measure
-from ss.measure.report import table
+from ss.measure.bench import BenchSettings, bare_calls, measure
 from ss.measure.streams import bare_call
 from ss.measure.worker import forget_peak, resident
 from ss.model import SpexPlusShort, SpexPlusShortGRUModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.model.tcn import DepthwiseConv, TCNBlock
+from ss.tables import text_table
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -89,12 +87,12 @@ def test_calls_of_a_stream_go_on_from_chunk_to_chunk() -> None:
     np.testing.assert_array_equal(bare_call(model, speaker, "enrolment", 400)(ref[0].numpy()), speaker.numpy())
 
 
-def calls_of(settings: Settings) -> list[tuple[str, int, int, int]]:
+def calls_of(settings: BenchSettings) -> list[tuple[str, int, int, int]]:
     return bare_calls(settings, settings.streams(settings.load()))
 
 
 def test_calls_of_a_stream_and_of_whole_utterances() -> None:
-    settings = Settings("there", HALF, MODEL, **BRIEF)
+    settings = BenchSettings("there", HALF, MODEL, **BRIEF)
     enrolment = ("enrolment", 400, 400, 3)
     assert calls_of(settings) == [("chunk", 160, 80, 4), enrolment]
     assert calls_of(replace(settings, streamer=WHOLE)) == [("utterance", 500, 500, 4), enrolment]
@@ -120,7 +118,7 @@ def test_peak_memory_is_what_was_held_at_most() -> None:
     [
         ({"model": None}, "expected a model or a checkpoint"),
         ({"threads": 0}, "threads: expected more than 0, got 0"),
-        ({"chunks": 3}, "got chunks"),
+        ({"chunks": 3}, "unknown key chunks: expected some of out_folder"),
         ({"session_minutes": 0}, "session_minutes: expected more than 0, got 0"),
         ({"chunk_ms": []}, "chunk_ms: expected chunks of at least a sample, got \\[\\]"),
         ({"chunk_ms": [10, 0.1]}, "chunk_ms: expected chunks of at least a sample, got \\[10, 0.1\\]"),
@@ -164,7 +162,7 @@ def test_a_checkpoint_offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_the_real_command_with_overrides(tmp_path: Path) -> None:
     sizes = [f"model.{key}={value}" for key, value in TINY.items()]
-    script = "./measure_weight_and_time/measure_weight_and_time.py"
+    script = "measure_weight_and_time/measure_weight_and_time.py"
     brief = [
         "model.memory_size=2",
         "n_chunks=6",
@@ -175,9 +173,7 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
         "devices=[cpu]",
         f"out_folder={tmp_path}",
     ]
-    command = [sys.executable, script, "-cp", "./configs/", "-cn", "spexplusshort_gru", *sizes, *brief]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_command(script, "-cn", "spexplusshort_gru", *sizes, *brief)
     assert "cpu enrolment: 100%" in done.stderr
     report = json.loads((tmp_path / "measurement.json").read_text())
     assert report["model"] == "SpexPlusShortGRUModel"
@@ -203,7 +199,7 @@ def test_the_real_command_with_overrides(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_is_measured_as_it_is_trained(name: str, stream: tuple[str, int, int, int]) -> None:
-    settings = Settings.from_config(composed("measure_weight_and_time", name))
+    settings = BenchSettings.from_config(composed("measure_weight_and_time", name))
     assert calls_of(settings)[0] == stream
     assert settings.out_folder == f"runs/{name}/measure"
     overrides = ["data.train.sources.audios_dir=x"] if name == "release" else []
@@ -211,19 +207,17 @@ def test_a_model_is_measured_as_it_is_trained(name: str, stream: tuple[str, int,
 
 
 def test_another_streamer_may_be_chosen() -> None:
-    settings = Settings.from_config(composed("measure_weight_and_time", "spexplusshort_gru", "streamer=nonintersec"))
+    settings = BenchSettings.from_config(composed("measure_weight_and_time", "spexplusshort_gru", "streamer=nonintersec"))
     assert calls_of(settings)[0] == ("chunk", 4800, 4800, 100)
 
 
 def test_columns_are_aligned() -> None:
-    columns = {"a": lambda row: row["name"], "b": lambda row: "c", "10": lambda row: str(row["value"])}
-    assert table(columns, [{"name": "long", "value": 5}]) == "a     b  10\nlong  c   5"
+    assert text_table(["a", "b", "10"], [["long", "c", "5"]]) == "a     b  10\nlong  c   5"
 
 
 def test_a_users_error_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "./measure_weight_and_time/measure_weight_and_time.py", "-cp", "./configs/", "-cn", "mini"]
     missing = [f"checkpoint={tmp_path / 'none.pth'}", f"out_folder={tmp_path}"]
-    done = subprocess.run([*command, *missing], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run("measure_weight_and_time/measure_weight_and_time.py", "-cn", "mini", *missing, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
@@ -235,18 +229,7 @@ def test_a_training_step_has_the_same_gradient_with_and_without_checkpointing() 
     for checkpointing in (True, False):
         sizes = [f"model.{key}={value}" for key, value in {**TINY, "memory_size": 2}.items()]
         brief = ["seconds=0.7", "batch_size=2", "threads=1", f"activation_checkpointing={checkpointing}"]
-        command = [
-            sys.executable,
-            "./measure_weight_and_time/training_step.py",
-            "-cp",
-            "./configs/",
-            "-cn",
-            "training_step",
-            *sizes,
-            *brief,
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        done = run("measure_weight_and_time/training_step.py", "-cn", "training_step", *sizes, *brief)
         assert "one step of 2 mixtures of 0.7 s" in done.stdout
         norms.append(float(done.stdout.rsplit(" ", 1)[1]))
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)

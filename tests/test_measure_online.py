@@ -18,8 +18,8 @@ from torch import Tensor
 from ss.extraction import separate
 from ss.measure import bench, worker
 from ss.measure.backend import ONNX, Backend, Process, export_streams
-from ss.measure.bench import Settings, chunk_sizes, measure, why_not_exported, write_backends
-from ss.measure.family import Family, apart
+from ss.measure.bench import BenchSettings, chunk_sizes, measure, why_not_exported, write_backends
+from ss.measure.family import FamilySettings, apart
 from ss.measure.latency import longest_wait, measure_latency
 from ss.measure.streams import model_streams
 from ss.measure.worker import run_alone
@@ -124,16 +124,16 @@ def test_what_an_online_stream_gives_is_what_the_whole_pass_gives() -> None:
     expected = separate(model, Whole(), wave, ref).waves[0]
     for sizes in ([], [1, 7, 8, 9, 300, 0, 5], [3, 2, 1]):
         live = feed(model_streams(model, Whole(), model.enroll(ref), 0).open(), wave, sizes)
-        assert live.shape[-1] == 1000
-        assert torch.allclose(live[:, model.delay :], expected[:, : 1000 - model.delay], atol=1e-5)
+        assert live.shape[-1] == 1000 - model.delay
+        assert torch.allclose(live, expected[:, : 1000 - model.delay], atol=1e-5)
 
 
 def test_a_stream_waits_until_something_is_complete() -> None:
-    streams = model_streams(online(), Whole(), torch.randn(1, 5), 0)
+    streams = model_streams(online(), Whole(), torch.randn(1, 5), 0)  # 8 samples late, 8 in a hop
     process, rng = streams.open(), np.random.default_rng(0)
     assert process(rng.standard_normal(7, np.float32)).shape == (0,)
-    assert process(rng.standard_normal(10, np.float32)).shape == (16,)
-    assert longest_wait(streams.open(), streams.delay, rng) == 16
+    assert process(rng.standard_normal(10, np.float32)).shape == (8,)
+    assert longest_wait(streams.open(), rng) == 16
 
 
 def test_the_online_model_refuses_a_streamer_for_segments(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_the_online_model_refuses_a_streamer_for_segments(tmp_path: Path) -> Non
         measure({"out_folder": str(tmp_path), "streamer": half, "model": model, "devices": ["cpu"], "enrolment_seconds": 0.1})
 
 
-def settings_of(tmp_path: Path, **changes: Any) -> Settings:
+def settings_of(tmp_path: Path, **changes: Any) -> BenchSettings:
     whole, model = {"_target_": "ss.streamer.Whole"}, {"_target_": "ss.model.SpexPlusOnline", **ONLINE}
-    return Settings(str(tmp_path), whole, model, **{"sample_rate": 1000, "enrolment_seconds": 0.5, "n_warmup": 2, **changes})
+    return BenchSettings(str(tmp_path), whole, model, **{"sample_rate": 1000, "enrolment_seconds": 0.5, "n_warmup": 2, **changes})
 
 
 def test_chunk_sizes(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_onnx_runtime_is_weighed_without_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", without, str(worker.__file__)]
     done = subprocess.run(command, input=json.dumps(work._asdict()), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    result = worker.Run(**json.loads(done.stdout))
+    result = worker.WorkerRun(**json.loads(done.stdout))
     assert [len(seconds) for seconds in result.seconds] == work.calls == [100, 31]
     assert 0 < result.idle < result.loaded <= result.peak < result.idle + 150e6
     assert min(result.cpu_seconds) > 0
@@ -260,12 +260,13 @@ def test_the_family_in_one_table(tmp_path: Path) -> None:
     [
         ({"baseline": "other"}, "baseline: expected one of spexplus, mini, got 'other'"),
         ({"rounds": 0}, "rounds: expected more than 0, got 0"),
-        ({"speed": 3}, "got speed"),
+        ({"speed": 3}, "unknown key speed: expected some of models"),
     ],
 )
 def test_what_is_no_family_is_refused(changes: dict[str, Any], message: str) -> None:
+    whole = {"models": ["spexplus", "mini"], "out_folder": "there", "baseline": "mini", "each": {}}
     with pytest.raises(ValueError, match=message):
-        Family.from_config({"models": ["spexplus", "mini"], "out_folder": "there", "baseline": "mini", "each": {}, **changes})
+        FamilySettings.from_config({**whole, **changes})
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def test_a_familys_errors_are_clear(override: str, message: str, tmp_path: Path)
 
 
 def test_every_model_of_the_family_has_a_config() -> None:
-    config = Family.from_config(composed("measure_weight_and_time", "family"))
+    config = FamilySettings.from_config(composed("measure_weight_and_time", "family"))
     with initialize_config_dir(str(CONFIGS), version_base=None):
         settings = [config.settings(name) for name in config.models]
     assert {one.live_seconds for one in settings} == {config.each["live_seconds"]}

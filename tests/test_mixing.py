@@ -16,6 +16,7 @@ import numpy as np
 import pyloudnorm
 import pytest
 import soundfile
+from conftest import command, run, run_command
 from numpy.typing import NDArray
 
 from ss.audio import AudioError
@@ -86,15 +87,6 @@ def catalog_of(config: Config, **changes: Any) -> Catalog:
     return make_catalog(read_config({**config, **changes})[1])
 
 
-def command(*arguments: str, script: str = "mix", check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a script from the repository's root as a user types it."""
-    process = subprocess.run(
-        [sys.executable, f"./mixing/{script}.py", *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
-    )
-    assert not check or process.returncode == 0, process.stderr
-    return process
-
-
 def environment() -> dict[str, str]:
     """The environment, with this repository's package in reach where it is not installed."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
@@ -125,7 +117,7 @@ def snr(target: NDArray[np.int32], interferer: NDArray[np.int32], row: Row) -> f
 def test_command_makes_exact_triplets(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = [f"audios_dir={corpus}", f"out_folder={out}", "parts=part", "nfiles=10", "audio_len=1", "ref_max_len=0.5"]
-    process = command("-cp", "./configs/", "-cn", "train", *arguments, "snr_levels=[0,10]", "num_workers=2", "random_state=3")
+    process = run_command("mixing/mix.py", "-cn", "train", *arguments, "snr_levels=[0,10]", "num_workers=2", "random_state=3")
     assert "10 of 10 mixtures" in process.stdout
     assert "mixing: 100%" in process.stderr
     rows = manifest.read(out / manifest.FILE)
@@ -273,8 +265,8 @@ def test_a_killed_run_continues(config: Config, tmp_path: Path) -> None:
     out, whole = tmp_path / "killed", tmp_path / "whole"
     nfiles = 400
     arguments = [f"audios_dir={config['audios_dir']}", "parts=part", f"nfiles={nfiles}", "num_workers=2", "snr_levels=[-5,0,5]"]
-    run = [sys.executable, "./mixing/mix.py", "-cp", "./configs/", "-cn", "test", *arguments, f"out_folder={out}"]
-    process = subprocess.Popen(run, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True)
+    words = ["mixing/mix.py", "-cn", "test", *arguments, f"out_folder={out}"]
+    process = subprocess.Popen(command(*words), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True)
     wait(lambda: len(list(out.glob("*-mixed.wav"))) >= 5)
     process.kill()
     process.wait()
@@ -283,7 +275,7 @@ def test_a_killed_run_continues(config: Config, tmp_path: Path) -> None:
     done = {path.name[: -len("-mixed.wav")] for path in out.glob("*-mixed.wav")}
     assert 5 <= len(done) < nfiles
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.wav") if path.name.rsplit("-", 1)[0] in done}
-    assert f"{nfiles - len(done)} made now, {len(done)} there before" in command(*run[2:]).stdout
+    assert f"{nfiles - len(done)} made now, {len(done)} there before" in run(*words).stdout
     assert before == {name: (out / name).stat().st_mtime_ns for name in before}
     mix({**config, "out_folder": str(whole), "nfiles": nfiles, "random_state": 2})
     assert contents(out) == contents(whole)
@@ -334,7 +326,7 @@ def test_bad_sources_are_reported_and_skipped(tmp_path: Path) -> None:
     silent = put(root / "part/2/7/2-7-0000.flac", np.zeros(2 * RATE))
     other_rate = put(root / "part/3/7/3-7-0000.flac", bursts(np.random.default_rng(0), 2), rate=8000)
     arguments = [f"audios_dir={root}", f"out_folder={out}", "nfiles=60", "num_workers=2", "parts=part"]
-    process = command("-cp", "./configs/", "-cn", "test", *arguments)
+    process = run("mixing/mix.py", "-cn", "test", *arguments)
     with (out / "skipped.csv").open() as file:
         skipped = list(csv.DictReader(file))
     for reason in ("0-7-0000.flac: expected a readable", f"{broken}", f"{silent}: expected speech, found silence"):
@@ -485,7 +477,7 @@ def test_errors_say_what_was_expected(config: Config, changes: Config, message: 
 
 
 def test_unknown_keys_and_nothing_made_are_errors(config: Config, corpus: Path, tmp_path: Path) -> None:
-    process = command(f"audios_dir={corpus}", f"out_folder={tmp_path}", "+audio_length=3", check=False)
+    process = run("mixing/mix.py", f"audios_dir={corpus}", f"out_folder={tmp_path}", "+audio_length=3", check=False)
     assert process.returncode
     assert "unknown key audio_length: expected some of audios_dir," in process.stderr
     with pytest.raises(ValueError, match=r"all 12 were skipped; the first because .*to measure the loudness of"):
@@ -501,7 +493,7 @@ def test_flac_triplets_hold_the_same_samples(config: Config, tmp_path: Path) -> 
 
 
 def test_benchmark_prints_a_speed(corpus: Path) -> None:
-    lines = command(f"audios_dir={corpus}", "nfiles=5", "repeats=2", script="benchmark").stdout.splitlines()
+    lines = run("mixing/benchmark.py", f"audios_dir={corpus}", "nfiles=5", "repeats=2").stdout.splitlines()
     assert lines[1].startswith("every file decoded anew: ")
     assert "MB of decoded audio kept: " in lines[2]
     assert all(line.endswith(" seconds of mixture written per second of one core") for line in lines[1:])
@@ -511,7 +503,7 @@ def test_benchmark_prints_a_speed(corpus: Path) -> None:
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no corpus at {REAL}")
 def test_real_corpus(tmp_path: Path) -> None:
     arguments = ["parts=test", "nfiles=12", "audio_len=3", "ref_max_len=3", "split_single_utterances=true", "num_workers=2"]
-    process = command("-cp", "./configs/", "-cn", "train", f"audios_dir={REAL}", f"out_folder={tmp_path}", *arguments)
+    process = run("mixing/mix.py", "-cn", "train", f"audios_dir={REAL}", f"out_folder={tmp_path}", *arguments)
     assert "12 of 12 mixtures" in process.stdout
     for row in manifest.read(tmp_path / manifest.FILE):
         mixture, target, _ = waves(tmp_path, row.name)
@@ -519,6 +511,7 @@ def test_real_corpus(tmp_path: Path) -> None:
         assert snr(target, mixture - target, row) == pytest.approx(row.interferers[0].level, abs=0.02)
 
 
+@pytest.mark.slow
 def test_rows_of_a_lost_worker_are_rendered_by_another(corpus: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     address = tmp_path / "scheduler.json"
@@ -531,9 +524,9 @@ def test_rows_of_a_lost_worker_are_rendered_by_another(corpus: Path, tmp_path: P
         while not address.exists() or not address.stat().st_size:
             time.sleep(0.1)
         out, alone = tmp_path / "out", tmp_path / "alone"
-        words = ["-cp", "./configs/", "-cn", "train", f"audios_dir={corpus}", "parts=part", "audio_len=1", "nfiles=400"]
+        words = ["mixing/mix.py", "-cn", "train", f"audios_dir={corpus}", "parts=part", "audio_len=1", "nfiles=400"]
         there = json.loads(address.read_text())["address"]
-        cluster = [sys.executable, "./mixing/mix.py", *words, f"out_folder={out}", f"cluster={there}"]
+        cluster = command(*words, f"out_folder={out}", f"cluster={there}")
         mixing = subprocess.Popen(cluster, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
         half_written = out / ".1_0_x-mixed.wav.1.part"
         while (n_written := len(list(out.glob("*-mixed.wav")))) < 40:
@@ -547,5 +540,5 @@ def test_rows_of_a_lost_worker_are_rendered_by_another(corpus: Path, tmp_path: P
         for process in (*workers, scheduler):
             process.kill()
             process.wait()
-    command(*words, f"out_folder={alone}", "num_workers=1")
+    run(*words, f"out_folder={alone}", "num_workers=1")
     assert contents(out) == contents(alone)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import RATE, make_triplets, run, training
+from conftest import RATE, Done, make_triplets, run, run_command, training
 
 from ss import audio
 from ss.metric import SISDR
@@ -24,8 +25,15 @@ CAUSAL = (
     ["model.middle_kernel=80", "model.long_kernel=160"],
 )
 SHORT = ("spexplusshort_gru", "short_causal_train", "short_causal_test", "short_causal_inference", ["model.memory_size=8"])
-
 ONLINE = ("spexplus_online", "train", "test", "inference", ["model.kernels=[160,240]", "trainer.precision=bf16"])
+
+FOLDERS = ("training", "testing", "inferencing", "mixing", "measure_weight_and_time", "pruning_and_quantization")
+TWO_PROCESSES = pytest.param(2, marks=pytest.mark.slow)
+
+
+def runner(processes: int) -> Callable[..., Done]:
+    """How to run a script with so many processes: `run` does not see what others than this one print."""
+    return run if processes == 1 else run_command
 
 
 def scores(folder: Path, column: str = "SI-SDR") -> dict[str, float]:
@@ -36,11 +44,12 @@ def scores(folder: Path, column: str = "SI-SDR") -> dict[str, float]:
 @pytest.mark.parametrize(
     ("name", "train", "test", "infer", "more"), [OFFLINE, CAUSAL, SHORT, ONLINE], ids=lambda value: str(value)[:12]
 )
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, TWO_PROCESSES])
 def test_train_test_infer(
     triplets: Path, tmp_path: Path, name: str, train: str, test: str, infer: str, more: list[str], processes: int
 ) -> None:
     common = ["-cn", name, f"run_dir={tmp_path}/run", f"n_processes={processes}"]
+    run = runner(processes)
     run(f"training/{train}.py", *common, *training(triplets, tmp_path / "run"), *more, "writer=none")
     tested = run(f"testing/{test}.py", *common, f"folder={triplets}/test").stdout
     run(f"inferencing/{infer}.py", *common, f"folder={triplets}/test")
@@ -59,10 +68,15 @@ def test_train_test_infer(
         assert SISDR()(torch.from_numpy(estimate)[None], torch.from_numpy(target)[None]).item() == pytest.approx(si_sdr, abs=1e-6)
 
 
-def test_the_result_does_not_depend_on_batches_or_processes(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("processes", "overrides"), [(1, ["batch_size=4", "num_workers=1"]), pytest.param(2, ["batch_size=2"], marks=pytest.mark.slow)]
+)
+def test_the_result_does_not_depend_on_batches_or_processes(
+    trained: Path, tmp_path: Path, processes: int, overrides: list[str]
+) -> None:
     folder = make_triplets(tmp_path / "data", [f"s{i % 3}_{i}" for i in range(7)], seconds=0.5)
     found = []
-    for name, overrides in {"a": [], "b": ["batch_size=4", "num_workers=1"], "c": ["n_processes=2", "batch_size=2"]}.items():
+    for name, n, more in (("a", 1, []), ("b", processes, overrides)):
         common = [
             "-cn",
             "spexplusshort_gru",
@@ -71,11 +85,11 @@ def test_the_result_does_not_depend_on_batches_or_processes(trained: Path, tmp_p
             f"out_folder={tmp_path}/{name}",
             "metrics=fast",
         ]
-        run("testing/short_causal_test.py", *common, *overrides)
+        runner(n)("testing/short_causal_test.py", *common, f"n_processes={n}", *more)
         found.append(scores(tmp_path / name))
-    for other in found[1:]:
-        assert other.keys() == found[0].keys()
-        assert list(other.values()) == pytest.approx(list(found[0].values()), abs=1e-3)
+    first, other = found
+    assert other.keys() == first.keys()
+    assert list(other.values()) == pytest.approx(list(first.values()), abs=1e-3)
 
 
 def test_two_plain_files_and_another_streamer(trained: Path, triplets: Path, tmp_path: Path) -> None:
@@ -105,20 +119,19 @@ def test_any_rate_and_number_of_channels(trained: Path, triplets: Path, tmp_path
     assert soundfile.info(tmp_path / "out" / "s0_a-pred.wav").samplerate == RATE
 
 
-def test_a_bad_file_is_reported_and_the_rest_goes_on(trained: Path, triplets: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, TWO_PROCESSES])
+def test_a_bad_file_is_reported_and_the_rest_goes_on(trained: Path, triplets: Path, tmp_path: Path, processes: int) -> None:
     folder = tmp_path / "data"
     shutil.copytree(triplets / "test", folder)
     (folder / "s0_a-ref.wav").unlink()
     soundfile.write(folder / "s1_b-ref.wav", np.zeros(100), RATE)
-    for processes in (1, 2):
-        out = tmp_path / f"out{processes}"
-        common = ["-cn", "spexplusshort_gru", f"run_dir={trained}", f"folder={folder}", f"out_folder={out}"]
-        done = run("inferencing/short_causal_inference.py", *common, f"n_processes={processes}", check=False)
-        assert done.returncode == 1
-        assert "s0_a-ref.*: expected beside" in done.stderr
-        assert "s1_b-ref.wav: an enrolment of 100 samples is too short" in done.stderr
-        assert "1 of 3 mixtures extracted" in done.stdout
-        assert [path.name for path in out.iterdir()] == ["s9_c-pred.wav"]
+    common = ["-cn", "spexplusshort_gru", f"run_dir={trained}", f"folder={folder}", f"out_folder={tmp_path}/out"]
+    done = runner(processes)("inferencing/short_causal_inference.py", *common, f"n_processes={processes}", check=False)
+    assert done.returncode == 1
+    assert "s0_a-ref.*: expected beside" in done.stderr
+    assert "s1_b-ref.wav: an enrolment of 100 samples is too short" in done.stderr
+    assert "1 of 3 mixtures extracted" in done.stdout
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["s9_c-pred.wav"]
 
 
 def test_a_predecessor_checkpoint_can_be_used(triplets: Path, tmp_path: Path) -> None:
@@ -131,10 +144,10 @@ def test_a_predecessor_checkpoint_can_be_used(triplets: Path, tmp_path: Path) ->
     assert len(list(tmp_path.glob("*-pred.wav"))) == 3
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, TWO_PROCESSES])
 def test_a_users_error_has_its_exit_code_with_any_number_of_processes(trained: Path, processes: int) -> None:
     common = ["-cn", "spexplusshort_gru", f"run_dir={trained}", "folder=nowhere", f"n_processes={processes}"]
-    done = run("testing/short_causal_test.py", *common, check=False)
+    done = runner(processes)("testing/short_causal_test.py", *common, check=False)
     assert done.returncode == 2
     assert "error: nowhere: expected a folder of triplets, but there is none" in done.stderr
 
@@ -151,9 +164,10 @@ def test_one_of_two_files_is_refused(trained: Path) -> None:
     "script",
     sorted(
         path.relative_to(Path(__file__).parents[1]).as_posix()
-        for folder in ("training", "testing", "inferencing")
+        for folder in FOLDERS
         for path in (Path(__file__).parents[1] / folder).glob("*.py")
     ),
 )
-def test_help(script: str) -> None:
+@pytest.mark.parametrize("run", [run, pytest.param(run_command, marks=pytest.mark.slow)])
+def test_help(script: str, run: Callable[..., Done]) -> None:
     assert "Powered by Hydra" in run(script, "--help").stdout

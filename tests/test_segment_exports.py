@@ -18,7 +18,7 @@ from test_runtime import blocks, close, everything
 from ss import checkpoint
 from ss.checkpoint import load_extractor
 from ss.export import export
-from ss.export.exported import ExportedExtractor
+from ss.export.extractor import ExportedExtractor
 from ss.extraction import separate
 from ss.inferencer import Inferencer
 from ss.measure.backend import Streams
@@ -192,7 +192,7 @@ def test_a_swap_that_fails_leaves_the_former_export(tmp_path: Path, monkeypatch:
     rename = Path.rename
 
     def full(path: Path, target: Path) -> Path:
-        if Path(target) == folder and path.name.endswith(".part"):
+        if Path(target) == folder and not path.name.endswith(".old"):
             raise OSError("no space left")
         return rename(path, target)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, command, run, training
+from conftest import ROOT, command, run, run_command, training
 
 from ss.checkpoint import load_extractor
 from ss.distributed import sole_owner
@@ -115,14 +115,17 @@ def test_a_time_budget_stops_and_goes_on(long_training: tuple[list[str], Path], 
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_resumes_with_other_processes_and_batches_where_it_stopped(triplets: Path, tmp_path: Path) -> None:
     overrides = [*training(triplets, tmp_path / "run"), "writer=none", "trainer.accumulate=1"]
     for processes, size, heard in ((2, 1, 2), (1, 2, 4)):
-        run(*SCRIPT, *overrides, "trainer.max_minutes=0", f"n_processes={processes}", f"trainer.batch_size={size}")  # one step
+        run_command(
+            *SCRIPT, *overrides, "trainer.max_minutes=0", f"n_processes={processes}", f"trainer.batch_size={size}"
+        )  # one step
         progress = read_checkpoint(tmp_path / "run" / "last.pth")["trainer"]["progress"]
         assert (progress["epoch"], progress["examples"]) == (1, heard)
         assert progress["meter"]["counts"][0] == heard  # of both processes
-    done = run(*SCRIPT, *overrides, "n_processes=2", "trainer.batch_size=2")
+    done = run_command(*SCRIPT, *overrides, "n_processes=2", "trainer.batch_size=2")
     assert "finished: epoch 1" in done.stdout
     rows = log(tmp_path / "run")
     assert [row["kind"] for row in rows] == ["step", "step", "step", "epoch"]
@@ -142,7 +145,7 @@ def test_another_number_of_examples_to_a_step_does_not_fit_a_schedule_of_steps(t
 
 def test_two_runs_in_one_folder_are_refused(triplets: Path, tmp_path: Path) -> None:
     with sole_owner(tmp_path / "run"):
-        refused = run(*SCRIPT, *training(triplets, tmp_path / "run"), check=False)
+        refused = run_command(*SCRIPT, *training(triplets, tmp_path / "run"), check=False)
     assert refused.returncode == 2
     assert f"expected no other run in this folder, found process {os.getpid()} on " in refused.stderr
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
@@ -181,6 +184,7 @@ def test_what_a_run_leaves(trained: Path) -> None:
     assert read_checkpoint(trained / "best.pth")["row"]["valid"] == rows[-1]["valid"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_path: Path) -> None:
     more = [
         "optimizer._target_=torch.optim.SGD",
@@ -190,7 +194,7 @@ def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_p
         "trainer.clip_grad_norm=null",
     ]
     for name, processes, size in (("one", 1, 4), ("two", 2, 2)):
-        run(*SCRIPT, *training(triplets, tmp_path / name), *more, f"n_processes={processes}", f"trainer.batch_size={size}")
+        run_command(*SCRIPT, *training(triplets, tmp_path / name), *more, f"n_processes={processes}", f"trainer.batch_size={size}")
     one, two = (read_checkpoint(tmp_path / name / "last.pth")["model"] for name in ("one", "two"))
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5, msg=key)
@@ -202,6 +206,7 @@ def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_p
             assert a["valid"]["si_sdr"] == pytest.approx(b["valid"]["si_sdr"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_joins_under_torchrun(triplets: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words = command(*SCRIPT, *training(triplets, tmp_path / "run"), "trainer.accumulate=1", "writer=none")[1:]
@@ -288,7 +293,7 @@ def test_the_mean_of_the_weights_is_what_is_kept(triplets: Path, tmp_path: Path)
 
 def test_wandb_offline_without_a_log_in(triplets: Path, tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="wandb is not installed")
-    run(*SCRIPT, *training(triplets, tmp_path / "run"), "writer=wandb", WANDB_API_KEY="", HOME=str(tmp_path))
+    run_command(*SCRIPT, *training(triplets, tmp_path / "run"), "writer=wandb", WANDB_API_KEY="", HOME=str(tmp_path))
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ss.data import manifest
 from ss.data.corpus import Span
 
-ABSENT = "absent"  # also as names end that the scenes give
+ABSENT = "absent"  # as names end that the scenes give
 
 
 class Expected(NamedTuple):
@@ -31,11 +31,6 @@ def read_expected(folder: Path) -> dict[str, Expected]:
     """By name, what `manifest.jsonl` in a folder says, if there. Raises ValueError for one that is none."""
     path = folder / manifest.FILE
     return {row.name: expected_of_row(row) for row in manifest.read(path)} if path.exists() else {}
-
-
-def expected_of_name(name: str) -> Expected:
-    """What the name of a triplet that is in no manifest says."""
-    return Expected(target=False if name.endswith(f"_{ABSENT}") else None)
 
 
 def expected_of_row(row: manifest.Row) -> Expected:

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ss import audio
-from ss.audit.checks import KINDS, Facts, Settings, Triplet, examine
-from ss.audit.expected import Expected, expected_of_name, read_expected
+from ss.audit.checks import KINDS, AuditedTriplet, AuditSettings, Facts, examine
+from ss.audit.expected import ABSENT, Expected, read_expected
 from ss.data.shards import Place, files_in
+from ss.errors import UserError
+from ss.tables import text_table
 
 ERROR, WARNING = "error", "warning"
 BINS = 40
-WIDTH = 43  # of the longest name of a check
 Measured: TypeAlias = dict[str, dict[str, list[float]]]
 TRIPLETS_AT_ONCE = 8  # that a process is given
 CHECKS = {
@@ -55,7 +55,7 @@ CHECKS = {
 }
 
 
-class Outcome(NamedTuple):
+class CheckResult(NamedTuple):
     """Of a check on a triplet (or speaker, or row) of a folder; why: what is wrong, or empty."""
 
     check: str
@@ -65,42 +65,48 @@ class Outcome(NamedTuple):
 
 
 def audit(config: dict[str, Any]) -> int:
-    """Audits the folders and says what was found. config: the fields of Settings. Returns the exit code: 0 if there is no error.
+    """Audits the folders and says what was found. Returns the exit code: 0 if there is no error. config: see AuditSettings.
 
-    Raises ValueError where a folder holds no triplets, a manifest is none, or the settings cannot be.
+    Raises UserError where a folder holds no triplets, a manifest is none, or the settings cannot be.
     """
-    settings = Settings.from_config(config)
+    settings = AuditSettings.from_config(config)
     planned = {folder: read_expected(Path(folder)) for folder in settings.folders}
     triplets = [triplet for folder in settings.folders for triplet in find_triplets(folder, planned[folder])]
     out = Path(settings.out_folder)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"out_folder: expected a folder, found a file at {out}")
+        raise UserError(f"out_folder: expected a folder, found a file at {out}")
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(examine_all(triplets, settings), "auditing", len(triplets)) as bar:
         facts = list(bar)
-    alone = [Outcome(check, *one.triplet[:2], why) for one in facts for check, why in one.faults.items()]
-    outcomes = [*alone, *compare_triplets(facts, settings), *rows_without_triplet(triplets, planned)]
-    outcomes += shared_speakers(facts) if len(planned) > 1 else []
-    report = make_report(facts, outcomes, settings)
+    alone = [CheckResult(check, *one.triplet[:2], why) for one in facts for check, why in one.faults.items()]
+    there = {one.triplet[:2] for one in facts}
+    rows = [(folder, name) for folder, expected in planned.items() for name in expected]
+    unmade = [CheckResult("rows", *row, "" if row in there else "no files") for row in rows]
+    shared = shared_speakers(facts) if len(planned) > 1 else []
+    report = make_report(facts, [*alone, *compare_triplets(facts, settings), *unmade, *shared], settings)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_histograms(find_values(facts, report), out / "audit.png")
-    print("\n".join([text(report), "", str(out / "audit.json"), str(out / "audit.png")]))
+    print("\n".join([summary_text(report), "", str(out / "audit.json"), str(out / "audit.png")]))
     return 0 if report["sound"] else 1
 
 
-def find_triplets(folder: str, planned: dict[str, Expected]) -> list[Triplet]:
-    """The triplets of a folder by name, whole or not. Raises ValueError where there are none, or no such folder."""
+def find_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTriplet]:
+    """The triplets of a folder by name, whole or not. Raises UserError where there are none, or no such folder."""
     found: dict[str, dict[str, list[Place]]] = {}
     for path in files_in(folder):
         name, _, kind = path.stem.rpartition("-")
         if path.suffix.lower() in audio.EXTENSIONS and kind in KINDS and not path.name.startswith("."):
             found.setdefault(name, {}).setdefault(kind, []).append(path)
     if not found:
-        raise ValueError(f"{folder}: expected files <name>-mixed, -target and -ref ({' '.join(audio.EXTENSIONS)}), found none")
-    return [Triplet(folder, name, files, planned.get(name) or expected_of_name(name)) for name, files in found.items()]
+        raise UserError(f"{folder}: expected files <name>-mixed, -target and -ref ({' '.join(audio.EXTENSIONS)}), found none")
+    triplets = []
+    for name, files in found.items():
+        in_no_manifest = Expected(target=False if name.endswith(f"_{ABSENT}") else None)
+        triplets.append(AuditedTriplet(folder, name, files, planned.get(name) or in_no_manifest))
+    return triplets
 
 
-def examine_all(triplets: Sequence[Triplet], settings: Settings) -> Iterator[Facts]:
+def examine_all(triplets: Sequence[AuditedTriplet], settings: AuditSettings) -> Iterator[Facts]:
     """The facts of all triplets, in their order, found by `num_workers` processes."""
     one = partial(examine, settings=settings)
     if settings.num_workers == 1:
@@ -113,53 +119,43 @@ def examine_all(triplets: Sequence[Triplet], settings: Settings) -> Iterator[Fac
         pool.shutdown(cancel_futures=True)
 
 
-def compare_triplets(facts: Sequence[Facts], settings: Settings) -> Iterator[Outcome]:
+def compare_triplets(facts: Sequence[Facts], settings: AuditSettings) -> Iterator[CheckResult]:
     """What shows only when triplets are compared: their rates, and waves that come again."""
     rates = Counter(rate for one in facts for rate in one.rates.values())
     expected = settings.sample_rate or max(rates, key=lambda rate: rates[rate], default=0)
     for one in (one for one in facts if one.rates):
         others = [f"{KINDS[kind]} of {rate} Hz" for kind, rate in one.rates.items() if rate != expected]
         why = f"{', '.join(others)}, expected {expected}" if others else ""
-        yield Outcome("rates", one.triplet.folder, one.triplet.name, why)
+        yield CheckResult("rates", one.triplet.folder, one.triplet.name, why)
     for triplet, first in again(facts, ("mixed", "target", "ref")):
-        yield Outcome("copy", triplet.folder, triplet.name, _of("all", triplet, first))
+        why = "" if first is triplet else f"all of {first.folder}/{first.name}"
+        yield CheckResult("copy", triplet.folder, triplet.name, why)
     for kind in ("mixed", "target"):
         for triplet, first in again(facts, (kind,)):
-            why, here = _of(KINDS[kind], triplet, first), first.folder == triplet.folder
-            yield Outcome(f"same_{KINDS[kind]}", triplet.folder, triplet.name, why if here else "")
+            why = "" if first is triplet else f"{KINDS[kind]} of {first.folder}/{first.name}"
+            here = first.folder == triplet.folder
+            yield CheckResult(f"same_{KINDS[kind]}", triplet.folder, triplet.name, why if here else "")
             if len(settings.folders) > 1:
-                yield Outcome(f"same_{KINDS[kind]}_elsewhere", triplet.folder, triplet.name, "" if here else why)
+                yield CheckResult(f"same_{KINDS[kind]}_elsewhere", triplet.folder, triplet.name, "" if here else why)
 
 
-def again(facts: Iterable[Facts], kinds: Sequence[str]) -> Iterator[tuple[Triplet, Triplet]]:
+def again(facts: Iterable[Facts], kinds: Sequence[str]) -> Iterator[tuple[AuditedTriplet, AuditedTriplet]]:
     """Each triplet, and the first whose files of these kinds hold the same samples; not where all of them are silent."""
-    first: dict[tuple[str | None, ...], Triplet] = {}
+    first: dict[tuple[str | None, ...], AuditedTriplet] = {}
     for one in facts:
         digests = tuple(one.digests.get(kind) for kind in kinds)
         if any(digests) and set(kinds) <= set(one.rates):
             yield one.triplet, first.setdefault(digests, one.triplet)
 
 
-def shared_speakers(facts: Iterable[Facts]) -> Iterator[Outcome]:
+def shared_speakers(facts: Iterable[Facts]) -> Iterator[CheckResult]:
     """The target speakers, and which of them are in several folders."""
     homes: dict[str, list[str]] = {}
     for folder, speakers in by_speaker(facts).items():
         for speaker in speakers:
             homes.setdefault(speaker, []).append(folder)
     for speaker, folders in homes.items():
-        yield Outcome("speakers", folders[0], speaker, f"also in {', '.join(folders[1:])}" if len(folders) > 1 else "")
-
-
-def _of(what: str, triplet: Triplet, first: Triplet) -> str:
-    return "" if first is triplet else f"{what} of {first.folder}/{first.name}"
-
-
-def rows_without_triplet(triplets: Iterable[Triplet], planned: dict[str, dict[str, Expected]]) -> Iterator[Outcome]:
-    """The rows of the manifests, and which of them have no triplet."""
-    made = {(triplet.folder, triplet.name) for triplet in triplets}
-    for folder, rows in planned.items():
-        for name in rows:
-            yield Outcome("rows", folder, name, "" if (folder, name) in made else "no files")
+        yield CheckResult("speakers", folders[0], speaker, f"also in {', '.join(folders[1:])}" if len(folders) > 1 else "")
 
 
 def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
@@ -170,14 +166,14 @@ def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
     return {folder: dict(sorted(speakers.items())) for folder, speakers in counts.items()}
 
 
-def make_report(facts: Sequence[Facts], outcomes: Iterable[Outcome], settings: Settings) -> dict[str, Any]:
+def make_report(facts: Sequence[Facts], results: Iterable[CheckResult], settings: AuditSettings) -> dict[str, Any]:
     """All that audit.json holds."""
     of: Counter[str] = Counter()
-    found: dict[str, list[Outcome]] = {check: [] for check in CHECKS}
-    for outcome in outcomes:
-        of[outcome.check] += 1
-        if outcome.why:
-            found[outcome.check].append(outcome)
+    found: dict[str, list[CheckResult]] = {check: [] for check in CHECKS}
+    for result in results:
+        of[result.check] += 1
+        if result.why:
+            found[result.check].append(result)
     checks = []
     for check, (verdict, what) in CHECKS.items():
         all_of, faults = of[check], [{"folder": fault.folder, "name": fault.name, "why": fault.why} for fault in found[check]]
@@ -210,14 +206,15 @@ def find_values(facts: Sequence[Facts], report: dict[str, Any]) -> Measured:
     return {**values, "mixtures of a target speaker": counts}
 
 
-def text(report: dict[str, Any]) -> str:
+def summary_text(report: dict[str, Any]) -> str:
     """The checks as a table with an example each, the folders, and the verdict."""
-    lines = [_line("verdict", "check", "of", "count", "share", "example")]
+    rows = []
     for check in report["checks"]:
         verdict = check["verdict"] if check["count"] else "ok" if check["of"] else "n/a"
         share = f"{100 * check['share']:.3g}%" if check["of"] else ""
         example = "{folder}/{name}: {why}".format(**check["found"][0]) if check["count"] else ""
-        lines.append(_line(verdict, check["what"], check["of"], check["count"], share, example))
+        rows.append([verdict, check["what"], str(check["of"]), str(check["count"]), share, example])
+    lines = [text_table(["verdict", "check", "of", "count", "share", "example"], rows, left=(0, 1, 5))]
     for folder, content in report["folders"].items():
         counts = content["speakers"].values()
         often = f"{len(counts)} target speakers, {min(counts)} to {max(counts)} mixtures each"
@@ -230,19 +227,16 @@ def text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _line(verdict: str, what: str, of: object, count: object, share: str, example: str) -> str:
-    """A row of the table; not by `ss.measure.table`, which brings torch."""
-    return f"{verdict:8}  {what:{WIDTH}}  {of:>7}  {count:>7}  {share:>6}  {example}".rstrip()
-
-
-def draw_histograms(values: Measured, path: Path) -> None:
+def draw_histograms(measured: Measured, path: Path) -> None:
     """Histograms, a line for each folder, as a PNG."""
     from matplotlib.figure import Figure  # not wanted in the processes
 
     figure = Figure(figsize=(13, 7), dpi=120, layout="constrained")
     *panels, legend = figure.subplots(2, 3).ravel()
-    for axes, (label, by_folder) in zip(panels, values.items(), strict=True):
-        edges = _edges([value for column in by_folder.values() for value in column])
+    for axes, (label, by_folder) in zip(panels, measured.items(), strict=True):
+        values = [value for column in by_folder.values() for value in column]
+        few = "speaker" in label and values and max(values) <= BINS  # numbers of things get a bin each
+        edges = np.arange(0.5, max(values) + 1) if few else np.histogram_bin_edges(values, BINS)
         for column in by_folder.values():
             axes.hist(column, edges, weights=np.full(len(column), 1 / max(len(column), 1)), histtype="step", lw=1.5)
         axes.set(xlabel=label, ylabel="share of the speakers" if "speaker" in label else "share of the triplets")
@@ -252,10 +246,3 @@ def draw_histograms(values: Measured, path: Path) -> None:
     legend.legend(loc="center", frameon=False)
     legend.axis("off")
     figure.savefig(path)
-
-
-def _edges(values: list[float]) -> NDArray[np.float64]:
-    """Where the bins of a histogram begin and end; numbers of things, if they are few, get one each."""
-    if values and isinstance(values[0], int) and max(values) <= BINS:
-        return np.arange(0.5, max(values) + 1)
-    return np.histogram_bin_edges(values, BINS)

@@ -3,34 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ss import distributed, inferencer, tester
-from ss.compression.exporting import exported, pairs
-from ss.compression.recipe import Recipe, parse, read
-from ss.compression.stages import examples_config, fine_tuned
-
-RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes.yaml"
-
-
-def recipe_of(name: str) -> Recipe:
-    """A recipe by its path, or by the name of one in `pruning_and_quantization/recipes.yaml`."""
-    recipes = yaml.safe_load(RECIPES.read_text())
-    if name in recipes:
-        return parse(recipes[name], f"{RECIPES}: {name}")
-    if not Path(name).exists():
-        raise ValueError(f"recipe: expected a file, or one of {', '.join(sorted(recipes))}, found {name}")
-    return read(name)
+from ss.compression.fine_tuning import examples_config, fine_tune
+from ss.compression.quantization import export_recipe, training_pairs
+from ss.compression.recipe import read_recipe
+from ss.errors import UserError
 
 
 def prune_and_quantize(config: dict[str, Any]) -> int:
     """Fine-tunes `checkpoint` by `recipe`; best.pth in `run_dir`, the graphs in `exported`. Returns the exit code."""
-    recipe = recipe_of(config["recipe"])
-    run_dir, folder = Path(config["run_dir"]), Path(config["exported"])
+    recipe, source, folder = read_recipe(config["recipe"]), Path(config["checkpoint"]), Path(config["exported"])
     overrides = {key: config[key] for key in ("data", "trainer")}
-    model = fine_tuned(recipe, config["checkpoint"], run_dir, overrides)
+    model = fine_tune(recipe, source, Path(config["run_dir"]), overrides)
     if distributed.is_main():
-        exported(recipe, model, folder, pairs(examples_config(Path(config["checkpoint"]), overrides), recipe.calibration))
+        export_recipe(recipe, model, folder, training_pairs(examples_config(source, overrides), recipe.calibration))
         sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(folder.iterdir()))
         print(f"{recipe.about}\n{model}\n{folder}: {sizes}")
     return 0
@@ -47,9 +33,9 @@ def infer(config: dict[str, Any]) -> int:
 
 
 def with_export(config: dict[str, Any], out: str) -> dict[str, Any]:
-    """The config for a job that takes a checkpoint. Raises ValueError where nothing was exported."""
+    """The config for a job that takes a checkpoint. Raises UserError where nothing was exported."""
     if not Path(config["exported"]).is_dir():
-        raise ValueError(
+        raise UserError(
             f"{config['exported']}: expected what prune_and_quantize.py makes by this recipe, but there is no such folder"
         )
     return {**config, "checkpoint": config["exported"], "out_folder": f"{config['run_dir']}/{out}"}

@@ -1,15 +1,17 @@
 """Recipes: what is done to a trained model, stage by stage, as a person can read it in a yaml file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ss.compression.structured import Limits
+from ss.errors import UserError, reject_unknown_keys
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
+RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes.yaml"
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.lr <= 0 or self.batches < 1:
-            raise ValueError(f"expected epochs, lr and batches above 0, got {self.epochs}, {self.lr} and {self.batches}")
+            raise UserError(f"expected epochs, lr and batches above 0, got {self.epochs}, {self.lr} and {self.batches}")
         for key in ("sparsity", "distil"):
             if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f"{key}: expected a part from 0 to below 1, got {getattr(self, key)}")
+                raise UserError(f"{key}: expected a part from 0 to below 1, got {getattr(self, key)}")
 
 
 @dataclass(frozen=True)
@@ -52,47 +54,37 @@ class Recipe:
     stages: Sequence[Stage] = ()
     precision: str = "fp32"
     calibration: int = 64
-    keep: Sequence[str] = field(default=())
+    keep: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+            raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if any(stage.quantize for stage in self.stages) and self.precision != "int8":
-            raise ValueError(f"precision: expected int8 where a stage trains through int8, got {self.precision}")
+            raise UserError(f"precision: expected int8 where a stage trains through int8, got {self.precision}")
 
 
-def read(path: str | Path) -> Recipe:
-    """A recipe from its file. Raises ValueError, naming the file, for keys that are none and values that cannot be."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a recipe, but there is no such file")
+def read_recipe(name: str | Path) -> Recipe:
+    """A recipe by its file, or by the name of one in `pruning_and_quantization/recipes.yaml`.
+
+    Raises UserError, naming the file, for keys that are none and values that cannot be.
+    """
+    recipes, where = yaml.safe_load(RECIPES.read_text()), str(name)
+    if where not in recipes and not Path(name).is_file():
+        raise UserError(f"recipe: expected a file, or one of {', '.join(sorted(recipes))}, found {name}")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not a recipe: {error}") from error
-    return parse(content, str(path))
+        content = recipes[where] if where in recipes else yaml.safe_load(Path(name).read_text())
+        stages = [read_stage(number, stage) for number, stage in enumerate(content.pop("stages", None) or [], 1)]
+        reject_unknown_keys(Recipe, content)
+        return Recipe(**content, stages=stages)
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"{where}: not a recipe: {error}") from error
 
 
-def parse(content: Any, where: str) -> Recipe:
-    """A recipe from what a yaml file says. Raises ValueError, naming `where`, for keys that are none and values that cannot be."""
+def read_stage(number: int, content: dict[str, Any]) -> Stage:
+    """A stage from what a recipe says of it. Raises UserError, with its number."""
     try:
-        stages = tuple(_stage(number, stage) for number, stage in enumerate(content.pop("stages", None) or [], 1))
-        return Recipe(**_known(Recipe, content), stages=stages)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{where}: not a recipe: {error}") from error
-
-
-def _stage(number: int, content: dict[str, Any]) -> Stage:
-    try:
-        known = _known(Stage, content)
-        limits = known.get("structured")
-        return Stage(**known | ({"structured": Limits(**limits)} if limits else {}))
+        reject_unknown_keys(Stage, content)
+        limits = content.get("structured")
+        return Stage(**content | ({"structured": Limits(**limits)} if limits else {}))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"stage {number}: {error}") from error
-
-
-def _known(kind: Any, content: dict[str, Any]) -> dict[str, Any]:
-    names = [one.name for one in fields(kind)]
-    if unknown := sorted(set(content) - set(names)):
-        raise ValueError(f"expected only {', '.join(names)}, got {', '.join(unknown)}")
-    return dict(content)
+        raise UserError(f"stage {number}: {error}") from error

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from ss.data.scene import reject_unknown_keys
+from ss.errors import reject_unknown_keys
 
 HALF = ".part"  # what is not whole yet ends so
 PIECE = 1 << 20  # bytes that are read at once

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
+from ss.errors import reject_unknown_keys
+
 Range: TypeAlias = tuple[float, float]
 
 PATTERNS = ("full", "partial", "turns", "silent_start", "silent_middle", "silent_end", "absent", "alone")
@@ -127,14 +129,6 @@ class Scene:
         enrolment = Enrolment(**reject_unknown_keys(Enrolment, config.get("enrolment") or {}))
         lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs", "sir_levels") if config.get(key) is not None}
         return cls(**{**reject_unknown_keys(cls, config), **lists, "enrolment": enrolment})
-
-
-def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config, if all its keys are fields of a dataclass. Raises ValueError."""
-    names = [one.name for one in fields(kind)]
-    if unknown := sorted(set(config) - set(names)):
-        raise ValueError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(names)}")
-    return dict(config)
 
 
 def a_range(key: str, value: Any) -> Any:

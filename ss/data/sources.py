@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ss.data.scene import Scene, reject_unknown_keys
+from ss.data.scene import Scene
+from ss.errors import reject_unknown_keys
 
 SPEAKER_SAMPLING = ("uniform", "by_duration")
 

@@ -4,6 +4,7 @@ Shapes: B batch, S samples of the longest mixture, R of the longest enrolment.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -132,14 +133,14 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 class EvaluationBatches(Sampler[list[int]]):
     """Indices of this process's batches; over all processes each example exactly once.
 
-    groups: of every example; a batch holds examples of one group only, so that padding changes nothing.
+    lengths: samples of every example. A batch holds examples of similar length where they may be padded, else of one length only.
+    The longest come first, so that a batch that does not fit into memory shows at once.
     """
 
-    def __init__(self, groups: Sequence[int], batch_size: int) -> None:
-        alike: dict[int, list[int]] = {}
-        for index, group in enumerate(groups):
-            alike.setdefault(group, []).append(index)
-        batches = [found[i : i + batch_size] for found in alike.values() for i in range(0, len(found), batch_size)]
+    def __init__(self, lengths: Sequence[int], batch_size: int, may_pad: bool = False) -> None:
+        order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+        runs = [order] if may_pad else [list(run) for _, run in groupby(order, key=lengths.__getitem__)]
+        batches = [run[i : i + batch_size] for run in runs for i in range(0, len(run), batch_size)]
         self.batches = [batches[i] for i in distributed.shard(len(batches))]
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ Shapes: S samples of the mixture and target, R of the enrolment.
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -172,10 +172,10 @@ class Triplets(Dataset[Example]):
         """The shard that each mixture is in; all the same where the folder is not packed."""
         return [shard_of(triplet.mixture) for triplet in self.triplets]
 
-    def groups(self, group: Callable[[int], int]) -> list[int]:
-        """The group of every mixture by its number of samples, read from the headers."""
+    def lengths(self) -> list[int]:
+        """Samples of every mixture, read from the headers."""
         longest = self.max_samples or sys.maxsize
-        return [group(min(audio.n_samples(triplet.mixture), longest)) for triplet in self.triplets]
+        return [min(audio.n_samples(triplet.mixture), longest) for triplet in self.triplets]
 
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (None, key)

@@ -8,6 +8,7 @@ once. Segment models are traced by torch. Every export is compared with torch be
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -18,9 +19,9 @@ from torch import nn
 
 from ss import __version__, allowlist
 from ss.checkpoint import load_extractor
-from ss.export.enroll import enroll_graph
-from ss.export.segments import facts_of, write_graphs
-from ss.export.step import step_graph
+from ss.errors import UserError
+from ss.export.online import enroll_graph, step_graph
+from ss.export.segments import segment_facts, write_graphs
 from ss.model import Extractor, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import FORMAT
 from ss.runtime.extractor import Extractor as Runtime
@@ -38,7 +39,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
     """Writes the two graphs of a model, or of a checkpoint of one, as a folder, in the place of an export that is there.
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
-    a quantization (see Graph). Raises ValueError for a segment model of which no checkpoint says how long its segments are and for
+    a quantization (see Graph). Raises UserError for a segment model of which no checkpoint says how long its segments are and for
     a folder that holds other files, ArithmeticError for graphs that do not compute what the model does; then the folder stays as it
     was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
     """
@@ -48,8 +49,8 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
     cut_as = config.get("streamer")
     streamer = None if cut_as is None else allowlist.create("streamer", cut_as)
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
-    if not (extractor.online or isinstance(streamer, Streamer)):
-        raise ValueError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")
+    if not (extractor.online or (streamer and streamer.window)):
+        raise UserError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")
     names = SEGMENT_GRU if isinstance(extractor, SpexPlusShortGRUModel) else (ENROLL, STEP)
     facts = {"format": FORMAT, "ss": __version__, "model": kind, "sample_rate": rate}
     row, speakers = content.get("row", {}), content.get("speakers", [])
@@ -63,7 +64,9 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
     extractor.cpu().eval()
     try:
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
-            enrolling, stepping = made = [Path(aside, name) for name in names]
+            made = Path(aside, "made")
+            made.mkdir()
+            enrolling, stepping = (made / name for name in names)
             if extractor.online:
                 online = cast(SpexPlusOnline, extractor)
                 keys = ("hop", "delay", "latency", "shortest_enrolment")
@@ -72,17 +75,17 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
                 stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
             else:
                 segments, cut = cast(SegmentExtractor, extractor), cast(Streamer, streamer)
-                metadata = {key: str(value) for key, value in {**facts, **facts_of(segments, cut)}.items()}
+                metadata = {key: str(value) for key, value in {**facts, **segment_facts(segments, cut)}.items()}
                 write_graphs(segments, cut, metadata, enrolling, stepping)
-            difference = difference_of(extractor, Runtime.load(aside))
-            replace_export(made, folder)
+            difference = largest_difference(extractor, Runtime.load(made))
+            replace_folder(made, folder, is_graph)
     finally:
         extractor.train(was_training).to(device)
     return difference
 
 
 @torch.inference_mode()
-def difference_of(model: Extractor, runtime: Runtime) -> float:
+def largest_difference(model: Extractor, runtime: Runtime) -> float:
     """The largest difference of an export from torch: what enrolments of noise give, and waves over several steps of noise.
 
     Raises ArithmeticError where it is more than 1e-4, or not a number.
@@ -107,30 +110,31 @@ def difference_of(model: Extractor, runtime: Runtime) -> float:
     return difference
 
 
-def replace_export(files: list[Path], folder: Path) -> None:
-    """Makes a folder that holds these files and nothing else; a former export is replaced whole, or stays.
+def replace_folder(made: Path, folder: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Renames a folder into the place of a former one, which is replaced whole, or stays.
 
-    Raises ValueError for a folder that holds anything but an export, OSError where it cannot be replaced.
+    Raises UserError where the former one holds anything that is not ours, OSError where it cannot be replaced.
     """
-    foreign = sorted(path.name for path in folder.iterdir() if path.suffix != ".onnx") if folder.is_dir() else []
+    foreign = sorted(path.name for path in folder.iterdir() if not is_ours(path)) if folder.is_dir() else []
     if foreign:
-        raise ValueError(f"{folder}: expected no folder, an empty one, or an export to replace; found {foreign[0]} in it")
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    new.mkdir()
+        raise UserError(f"{folder}: expected no folder, an empty one, or an export to replace; found {foreign[0]} in it")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        for path in files:
-            path.rename(new / path.name)
         if folder.exists():
             folder.rename(old)
         try:
-            new.rename(folder)
+            made.rename(folder)
         except OSError:
             if old.exists():
                 old.rename(folder)
             raise
     finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def is_graph(path: Path) -> bool:
+    """Whether a file may be one of an export."""
+    return path.suffix == ".onnx"
 
 
 def run(config: dict[str, Any]) -> int:

@@ -1,23 +1,75 @@
-"""A small builder of ONNX graphs: one call a node, constants stored once.
+"""A small builder of ONNX graphs: one call a node, constants stored once, batch norms folded into the products beside them.
 
 Values are strings, the names of tensors in the graph. Weights are numpy arrays. Rows are frames, the streams of a batch side by
-side within each (frame-major: row t*B + b), so that every product is a plain one of two matrices, whatever the batch.
+side within each (frame-major: row t*B + b), so that every product is a plain one of two matrices, whatever the batch. In a
+stream a batch norm is a constant scale and offset.
+
+Shapes: a channels in, b channels out.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
-
-from ss.export.products import Product
+from torch import Tensor, nn
 
 Value: TypeAlias = str
+Array: TypeAlias = NDArray[np.float64]
 OPSET, IR_VERSION = 17, 8  # ONNX Runtime reads them since 1.13
 END = 2**62
+
+
+class Product(NamedTuple):
+    """x [n,a] -> x @ weight [a,b] + bias [b]."""
+
+    weight: Array
+    bias: Array
+
+
+def array(tensor: Tensor) -> Array:
+    """The numbers, in double precision, so that folding rounds once."""
+    return tensor.detach().cpu().double().numpy()
+
+
+def product(layer: nn.Linear | nn.Conv1d) -> Product:
+    """A linear layer, or a convolution over one frame, with or without a bias."""
+    weight = array(layer.weight).reshape(len(layer.weight), -1).T
+    return Product(weight, np.zeros(weight.shape[1]) if layer.bias is None else array(layer.bias))
+
+
+def scale_and_offset(norm: nn.BatchNorm1d) -> tuple[Array, Array]:
+    """What a batch norm does to a channel outside of training: scale [C] and offset [C]."""
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = array(norm.weight) / np.sqrt(array(norm.running_var) + norm.eps)
+    return scale, array(norm.bias) - scale * array(norm.running_mean)
+
+
+def normed_before(norm: nn.BatchNorm1d, inner: Product) -> Product:
+    """The norm, then the product, in one."""
+    scale, offset = scale_and_offset(norm)
+    return Product(inner.weight * scale[:, None], inner.bias + offset @ inner.weight)
+
+
+def normed_after(inner: Product, norm: nn.BatchNorm1d) -> Product:
+    """The product, then the norm, in one."""
+    scale, offset = scale_and_offset(norm)
+    return Product(inner.weight * scale, inner.bias * scale + offset)
+
+
+def with_one(inner: Product) -> Product:
+    """The same with a channel more that is always 1 (also behind a ReLU): it can carry the next product's bias."""
+    column = np.zeros((len(inner.weight), 1))
+    return Product(np.concatenate([inner.weight, column], 1), np.append(inner.bias, 1.0))
+
+
+def bias_as_row(inner: Product) -> Array:
+    """The weight [a+1,b] that does the whole product where one channel more is always 1."""
+    return np.concatenate([inner.weight, inner.bias[None]])
 
 
 class Graph:
@@ -106,14 +158,14 @@ class Graph:
         return model
 
 
-def with_metadata(path: Path, metadata: dict[str, str]) -> None:
+def set_metadata(path: Path, metadata: dict[str, str]) -> None:
     """Gives an ONNX file this metadata and no other."""
     model = onnx.load(str(path))
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata)
+    helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
 
 
-def metadata_of(path: Path) -> dict[str, str]:
-    """The metadata of an ONNX file."""
-    return {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
+def copy_metadata(source: Path, target: Path) -> None:
+    """Gives an ONNX file the metadata of another."""
+    set_metadata(target, {prop.key: prop.value for prop in onnx.load(str(source)).metadata_props})

@@ -9,11 +9,23 @@ from functools import singledispatch
 from typing import NamedTuple
 
 import numpy as np
-from onnx import GraphProto, TensorProto, helper
+from onnx import TensorProto, helper
 from torch import nn
 
-from ss.export.graph import Graph, Value
-from ss.export.products import Array, Product, array, bias_as_row, normed_after, normed_before, product, scale_and_offset, with_one
+from ss.errors import UserError
+from ss.export.graph import (
+    Array,
+    Graph,
+    Product,
+    Value,
+    array,
+    bias_as_row,
+    normed_after,
+    normed_before,
+    product,
+    scale_and_offset,
+    with_one,
+)
 from ss.model.carried import Chain
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.recurrence import GRU, LSTM, LinearRecurrence
@@ -27,7 +39,7 @@ class Queued(NamedTuple):
     newest: Value
 
 
-class Stream:
+class StepContext:
     """What the layers of one step share. queues: the lengths of all queues in frames.
 
     batch, n_frames: values [1]; conditions: columns [T*B,C] each; slots: keys [B,Q*M] and values [B,M*C] of each stack;
@@ -43,13 +55,11 @@ class Stream:
         self.states: Iterator[Value] = iter(())
         self.after: list[Value] = []
         self.carried: list[tuple[str, Value, tuple[int | str, ...]]] = []
-        self.oldest_and_newest = self._oldest_and_newest(sorted({*queues}))
-
-    def _oldest_and_newest(self, lengths: list[int]) -> dict[int, Value]:
-        """For queues of these lengths in frames: how many rows leave and how many stay, a value [2] each; all at once."""
-        leave, stay = self.g.ints(*[1, 0] * len(lengths)), self.g.ints(*(n for length in lengths for n in (0, length)))
-        both = self.g.op("Add", self.g.op("Mul", leave, self.n_rows), self.g.op("Mul", stay, self.batch))
-        return dict(zip(lengths, self.g.split(both, [2] * len(lengths), len(lengths), axis=0), strict=True))
+        lengths = sorted({*queues})
+        leave, stay = g.ints(*[1, 0] * len(lengths)), g.ints(*(n for length in lengths for n in (0, length)))
+        both = g.op("Add", g.op("Mul", leave, self.n_rows), g.op("Mul", stay, batch))
+        # For queues of each length: how many rows leave and how many stay, a value [2]; all at once.
+        self.oldest_and_newest = dict(zip(lengths, g.split(both, [2] * len(lengths), len(lengths), axis=0), strict=True))
 
     def state(self, name: str, n_frames: int, width: int) -> Value:
         """Adds the input state.<name> [n,B,width], and gives it as rows."""
@@ -59,10 +69,6 @@ class Stream:
         """These rows are what comes in as state.<name> next time."""
         self.carried.append((name, self.g.reshape(rows, n_frames, -1, width), (n_frames, "batch", width)))
 
-    def rows(self, n_frames: int) -> Value:
-        """How many rows so many frames are: a value [1]."""
-        return self.g.op("Mul", self.g.ints(n_frames), self.batch)
-
     def queue(self, state: Value, x: Value, length: int) -> Queued:
         """Rows x behind a state of `length` frames, in the fewest kernels: past and tail together are all there is."""
         longer = self.g.concat(state, x, axis=0)
@@ -70,27 +76,27 @@ class Stream:
 
 
 @singledispatch
-def emit(layer: nn.Module, x: Value, stream: Stream) -> Value:
-    """The layer's rows for rows x. Raises ValueError for a layer that no graph is known for."""
-    raise ValueError(f"{type(layer).__name__}: expected a layer of the online model; the export knows none of this kind")
+def emit(layer: nn.Module, x: Value, stream: StepContext) -> Value:
+    """The layer's rows for rows x. Raises UserError for a layer that no graph is known for."""
+    raise UserError(f"{type(layer).__name__}: expected a layer of the online model; the export knows none of this kind")
 
 
 @emit.register
-def _(layer: Chain, x: Value, stream: Stream) -> Value:
+def _(layer: Chain, x: Value, stream: StepContext) -> Value:
     for inner in layer:
         x = emit(inner, x, stream)
     return x
 
 
 @emit.register
-def _(layer: Conditioning, x: Value, stream: Stream) -> Value:
+def _(layer: Conditioning, x: Value, stream: StepContext) -> Value:
     place = layer.begin // (layer.middle - layer.begin)
     gain, offset = stream.conditions[place : place + 2]
     return stream.g.op("Add", stream.g.op("Mul", x, gain), offset)
 
 
 @emit.register
-def _(layer: EnrolmentAttention, x: Value, stream: Stream) -> Value:
+def _(layer: EnrolmentAttention, x: Value, stream: StepContext) -> Value:
     g, n_slots, channels, name = stream.g, layer.n_slots, layer.channels, f"attention.{layer.begin}"
     keys, values = next(stream.slots)
     weight, bias = normed_before(layer.norm, product(layer.query))
@@ -102,17 +108,14 @@ def _(layer: EnrolmentAttention, x: Value, stream: Stream) -> Value:
 
 
 @emit.register
-def _(layer: DilatedBlock, x: Value, stream: Stream) -> Value:
+def _(layer: DilatedBlock, x: Value, stream: StepContext) -> Value:
     g = stream.g
     longer, oldest, newest = stream.queue(next(stream.states), x, layer.reach)
     stream.after.append(newest)
-    begins = [stream.rows(tap * layer.dilation) for tap in range(1, layer.taps - 1)]
+    begins = [g.op("Mul", g.ints(tap * layer.dilation), stream.batch) for tap in range(1, layer.taps - 1)]
     between = [g.cut(longer, begin, g.op("Add", begin, stream.n_rows), 0) for begin in begins]
-    seen, first, second = (
-        g.concat(oldest, *between, x, axis=1),
-        normed_after(product(layer.conv), layer.norm),
-        product(layer.output),
-    )
+    seen = g.concat(oldest, *between, x, axis=1)
+    first, second = normed_after(product(layer.conv), layer.norm), product(layer.output)
     conv, output = stream.names[layer.conv], stream.names[layer.output]
     if g.plain:
         return g.op("Add", g.product(g.op("Relu", g.product(seen, first, conv)), second, output), x)
@@ -121,10 +124,15 @@ def _(layer: DilatedBlock, x: Value, stream: Stream) -> Value:
 
 
 @emit.register
-def _(layer: GRU, x: Value, stream: Stream) -> Value:
+def _(layer: GRU, x: Value, stream: StepContext) -> Value:
     g, gru = stream.g, layer.gru
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    inputs, recurrent, *biases = (_gates_as_onnx(array(gru.get_parameter(name))) for name in names)
+
+    def ordered(stacked: Array) -> Array:  # torch's gates are reset, update, new; ONNX's update, reset, new
+        reset, update, new = np.split(stacked, 3)
+        return np.concatenate([update, reset, new])
+
+    inputs, recurrent, *biases = (ordered(array(gru.get_parameter(name))) for name in names)
     parts = [g.weight(w[None]) for w in (inputs, recurrent, np.concatenate(biases))]
     before = g.op("Unsqueeze", next(stream.states), g.ints(0))
     rows = g.reshape(x, -1, stream.batch, layer.channels)
@@ -133,13 +141,8 @@ def _(layer: GRU, x: Value, stream: Stream) -> Value:
     return g.op("Add", x, g.reshape(y, -1, layer.channels))
 
 
-def _gates_as_onnx(stacked: Array) -> Array:
-    reset, update, new = np.split(stacked, 3)
-    return np.concatenate([update, reset, new])
-
-
 @emit.register
-def _(layer: LSTM, x: Value, stream: Stream) -> Value:
+def _(layer: LSTM, x: Value, stream: StepContext) -> Value:
     g, channels = stream.g, layer.channels
     rows = g.reshape(x, -1, stream.batch, channels)
     hidden, cell = g.split(g.reshape(next(stream.states), 2, -1, channels), [1, 1], 2, axis=0)
@@ -176,23 +179,19 @@ def lstm(
 
 
 @emit.register
-def _(layer: LinearRecurrence, x: Value, stream: Stream) -> Value:
+def _(layer: LinearRecurrence, x: Value, stream: StepContext) -> Value:
     g, channels = stream.g, layer.channels
     both = g.reshape(g.product(x, product(layer.inputs)), -1, stream.batch, 2 * channels)
     gate, value = g.split(both, [channels, channels], 2, axis=2)
     steps = [g.op("Sigmoid", gate), value]
-    last, h = g.ops("Scan", next(stream.states), *steps, outputs=2, body=_recurrence(), num_scan_inputs=2)
-    stream.after.append(last)
-    return g.op("Add", x, g.product(g.reshape(h, -1, channels), product(layer.output)))
-
-
-def _recurrence() -> GraphProto:
-    """h = value + keep * (h - value), frame by frame [B,C]."""
     nodes = [("Sub", ["h", "value"], "over"), ("Mul", ["keep", "over"], "kept"), ("Add", ["value", "kept"], "after")]
     nodes.append(("Identity", ["after"], "out"))
-    inputs, outputs = (
+    names_in, names_out = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
         for names in (["h", "keep", "value"], ["after", "out"])
     )
-    body = [helper.make_node(kind, inner, [result]) for kind, inner, result in nodes]
-    return helper.make_graph(body, "recurrence", inputs, outputs)
+    made = [helper.make_node(kind, inner, [result]) for kind, inner, result in nodes]
+    frame = helper.make_graph(made, "recurrence", names_in, names_out)  # h = value + keep * (h - value), of a frame [B,C]
+    last, h = g.ops("Scan", next(stream.states), *steps, outputs=2, body=frame, num_scan_inputs=2)
+    stream.after.append(last)
+    return g.op("Add", x, g.product(g.reshape(h, -1, channels), product(layer.output)))

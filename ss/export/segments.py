@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ss.export.graph import with_metadata
+from ss.export.graph import set_metadata
 from ss.model import SegmentExtractor
 from ss.model.carried import State, leaves, with_leaves
 from ss.streamer import Streamer
 
 
-class Enrolment(nn.Module):
+class TracedEnrolment(nn.Module):
     """The enrolling half of a model: recordings [B,R] -> speakers [B,E], logits of the training speakers."""
 
     def __init__(self, model: SegmentExtractor) -> None:
@@ -29,7 +29,7 @@ class Enrolment(nn.Module):
         return speaker, self.model.classifier(speaker)
 
 
-class Step(nn.Module):
+class TracedStep(nn.Module):
     """The stepping half: segment [B,W], speaker [B,E] and the tensors of a state -> wave [B,W], the tensors of the next state."""
 
     def __init__(self, model: SegmentExtractor, state: State) -> None:
@@ -41,7 +41,7 @@ class Step(nn.Module):
         return waves[0], *leaves(after)
 
 
-def facts_of(model: SegmentExtractor, streamer: Streamer) -> dict[str, Any]:
+def segment_facts(model: SegmentExtractor, streamer: Streamer) -> dict[str, Any]:
     """What a runtime must know of the model in a streamer's segments; fills: the number that a state begins with, if not 0."""
     _, body = model.init_state(torch.zeros(1, model.classifier.in_features), streamer.window)
     fills = {f"state.{i}": float(state.flatten()[0]) for i, state in enumerate(leaves(body)) if state.any()}
@@ -66,10 +66,10 @@ def write_graphs(model: SegmentExtractor, streamer: Streamer, metadata: dict[str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module, example, path, names_in, names_out in (
-            (Enrolment(model), (ref,), enrolling, ["enrolment"], ["speaker", "logits"]),
-            (Step(model, body), (chunk, speaker, *leaves(body)), stepping, inputs, outputs),
+            (TracedEnrolment(model), (ref,), enrolling, ["enrolment"], ["speaker", "logits"]),
+            (TracedStep(model, body), (chunk, speaker, *leaves(body)), stepping, inputs, outputs),
         ):
             dynamic = {name: axes[name] for name in (*names_in, *names_out)}
             how: dict[str, Any] = {"dynamic_axes": dynamic, "opset_version": 17, "dynamo": False}
             torch.onnx.export(module.eval(), example, str(path), input_names=names_in, output_names=names_out, **how)
-            with_metadata(path, metadata)
+            set_metadata(path, metadata)

@@ -6,8 +6,7 @@ Shapes: R samples of an enrolment.
 """
 
 from importlib import resources
-from importlib.metadata import files, version
-from typing import Any, Protocol
+from typing import Protocol
 
 from ss.audio import Wave
 
@@ -50,20 +49,7 @@ class OpenVoiceFilterLite:
         self.delay = settings.n_fft - self.hop  # it gives the oldest hop of its last Fourier transform
 
     def enroll(self, enrolment: Wave) -> None:
-        """See Adapter."""
         self.filter.set_enrollment(enrolment)
 
     def process(self, samples: Wave) -> Wave:
-        """See Adapter."""
         return self.filter.step(samples)
-
-
-def package_version(adapter: Adapter) -> str:
-    """Name and version of the package that an adapter comes from."""
-    return f"{adapter.package} {version(adapter.package)}"
-
-
-def model_bytes(adapter: Adapter) -> int:
-    """Size of the ONNX files in the package that an adapter comes from."""
-    found: list[Any] = [file for file in files(adapter.package) or () if file.suffix == ".onnx"]
-    return sum(file.locate().stat().st_size for file in found)

@@ -11,8 +11,9 @@ from typing import TypeAlias
 import numpy as np
 
 from ss.data import manifest
+from ss.errors import UserError
 
-Conditions: TypeAlias = dict[str, float | str]
+KnownConditions: TypeAlias = dict[str, float | str]
 LABELS = {
     "sir": "SIR (dB)",
     "snr": "SNR of the noise (dB)",
@@ -25,29 +26,37 @@ LABELS = {
 
 
 def read_genders(table: str | Path | None) -> dict[str, str]:
-    """Gender by speaker, from a CSV file with these columns; without a gender, none. Raises ValueError for other columns."""
+    """Gender by speaker, from a CSV file with these columns; without a gender, none. Raises UserError for no such file and for
+    other columns."""
     if table is None:
         return {}
+    if not Path(table).is_file():
+        raise UserError(f"{table}: expected a table of speakers, but there is no such file")
     with Path(table).open(newline="") as file:
         rows = csv.DictReader(file)
         if missing := {"speaker", "gender"} - set(rows.fieldnames or ()):
-            raise ValueError(f"{table}: expected columns speaker and gender, found no {' and no '.join(sorted(missing))}")
+            raise UserError(f"{table}: expected columns speaker and gender, found no {' and no '.join(sorted(missing))}")
         return {row["speaker"]: row["gender"] for row in rows if row["gender"]}
 
 
-def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, Conditions]:
+def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, KnownConditions]:
     """Conditions by the mixture's name, of a folder's `manifest.jsonl`; of none, nothing."""
     if (path := Path(folder, manifest.FILE)).is_file():
         return {row.name: conditions_of(row, genders) for row in manifest.read(path)}
     return {}
 
 
-def conditions_of(row: manifest.Row, genders: Mapping[str, str]) -> Conditions:
+def conditions_of(row: manifest.Row, genders: Mapping[str, str]) -> KnownConditions:
     """Of one mixture."""
-    found: Conditions = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
+    found: KnownConditions = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
     if row.interferers and row.target.pieces:
         found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
-        found["overlap"] = part_of_overlap(row)
+        target, others = np.zeros(row.samples, bool), np.zeros(row.samples, bool)  # where they are placed
+        for voices, spoken in (((row.target,), target), (row.interferers, others)):
+            for voice in voices:
+                for piece in voice.pieces:
+                    spoken[piece.at :][: int((piece.stop - piece.start) / voice.speed)] = True
+        found["overlap"] = float((target & others).mean())
     if row.noise:
         found["snr"] = row.noise.level
     if row.enrolment_noise:
@@ -55,20 +64,10 @@ def conditions_of(row: manifest.Row, genders: Mapping[str, str]) -> Conditions:
     return found | pair_of_genders(row.target.speaker, (voice.speaker for voice in row.interferers), genders)
 
 
-def pair_of_genders(target: str, others: Iterable[str], genders: Mapping[str, str]) -> Conditions:
+def pair_of_genders(target: str, others: Iterable[str], genders: Mapping[str, str]) -> KnownConditions:
     """Whether target and interferers are of the same gender, where all are known and the interferers agree."""
     found = {genders.get(other) for other in others}
     own = genders.get(target)
     if own is None or len(found) != 1 or None in found:
         return {}
     return {"genders": f"both {own}" if own in found else "different"}
-
-
-def part_of_overlap(row: manifest.Row) -> float:
-    """The part of the mixture's time in which the target and another speak, by what was placed where."""
-    target, others = np.zeros(row.samples, bool), np.zeros(row.samples, bool)
-    for voices, spoken in (((row.target,), target), (row.interferers, others)):
-        for voice in voices:
-            for piece in voice.pieces:
-                spoken[piece.at :][: int((piece.stop - piece.start) / voice.speed)] = True
-    return float((target & others).mean())

@@ -8,18 +8,19 @@ import inspect
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.metadata import files, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from hydra.utils import get_class, instantiate
 
 from ss import allowlist
 from ss.audio import Wave
+from ss.errors import UserError
 from ss.inferencer import Inferencer
-from ss.leaderboard.adapters import model_bytes, package_version
-from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_streams, export_streams, make_adapter
-from ss.measure.bench import Settings, latency_of, milliseconds
+from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_stream, adapter_streams, export_streams, make_adapter
+from ss.measure.bench import BenchSettings, describe_latency, describe_times
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
 from ss.model.lapped import windows
@@ -29,18 +30,24 @@ CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
 TINY = 1e-12
 
 
-class Entry(Protocol):
-    """One line of the leaderboard. fingerprint: changes when the estimates may be others. about: what it is, in a few words."""
+class Entry:
+    """One line of the leaderboard.
+
+    fingerprint: changes when the estimates may be others. about: what it is, in a few words. is_bound: whether it is no extractor.
+    """
 
     fingerprint: str
     about: str
+    is_bound = False
 
     @property
     def sample_rate(self) -> int:
         """In Hz."""
+        return 16000
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         """mixture [S], ref [R] and, for bounds only, target [S] -> the estimate [S]."""
+        raise NotImplementedError
 
     def measure_costs(self) -> dict[str, float | None]:
         """What it costs live; empty for a bound.
@@ -49,9 +56,10 @@ class Entry(Protocol):
         chunks of `chunk_ms` in one thread: 10 ms, or a model's own segments; peak_bytes of a process above an idle interpreter;
         model_bytes.
         """
+        return {}
 
 
-class Ours:
+class ModelEntry(Entry):
     """A checkpoint of ours or the predecessor's, in torch, or the folder of an export, in ONNX Runtime.
 
     streamer: how a checkpoint's utterances are cut; None: as it was trained.
@@ -70,55 +78,54 @@ class Ours:
 
     @property
     def sample_rate(self) -> int:
-        """See Entry."""
         return self.inferencer.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        """See Entry."""
         return self.inferencer.extract(mixture, ref)
 
     def measure_costs(self) -> dict[str, float | None]:
-        """See Entry."""
         if self.is_export:
             streams, size = export_streams(self.path, noise(self.sample_rate)), sum(file.stat().st_size for file in self.files)
-            return costs(Backend(ONNX, str(self.path)), streams, self.sample_rate, size)
+            return measure_streams(Backend(ONNX, str(self.path)), streams, self.sample_rate, size)
         streamer = dict(self.streamer or read_checkpoint(self.path)["config"]["streamer"])
         allowlist.check("streamer", streamer)
-        settings = Settings("", streamer, checkpoint=str(self.path), sample_rate=self.sample_rate)
-        model = settings.load()
-        return costs(Backend("torch", str(self.path), streamer), settings.streams(model), self.sample_rate, n_bytes(model))
+        settings = BenchSettings("", streamer, checkpoint=str(self.path), sample_rate=self.sample_rate)
+        model, backend = settings.load(), Backend("torch", str(self.path), streamer)
+        return measure_streams(backend, settings.streams(model), self.sample_rate, n_bytes(model))
 
 
-class Peer:
+class AdapterEntry(Entry):
     """An extractor that others made, by its adapter. config: the adapter's `_target_`, and what it is made with."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = json.dumps(dict(config), sort_keys=True)
         self.adapter = make_adapter(self.config)
-        self.about = package_version(self.adapter)
+        self.about = f"{self.adapter.package} {version(self.adapter.package)}"
         self.fingerprint = f"{self.about} {self.config} {inspect.getsource(type(self.adapter))}"
-        self.sample_rate: int = self.adapter.sample_rate
+
+    @property
+    def sample_rate(self) -> int:
+        return self.adapter.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        """See Entry."""
-        missing = self.adapter.delay + -(len(mixture) + self.adapter.delay) % self.adapter.hop
-        wave = adapter_streams(self.adapter, ref).open()(np.pad(mixture, (0, missing)))
-        return wave[self.adapter.delay :][: len(mixture)]
+        stream = adapter_stream(self.adapter, ref)
+        return np.concatenate([stream.process(mixture), stream.flush()])
 
     def measure_costs(self) -> dict[str, float | None]:
-        """See Entry."""
+        graphs: list[Any] = [file for file in files(self.adapter.package) or () if file.suffix == ".onnx"]
+        size = sum(file.locate().stat().st_size for file in graphs)
         streams = adapter_streams(self.adapter, noise(self.sample_rate))
-        return costs(Backend("adapter", self.config), streams, self.sample_rate, model_bytes(self.adapter))
+        return measure_streams(Backend("adapter", self.config), streams, self.sample_rate, size)
 
 
-def costs(backend: Backend, streams: Streams, sample_rate: int, model_bytes: int) -> dict[str, float | None]:
+def measure_streams(backend: Backend, streams: Streams, sample_rate: int, model_bytes: int) -> dict[str, float | None]:
     """What an entry costs (see Entry): the latency of its streams, and a stream in a process of its own, in one thread."""
     chunk = streams.chunk or round(CHUNK_SECONDS * sample_rate)
     calls = max(10, round(LIVE_SECONDS * sample_rate / chunk))
     run = run_alone(Workload(backend, [chunk], [calls], WARMUP, round(ENROLMENT_SECONDS * sample_rate)))
-    times = milliseconds(run.seconds[0])
+    times = describe_times(run.seconds[0])
     return {
-        "latency_ms": latency_of(streams, sample_rate)["milliseconds"],
+        "latency_ms": describe_latency(streams, sample_rate)["milliseconds"],
         "real_time_factor": run.cpu_seconds[0] / calls * sample_rate / chunk,  # a busy machine makes the calls longer
         "p50_ms": times["p50"],
         "p99_ms": times["p99"],
@@ -133,27 +140,20 @@ def noise(sample_rate: int) -> Wave:
     return 0.1 * np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
 
 
-class Bound:
+class Bound(Entry):
     """What is known without an extractor: the mixture as it is, or an oracle's mask."""
 
-    sample_rate = 16000
     about = "bound"
-
-    @property
-    def fingerprint(self) -> str:
-        """See Entry."""
-        return inspect.getsource(type(self))
-
-    def measure_costs(self) -> dict[str, float | None]:
-        """See Entry."""
-        return {}
+    is_bound = True
 
 
 class Unprocessed(Bound):
     """The mixture."""
 
+    def __init__(self) -> None:
+        self.fingerprint = inspect.getsource(type(self))
+
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        """See Entry."""
         return mixture
 
 
@@ -168,14 +168,9 @@ class OracleMask(Bound):
 
     def __init__(self, complex: bool, window: int = 480, synthesis: int = 160, hop: int = 120) -> None:
         self.complex, self.window, self.synthesis, self.hop = complex, window, synthesis, hop
-
-    @property
-    def fingerprint(self) -> str:
-        """See Entry."""
-        return f"{inspect.getsource(type(self))} {vars(self)}"
+        self.fingerprint = f"{inspect.getsource(type(self))} {vars(self)}"
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        """See Entry."""
         analysis, synthesis = (window.double().numpy() for window in windows(self.window, self.synthesis, self.hop))
         behind = self.synthesis + -len(mixture) % self.hop
         spectra = []
@@ -196,19 +191,19 @@ class OracleMask(Bound):
 
 def make_entry(config: str | Mapping[str, Any]) -> Entry:
     """The entry of a config: a path of a checkpoint or of an export's folder, {checkpoint, streamer}, or a `_target_`, which is a
-    bound of this module or an adapter. Raises ValueError where there is none."""
+    bound of this module or an adapter. Raises UserError where there is none."""
     if isinstance(config, str):
         config = {"checkpoint": config}
     if "_target_" in config:
         if not str(config["_target_"]).startswith("ss.leaderboard.entries."):
-            return Peer(config)
+            return AdapterEntry(config)
         kind = get_class(config["_target_"])
         assert issubclass(kind, Bound)
-        return kind(**{key: value for key, value in config.items() if key != "_target_"})  # type: ignore[return-value]
+        return kind(**{key: value for key, value in config.items() if key != "_target_"})
     path = Path(config["checkpoint"])
     if not path.is_file() and not any(path.glob("*.onnx")):
-        raise ValueError(f"{path}: expected a checkpoint or the folder of an export, found neither")
-    return Ours(path, config.get("streamer"))
+        raise UserError(f"{path}: expected a checkpoint or the folder of an export, found neither")
+    return ModelEntry(path, config.get("streamer"))
 
 
 def digest_of_files(paths: list[Path]) -> str:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Collection, Iterable, Mapping
 from html import escape
+from itertools import cycle
 from typing import Any
 
 from ss.leaderboard.conditions import LABELS
@@ -39,7 +40,8 @@ figure svg { display: block; width: 100%; height: auto; }
 def make_page(results: Mapping[str, Any]) -> str:
     """The page: everything in one HTML file that needs no network."""
     tables, bounds = make_tables(results), [label for label, entry in results["entries"].items() if entry["bound"]]
-    colours = colours_of(results)
+    ran, others = [label for label, entry in results["entries"].items() if not entry["failed"]], cycle(COLOURS)
+    colours = {label: BOUND if label in bounds else next(others) for label in ran}
     keys = "".join(f'<li style="--key: {colour}">{escape(label)}</li>' for label, colour in colours.items())
     charts = [chart("test", points_of_tests(results, colours), colours, cut=False)]
     charts += [chart(LABELS.get(condition, condition), one["entries"], colours) for condition, one in results["curves"].items()]
@@ -87,16 +89,10 @@ def best_cells(table: Table, bounds: Collection[str]) -> set[tuple[int, int]]:
     return best
 
 
-def colours_of(results: Mapping[str, Any]) -> dict[str, str]:
-    """A colour per entry that ran; bounds are grey."""
-    ran = [(label, entry) for label, entry in results["entries"].items() if not entry["failed"]]
-    others = iter(COLOURS * len(ran))
-    return {label: BOUND if entry["bound"] else next(others) for label, entry in ran}
-
-
 def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapping[str, str], cut: bool = True) -> str:
     """Points of each entry over a number, joined, or over words, as SVG. cut: bounds do not say how high the picture is."""
-    from matplotlib.figure import Figure  # not wanted in the processes that are weighed
+    import matplotlib as mpl  # not wanted in the processes that are weighed
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 2.9), layout="constrained")
     axes = figure.add_subplot(xlabel=label, ylabel="SI-SDRi (dB)")
@@ -119,7 +115,10 @@ def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapp
     if shown:
         ends = [end for point in shown for end in (point["mean"], point["low"], point["high"]) if end is not None]
         axes.set_ylim(min(0.0, *ends) - 0.5, max(0.0, *ends) + 1)
-    return svg(figure)
+    out = io.StringIO()  # text stays text, and the same figure gives the same SVG
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leaderboard", "font.family": "sans-serif", "font.size": 10}):
+        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    return out.getvalue()[out.getvalue().index("<svg") :]
 
 
 def points_of_tests(results: Mapping[str, Any], labels: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
@@ -131,13 +130,3 @@ def points_of_tests(results: Mapping[str, Any], labels: Iterable[str]) -> dict[s
             if not test["quick"] and one.get("mean") is not None:
                 points[label].append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
     return points
-
-
-def svg(figure: Any) -> str:
-    """A figure as an SVG element whose text stays text; the same for the same figure."""
-    import matplotlib as mpl
-
-    out = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leaderboard", "font.family": "sans-serif", "font.size": 10}):
-        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
-    return out.getvalue()[out.getvalue().index("<svg") :]

@@ -1,7 +1,7 @@
 """From scores to what is read: means with intervals, curves over conditions, and tables."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from ss.leaderboard.conditions import LABELS
 from ss.leaderboard.scoring import Score
+from ss.measure.report import machine_line
 from ss.metric import COLUMNS, Row, summarize
+from ss.tables import markdown_table
 
 RANKING, ABSENT = "SI-SDRi", "absent-dB"
 RESAMPLINGS = 2000
@@ -83,69 +85,55 @@ def make_tables(results: Mapping[str, Any]) -> list[Table]:
     results: as `results.json` has them.
     """
     tests = [name for name, test in results["tests"].items() if not test["quick"]]
-    tables = [headline(results, tests), costs(results), *(of_test(results, name) for name in tests)]
-    tables += [of_curve(condition, one) for condition, one in results["curves"].items()]
+    tables = [headline_table(results, tests), costs_table(results), *(test_table(results, name) for name in tests)]
+    tables += [curve_table(condition, one) for condition, one in results["curves"].items()]
     return [table for table in tables if table.rows]
 
 
-def headline(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
+def headline_table(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
     """One line per entry."""
     ran = {label: entry for label, entry in results["entries"].items() if not entry["failed"]}
-    columns: list[tuple[str, list[str]]] = []
-    for metric, title, show in HEADLINE:
+    head, rows = [""], [[label] for label in ran]
+    for metric, part, title in HEADLINE:
         for name in tests:
             summaries = results["tests"][name]["summaries"]
             if any(one.get(metric, {}).get("count") for one in summaries.values()):
-                columns.append((f"{name}: {title}", [show(summaries[label].get(metric, {})) for label in ran]))
-    columns.append(("latency", [latency(entry) for entry in ran.values()]))
-    columns.append(("RTF", [number(entry["costs"].get("real_time_factor"), "{:.3f}") for entry in ran.values()]))
-    columns.append(("size", [mebibytes(entry, "model_bytes") for entry in ran.values()]))
-    rows = [list(cells) for cells in zip(ran, *(cells for _, cells in columns), strict=True)]
+                head.append(f"{name}: {title}")
+                for row in rows:
+                    row.append(metric_cells(metric, summaries[row[0]].get(metric, {}))[part])
+    for row, entry in zip(rows, ran.values(), strict=True):
+        row += [latency(entry), number(entry["costs"].get("real_time_factor"), "{:.3f}"), mebibytes(entry, "model_bytes")]
     notes = [f"{label} did not run: {entry['failed']}" for label, entry in results["entries"].items() if entry["failed"]]
-    return Table("", ["", *(title for title, _ in columns)], rows, notes)
+    return Table("", [*head, "latency", "RTF", "size"], rows, notes)
 
 
-def costs(results: Mapping[str, Any]) -> Table:
+def costs_table(results: Mapping[str, Any]) -> Table:
     """What each entry costs live."""
-    head = ["", "runs in", "latency", "chunk", "RTF", "median of a chunk", "p99", "peak memory", "size"]
-    rows = []
+    head, rows = ["", "runs in", "latency", "chunk", "RTF", "median of a chunk", "p99", "peak memory", "size"], []
     for label, entry in results["entries"].items():
         if found := entry["costs"]:
-            times = [
-                f"{found['chunk_ms']:g} ms",
-                f"{found['real_time_factor']:.3f}",
-                f"{found['p50_ms']:.2f} ms",
-                f"{found['p99_ms']:.2f} ms",
-            ]
-            rows.append(
-                [label, entry["about"], latency(entry), *times, *(mebibytes(entry, f"{key}_bytes") for key in ("peak", "model"))]
-            )
-    return Table(
-        "What it costs live", head, rows, [", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)]
-    )
+            row = [label, entry["about"], latency(entry), f"{found['chunk_ms']:g} ms", f"{found['real_time_factor']:.3f}"]
+            row += [f"{found['p50_ms']:.2f} ms", f"{found['p99_ms']:.2f} ms"]
+            rows.append([*row, mebibytes(entry, "peak_bytes"), mebibytes(entry, "model_bytes")])
+    return Table("What it costs live", head, rows, [machine_line(results["machine"])])
 
 
-def of_test(results: Mapping[str, Any], name: str) -> Table:
+def test_table(results: Mapping[str, Any], name: str) -> Table:
     """All metrics that have values, of all entries on a test; below it what is missing, and why."""
     test = results["tests"][name]
     summaries: dict[str, dict[str, Any]] = test["summaries"]
-    columns = [
-        metric for metric in COLUMNS if metric != "SI-SDR" and any(one.get(metric, {}).get("count") for one in summaries.values())
-    ]
     head, rows, notes = [""], [[label] for label in summaries], []
-    for metric in columns:
-        head += [RANKING, "median", "below 0"] if metric == RANKING else [f"{metric}, median" if metric == ABSENT else metric]
+    for metric in COLUMNS:
+        if metric == "SI-SDR" or not any(one.get(metric, {}).get("count") for one in summaries.values()):
+            continue
+        head += metric_cells(metric, {})
         for row, (label, summary) in zip(rows, summaries.items(), strict=True):
-            one = summary[metric]
-            if metric == RANKING:
-                row += [decibels_with_interval(one), number(one["median"], "{:.2f} dB"), below_0(one)]
-            else:
-                row.append(median_decibels(one) if metric == ABSENT else mean_of(one))
-            notes += [f"{label}: {metric} is missing for {count}: {reason}" for reason, count in one["reasons"].items()]
+            row += metric_cells(metric, summary[metric]).values()
+            notes += [f"{label}: {metric} is missing for {n}: {reason}" for reason, n in summary[metric]["reasons"].items()]
     return Table(f"{name}: {test['utterances']} utterances, {test['seconds'] / 60:.1f} minutes", head, rows, notes)
 
 
-def of_curve(condition: str, one: Mapping[str, Any]) -> Table:
+def curve_table(condition: str, one: Mapping[str, Any]) -> Table:
     """A curve as numbers."""
     first: list[dict[str, Any]] = next(iter(one["entries"].values()))
     places = (point["x"] if isinstance(point["x"], str) else f"{point['x']:.3g}" for point in first)
@@ -154,32 +142,32 @@ def of_curve(condition: str, one: Mapping[str, Any]) -> Table:
     return Table(f"SI-SDRi in dB by {LABELS.get(condition, condition)}, on {', '.join(one['tests'])}", head, rows, [])
 
 
+def metric_cells(metric: str, one: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of a metric, by heading. one: its summary; empty: none."""
+    if metric == ABSENT:
+        return {f"{ABSENT}, median": number(one.get("median"), "{:.1f} dB")}
+    if metric != RANKING:
+        return {metric: number(one.get("mean"), "{:.3f}")}
+    mean = number(one.get("mean"), "{:.2f} dB")
+    bounds = "" if one.get("low") is None else f" ({one['low']:.1f} to {one['high']:.1f})"
+    return {
+        RANKING: mean + bounds,
+        "median": number(one.get("median"), "{:.2f} dB"),
+        "below 0": number(one.get("below_0"), "{:.0%}").replace("%", " %"),
+    }
+
+
+HEADLINE = (  # metric, which of its cells, title
+    (RANKING, RANKING, RANKING),
+    (RANKING, "below 0", "below 0"),
+    (ABSENT, f"{ABSENT}, median", "output level"),
+    ("STOI-drop", "STOI-drop", "STOI lost"),
+)
+
+
 def number(value: float | None, form: str) -> str:
     """A value to read, or - where there is none."""
     return "-" if value is None else form.format(value)
-
-
-def decibels_with_interval(one: Mapping[str, Any]) -> str:
-    """A mean in dB, with its interval."""
-    if one.get("mean") is None:
-        return "-"
-    bounds = "" if one.get("low") is None else f" ({one['low']:.1f} to {one['high']:.1f})"
-    return f"{one['mean']:.2f} dB{bounds}"
-
-
-def below_0(one: Mapping[str, Any]) -> str:
-    """The share of mixtures that get worse."""
-    return number(None if one.get("below_0") is None else 100 * one["below_0"], "{:.0f} %")
-
-
-def median_decibels(one: Mapping[str, Any]) -> str:
-    """A median in dB."""
-    return number(one.get("median"), "{:.1f} dB")
-
-
-def mean_of(one: Mapping[str, Any]) -> str:
-    """A mean."""
-    return number(one.get("mean"), "{:.3f}")
 
 
 def latency(entry: Mapping[str, Any]) -> str:
@@ -195,20 +183,11 @@ def mebibytes(entry: Mapping[str, Any], key: str) -> str:
     return number(None if found is None else found / 2**20, "{:.1f} MiB")
 
 
-HEADLINE: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
-    (RANKING, RANKING, decibels_with_interval),
-    (RANKING, "below 0", below_0),
-    (ABSENT, "output level", median_decibels),
-    ("STOI-drop", "STOI lost", mean_of),
-)
-
-
 def markdown(tables: Iterable[Table]) -> str:
     """Tables for a document; notes are lists."""
     parts = []
     for table in tables:
-        lines = [f"### {table.title}", ""] if table.title else []
-        lines += [f"| {' | '.join(cells)} |" for cells in (table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows)]
-        lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
-        parts.append("\n".join(lines))
+        parts += [f"### {table.title}"] if table.title else []
+        parts.append(markdown_table(table.head, table.rows))
+        parts += ["\n".join(f"- {note}" for note in table.notes)] if table.notes else []
     return "\n\n".join([*parts, METHOD]) + "\n"

@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from ss.audio import Wave
 from ss.datasets.triplets import find_triplets, load
+from ss.leaderboard.conditions import KnownConditions
 from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, Row, evaluate
 
@@ -29,14 +30,15 @@ class Score(NamedTuple):
     row: Row
 
 
-class Test(NamedTuple):
-    """A folder of triplets, and its metrics, with their config. digest: of its files."""
+class TestSet(NamedTuple):
+    """A folder of triplets, and its metrics, with their config. digest: of its files. conditions: of its mixtures, by name."""
 
     name: str
     folder: Path
     digest: str
     metrics: dict[str, Metric]
     config: Mapping[str, Any]
+    conditions: Mapping[str, KnownConditions] = MappingProxyType({})
 
 
 def digest_of_folder(folder: str | Path) -> str:
@@ -44,7 +46,7 @@ def digest_of_folder(folder: str | Path) -> str:
     return digest_of_files([Path(str(path)) for one in find_triplets(folder) for path in (one.mixture, one.target, one.ref)])
 
 
-def score(label: str, entry: Entry, test: Test, cache: Path, piece_seconds: float) -> list[Score]:
+def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: float) -> list[Score]:
     """The scores of an entry on a test, in the order of the names; those that `cache` has are read from there.
 
     A file is added to utterance by utterance, so that an interrupted run goes on. An entry that fails on an utterance has no values
@@ -53,7 +55,7 @@ def score(label: str, entry: Entry, test: Test, cache: Path, piece_seconds: floa
     about = json.dumps([VERSION, entry.fingerprint, test.digest, dict(test.config), piece_seconds])
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     path = cache / f"{test.name}-{key}.jsonl"
-    found = read(path)
+    found = read_scores(path)
     missing = [one for one in find_triplets(test.folder) if one.name not in found]
     if not missing:
         return [score for name in sorted(found) for score in found[name]]
@@ -67,7 +69,7 @@ def score(label: str, entry: Entry, test: Test, cache: Path, piece_seconds: floa
                 estimate, reason = mixture, f"the entry failed: {error!r}"
             scores = []
             for piece in pieces(len(mixture), round(piece_seconds * entry.sample_rate)):
-                row = evaluate(test.metrics, *(tensor(wave[piece]) for wave in (estimate, target, mixture)))
+                row = evaluate(test.metrics, *(torch.from_numpy(wave[piece]) for wave in (estimate, target, mixture)))
                 if reason:
                     row = Row({}, dict.fromkeys([*row.values, *row.missing], reason))
                 scores.append(Score(one.name, piece.start / entry.sample_rate, row))
@@ -77,7 +79,7 @@ def score(label: str, entry: Entry, test: Test, cache: Path, piece_seconds: floa
     return [score for name in sorted(found) for score in found[name]]
 
 
-def read(path: Path) -> dict[str, list[Score]]:
+def read_scores(path: Path) -> dict[str, list[Score]]:
     """The scores of a file by name; a line that was cut off by a crash is left out, in the file too."""
     found: dict[str, list[Score]] = {}
     if not path.is_file():
@@ -95,8 +97,3 @@ def pieces(samples: int, longest: int) -> list[slice]:
     n = max(1, (samples + longest // 2) // longest)
     edges = [*(i * longest for i in range(n)), samples]
     return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
-def tensor(wave: Wave) -> torch.Tensor:
-    """The samples [S] for torch."""
-    return torch.from_numpy(wave)

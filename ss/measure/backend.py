@@ -7,10 +7,15 @@ import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ss.errors import UserError
+
+if TYPE_CHECKING:
+    from ss.runtime.stream import Stream
 
 Samples = NDArray[np.float32]
 Process = Callable[[Samples], Samples]  # samples [n] -> those that are finished [m]
@@ -51,57 +56,62 @@ class Workload(NamedTuple):
 class Streams(NamedTuple):
     """Streams of one enrolled speaker.
 
-    open: a new one. window: samples that a step takes in, hop: samples that come out of it. delay: so many come out before the
-    estimate of the first input sample. chunk: samples to give at once; None: any number. live: whether anything comes out before
-    the end of an utterance.
+    open: a new one. window: samples that a step takes in, hop: samples that come out of it. chunk: samples to give at once; None:
+    any number. live: whether anything comes out before the end of an utterance.
     """
 
     open: Callable[[], Process]
     window: int
     hop: int
-    delay: int = 0
     chunk: int | None = None
     live: bool = True
 
 
-class BufferedStream:
-    """Takes any number of samples: complete windows are stepped through, one every `hop`, and the rest waits.
-
-    at_once: all complete hops are one step.
-    """
-
-    def __init__(self, step: Process, window: int, hop: int, at_once: bool = False) -> None:
-        self.step, self.window, self.hop, self.at_once = step, window, hop, at_once
-        self.waiting: Samples = np.zeros(0, np.float32)
-
-    def process(self, samples: Samples) -> Samples:
-        """samples [n] -> those that are finished [m]."""
-        self.waiting, finished = np.concatenate([self.waiting, samples]), [samples[:0]]
-        while len(self.waiting) >= self.window:
-            used = len(self.waiting) // self.hop * self.hop if self.at_once else self.window
-            finished.append(self.step(self.waiting[:used]))
-            self.waiting = self.waiting[used if self.at_once else self.hop :]
-        return np.concatenate(finished)
+def unclipped(stream: "Stream") -> Process:
+    """A stream's `process`, of samples of any level: a latency is measured with some that are far beyond full scale."""
+    stream.batch.loudest = np.inf
+    return stream.process
 
 
 def make_adapter(config: str) -> Any:
-    """The adapter of a config in JSON: its `_target_` is called with the other keys. Raises ValueError where it is not there."""
+    """The adapter of a config in JSON: its `_target_` is called with the other keys. Raises UserError where it is not there."""
     arguments = dict(json.loads(config))
     module, _, name = arguments.pop("_target_").rpartition(".")
     try:
         return getattr(import_module(module), name)(**arguments)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{module}.{name}: expected an adapter whose package is installed, but: {error}") from error
+        raise UserError(f"{module}.{name}: expected an adapter whose package is installed, but: {error}") from error
+
+
+class AdapterModel:
+    """An adapter, which has one stream at a time, as `BatchStream` runs it."""
+
+    online = False
+
+    def __init__(self, adapter: Any, enrolment: Samples) -> None:
+        self.adapter, self.enrolment, self.sample_rate = adapter, enrolment, adapter.sample_rate
+        self.hop = self.window = adapter.hop
+        self.delay = adapter.delay
+
+    def zeros(self, batch: int) -> None:
+        """Begins anew."""
+        self.adapter.enroll(self.enrolment)
+
+    def step(self, chunk: Samples, conditions: Samples, states: None) -> tuple[Samples, None]:
+        """chunk [1,hop] -> as many samples of the output."""
+        return self.adapter.process(chunk[0])[None], None
+
+
+def adapter_stream(adapter: Any, enrolment: Samples) -> "Stream":
+    """A stream of an adapter."""
+    from ss.runtime.stream import BatchStream, Stream
+
+    return Stream(BatchStream(AdapterModel(adapter, enrolment), np.zeros((1, 0), np.float32)))
 
 
 def adapter_streams(adapter: Any, enrolment: Samples) -> Streams:
-    """Of an adapter, which has one stream at a time."""
-
-    def open_stream() -> Process:
-        adapter.enroll(enrolment)
-        return BufferedStream(adapter.process, adapter.hop, adapter.hop).process
-
-    return Streams(open_stream, adapter.hop, adapter.hop, adapter.delay)
+    """Of an adapter."""
+    return Streams(lambda: unclipped(adapter_stream(adapter, enrolment)), adapter.hop, adapter.hop)
 
 
 def export_streams(folder: str | Path, enrolment: Samples, threads: int = 1) -> Streams:
@@ -110,4 +120,4 @@ def export_streams(folder: str | Path, enrolment: Samples, threads: int = 1) -> 
 
     extractor = Extractor.load(folder, threads)
     chunk = None if extractor.online else extractor.hop
-    return Streams(lambda: extractor.stream(enrolment).process, extractor.window, extractor.hop, chunk=chunk)
+    return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +14,16 @@ from hydra.utils import instantiate
 from tqdm import tqdm
 
 from ss import allowlist, checkpoint
-from ss.compression.sparse import nonzero
+from ss.constraints import count_nonzero
+from ss.errors import UserError, reject_unknown_keys
 from ss.measure.backend import ONNX, Backend, Streams, Workload
 from ss.measure.latency import measure_latency
-from ss.measure.report import Columns, machine, machine_line, publish, table
+from ss.measure.report import machine, machine_line, publish
 from ss.measure.streams import bare_call, model_streams
-from ss.measure.worker import Run, run_alone
-from ss.model import Extractor, SpexPlusOnline
+from ss.measure.worker import WorkerRun, run_alone
+from ss.model import Extractor
 from ss.model.cost import n_bytes, n_macs, n_parameters
+from ss.tables import text_table
 from ss.utils.predecessor import read_checkpoint
 
 METHOD = """\
@@ -41,14 +43,11 @@ Peak memory: of a process that does nothing else, weights included; on a CPU res
 on a GPU tensors without CUDA's own context."""
 SESSION_MS = 10.0  # chunks of a long session, where the model leaves the choice
 PIECES = 10  # of a session, each with a mean time
-POSITIVE = (
-    *("threads", "sample_rate", "utterance_seconds", "enrolment_seconds", "n_chunks", "n_enrolments"),
-    *("live_seconds", "session_minutes"),
-)
+TIMES = ("mean", "p50", "p95", "p99", "max")
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """The keys of a config of `measure_weight_and_time/`.
 
     model: what to build, with random weights. checkpoint: a file whose model is taken instead. streamer: a Streamer, or Whole.
@@ -56,7 +55,7 @@ class Settings:
     utterance_seconds, enrolment_seconds: how much audio goes in at once. n_chunks (or utterances), n_enrolments: calls that are
     timed, after n_warmup that are not. chunk_ms, live_seconds: sizes of the chunks that a live stream is given, and how much audio
     of each; session_minutes: of audio in the long session. out_folder: where `measurement.json` goes.
-    Raises ValueError for a value out of range.
+    Raises UserError for a value out of range.
     """
 
     out_folder: str
@@ -76,21 +75,28 @@ class Settings:
     session_minutes: float = 1
 
     def __post_init__(self) -> None:
-        for key in POSITIVE:
+        positive = ["threads", "sample_rate", "utterance_seconds", "enrolment_seconds", "n_chunks", "n_enrolments"]
+        for key in [*positive, "live_seconds", "session_minutes"]:
             if getattr(self, key) <= 0:
-                raise ValueError(f"{key}: expected more than 0, got {getattr(self, key)}")
-        if not self.chunk_ms or min(map(self.samples, (ms / 1000 for ms in self.chunk_ms))) < 1:
-            raise ValueError(f"chunk_ms: expected chunks of at least a sample, got {list(self.chunk_ms)}")
+                raise UserError(f"{key}: expected more than 0, got {getattr(self, key)}")
+        if not self.chunk_ms or self.samples(min(self.chunk_ms) / 1000) < 1:
+            raise UserError(f"chunk_ms: expected chunks of at least a sample, got {list(self.chunk_ms)}")
         if self.model is None and self.checkpoint is None:
-            raise ValueError("expected a model or a checkpoint, got neither")
+            raise UserError("expected a model or a checkpoint, got neither")
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Settings":
-        """Raises ValueError for an unknown key; `n_gpu` and `n_processes` are the launcher's business."""
+    def from_config(cls, config: dict[str, Any]) -> "BenchSettings":
+        """Raises UserError for an unknown key; `n_gpu` and `n_processes` are the launcher's business."""
         settings = {key: value for key, value in config.items() if key not in ("n_gpu", "n_processes")}
-        if unknown := set(settings) - {known.name for known in fields(cls)}:
-            raise ValueError(f"expected no other keys than those of settings.yaml, got {', '.join(sorted(unknown))}")
+        reject_unknown_keys(cls, settings)
         return cls(**settings)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, **changes: Any) -> "BenchSettings":
+        """How to measure a checkpoint of ours, as its config says."""
+        trained = read_checkpoint(path)["config"]
+        allowlist.check("streamer", trained["streamer"])
+        return cls("", trained["streamer"], checkpoint=str(path), sample_rate=trained["data"]["sample_rate"], **changes)
 
     def samples(self, seconds: float) -> int:
         """So many seconds, in samples."""
@@ -100,7 +106,6 @@ class Settings:
         """The extractor in eval mode: the checkpoint's, or the model with the same random weights every time."""
         if self.checkpoint is not None:
             return checkpoint.load_extractor(self.checkpoint)
-        assert self.model is not None
         torch.manual_seed(0)
         return checkpoint.build(self.model).eval()
 
@@ -119,13 +124,19 @@ class Settings:
 def measure(config: dict[str, Any]) -> None:
     """Measures what a config of `measure_weight_and_time/` describes, prints tables and writes `measurement.json`.
 
-    config: the fields of Settings. Raises ValueError for values that cannot be, and what loading a checkpoint raises.
+    config: the fields of BenchSettings. Raises UserError for values that cannot be, and what loading a checkpoint raises.
     """
-    settings = Settings.from_config(config)
-    devices, model = usable_devices(settings.devices), settings.load()
+    settings = BenchSettings.from_config(config)
+    usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = usable if settings.devices is None else settings.devices
+    for device in devices:
+        if device.split(":")[0] not in usable:
+            raise UserError(f"devices: expected some of {usable}, got {device!r}")
+    model = settings.load()
     streams = settings.streams(model)
     with TemporaryDirectory() as folder:
         backends, missing = write_backends(settings, model, Path(folder))
+        exported = file_bytes(backends[1].source) if len(backends) > 1 else {}
         report: dict[str, Any] = {
             "model": type(model).__name__,
             "checkpoint": settings.checkpoint,
@@ -133,63 +144,65 @@ def measure(config: dict[str, Any]) -> None:
             "weight_bytes": n_bytes(model),
             "machine": machine(),
             "method": METHOD.replace("\n", " "),
-            "latency": latency_of(streams, settings.sample_rate),
-            "file_bytes": {"weights": weights_bytes(model)},
+            "latency": describe_latency(streams, settings.sample_rate),
+            "file_bytes": {"weights": weights_bytes(model), **exported},
             "live": live_rows(settings, streams, backends, devices),
-            "sessions": [session(settings, streams, backend) for backend in tqdm(backends, "sessions")],
+            "sessions": [run_session(settings, streams, backend) for backend in tqdm(backends, "sessions")],
             "not_measured": missing,
             "rows": bare_rows(settings, streams, model, backends[0], devices),
         }
-        if len(backends) > 1:
-            report["file_bytes"] |= file_bytes(backends[1].source)
     report["headline"] = headline(streams, report["live"])
     origin = settings.checkpoint or "random weights"
     about = f"{report['model']} ({origin}): {report['parameters']:,} parameters, {report['weight_bytes'] / 2**20:.1f} MiB"
-    facts = [latency_line(report["latency"]), files_line(report)]
+    latency = report["latency"]
+    wait = latency["waits_for"]
+    if latency["samples"] is not None:
+        ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
+        wait = f"{latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"
+    facts = [f"algorithmic latency: {wait}", files_line(report)]
     facts += [f"{name}: n/a ({reason})" for name, reason in missing.items()]
-    blocks = [f"{about}\n{machine_line(report)}", table(BARE, report["rows"]), "\n".join(facts), *live_tables(report), METHOD]
-    publish(report, Path(settings.out_folder) / "measurement.json", *blocks)
+    head = ["device", "part", "audio s", "hop s", "GMAC", "GMAC/s", *(f"{name} ms" for name in TIMES), "real time", "peak MiB"]
+    cells = [
+        [
+            device_cell(row),
+            row["part"],
+            f"{row['audio_seconds']:g}",
+            f"{row['hop_seconds']:g}",
+            f"{row['macs'] / 1e9:.3g}",
+            f"{row['macs_per_second'] / 1e9:.3g}",
+            *(f"{row['milliseconds'][name]:.1f}" for name in TIMES),
+            f"{row['real_time_factor']:.3f}",
+            f"{row['peak_memory_bytes'] / 2**20:.0f}",
+        ]
+        for row in report["rows"]
+    ]
+    blocks = [f"{about}\n{machine_line(report['machine'])}", text_table(head, cells), "\n".join(facts), *live_tables(report)]
+    publish(report, Path(settings.out_folder) / "measurement.json", *blocks, METHOD)
 
 
 def measure_export(config: dict[str, Any]) -> int:
     """Measures `exported`, the graphs of `run_dir`'s checkpoint; prints tables, writes `measurement.json`; the exit code."""
-    trained = Path(config["run_dir"]) / "best.pth"
-    settings = settings_of(trained, **{key: config[key] for key in ("threads", "chunk_ms", "live_seconds", "session_minutes")})
+    given = {key: config[key] for key in ("threads", "chunk_ms", "live_seconds", "session_minutes")}
+    settings = BenchSettings.from_checkpoint(Path(config["run_dir"]) / "best.pth", **given)
     model, backend = settings.load(), Backend(ONNX, config["exported"])
     streams = settings.streams(model)
     report: dict[str, Any] = {
         "model": type(model).__name__,
         "exported": config["exported"],
-        "parameters": nonzero(model.state_dict()),
+        "parameters": count_nonzero(model.state_dict()),
         "macs_per_second": macs_per_second(streams, settings.sample_rate),
         "machine": machine(),
         "file_bytes": file_bytes(config["exported"]),
         "live": live_rows(settings, streams, [backend], ["cpu"]),
-        "sessions": [session(settings, streams, backend)],
+        "sessions": [run_session(settings, streams, backend)],
     }
     numbers = f"{report['parameters']:,} parameters that are not zero, {report['macs_per_second'] / 1e6:.1f} MMAC/s"
-    head = [f"{report['model']} ({config['exported']}): {numbers}", machine_line(report), files_line(report)]
+    head = [f"{report['model']} ({config['exported']}): {numbers}", machine_line(report["machine"]), files_line(report)]
     publish(report, Path(config["run_dir"]) / "measure" / "measurement.json", "\n".join(head), *live_tables(report))
     return 0
 
 
-def settings_of(path: Path, **changes: Any) -> Settings:
-    """How to measure a checkpoint of ours, as its config says."""
-    trained = read_checkpoint(path)["config"]
-    allowlist.check("streamer", trained["streamer"])
-    return Settings("", trained["streamer"], checkpoint=str(path), sample_rate=trained["data"]["sample_rate"], **changes)
-
-
-def usable_devices(asked: list[str] | None) -> list[str]:
-    """Those asked for, or the CPU and the GPU if there is one. Raises ValueError for one that torch cannot use."""
-    usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    for device in asked or ():
-        if device.split(":")[0] not in usable:
-            raise ValueError(f"devices: expected some of {usable}, got {device!r}")
-    return usable if asked is None else asked
-
-
-def write_backends(settings: Settings, model: Extractor, folder: Path) -> tuple[list[Backend], dict[str, str]]:
+def write_backends(settings: BenchSettings, model: Extractor, folder: Path) -> tuple[list[Backend], dict[str, str]]:
     """Writes what the runtimes need of the settings' model into a folder: the torch backend, then others; why one is missing."""
     source = settings.checkpoint
     if source is None:
@@ -206,7 +219,7 @@ def write_backends(settings: Settings, model: Extractor, folder: Path) -> tuple[
 
 def why_not_exported(model: Extractor) -> str:
     """Why ONNX Runtime cannot run a model here; empty if it can."""
-    if not isinstance(model, SpexPlusOnline):
+    if not model.online:
         return f"{type(model).__name__} is measured in torch only: exports are made of online models here"
     absent = [name for name in ("onnx", ONNX) if find_spec(name) is None]
     return f"{' and '.join(absent)} not installed" if absent else ""
@@ -224,7 +237,7 @@ def file_bytes(folder: str | Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in sorted(Path(folder).iterdir())}
 
 
-def latency_of(streams: Streams, sample_rate: int) -> dict[str, Any]:
+def describe_latency(streams: Streams, sample_rate: int) -> dict[str, Any]:
     """Algorithmic latency of a stream; where there is none, a listener waits for the end of the utterance.
 
     samples, milliseconds: what a listener waits (None: the utterance). depends_samples: how far the output looks ahead.
@@ -241,12 +254,14 @@ def macs_per_second(streams: Streams, sample_rate: int) -> float:
     return n_macs(streams.open(), noise) * sample_rate / streams.hop
 
 
-def chunk_sizes(settings: Settings, streams: Streams, milliseconds: Sequence[float]) -> list[int]:
+def chunk_sizes(settings: BenchSettings, streams: Streams, milliseconds: Sequence[float]) -> list[int]:
     """Samples that a listener gives at once: of these lengths where a stream takes any number, else what it takes."""
     return [streams.chunk] if streams.chunk else [settings.samples(ms / 1000) for ms in milliseconds]
 
 
-def live_rows(settings: Settings, streams: Streams, backends: Sequence[Backend], devices: Sequence[str]) -> list[dict[str, Any]]:
+def live_rows(
+    settings: BenchSettings, streams: Streams, backends: Sequence[Backend], devices: Sequence[str]
+) -> list[dict[str, Any]]:
     """A row per runtime, device and chunk size: what the calls of a stream cost, its buffer included."""
     chunks, macs = chunk_sizes(settings, streams, settings.chunk_ms), macs_per_second(streams, settings.sample_rate)
     rows = []
@@ -259,26 +274,25 @@ def live_rows(settings: Settings, streams: Streams, backends: Sequence[Backend],
     return rows
 
 
-def call_costs(run: Run, i: int, audio_seconds: float) -> dict[str, Any]:
+def call_costs(run: WorkerRun, i: int, audio_seconds: float) -> dict[str, Any]:
     """What a run says of its i-th chunk size, of which each call adds so much audio."""
     seconds = run.seconds[i]
     return {
         "chunk_seconds": audio_seconds,
         "calls": len(seconds),
-        "milliseconds": milliseconds(seconds),
+        "milliseconds": describe_times(seconds),
         "real_time_factor": float(np.mean(seconds)) / audio_seconds,
         "cpu_seconds_per_second": run.cpu_seconds[i] / len(seconds) / audio_seconds,
     }
 
 
-def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    """Mean, percentiles and maximum of times."""
+def describe_times(seconds: Sequence[float]) -> dict[str, float]:
+    """Mean, percentiles and maximum of times, in milliseconds."""
     times = 1000 * np.array(seconds)
-    p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
-    return {"mean": times.mean().item(), "p50": p50, "p95": p95, "p99": p99, "max": times.max().item()}
+    return dict(zip(TIMES, [times.mean().item(), *np.percentile(times, (50, 95, 99, 100)).tolist()], strict=True))
 
 
-def session(settings: Settings, streams: Streams, backend: Backend) -> dict[str, Any]:
+def run_session(settings: BenchSettings, streams: Streams, backend: Backend) -> dict[str, Any]:
     """One long stream on the CPU, as fast as it goes; time per call piece by piece, and memory. Of utterances, as many as fit."""
     (chunk,) = chunk_sizes(settings, streams, [SESSION_MS])
     run = run_alone(settings.live_workload(backend, [chunk], 60 * settings.session_minutes))
@@ -293,7 +307,7 @@ def session(settings: Settings, streams: Streams, backend: Backend) -> dict[str,
     }
 
 
-def bare_calls(settings: Settings, streams: Streams) -> list[tuple[str, int, int, int]]:
+def bare_calls(settings: BenchSettings, streams: Streams) -> list[tuple[str, int, int, int]]:
     """(name, samples of a call, samples of audio that it adds, calls) of a chunk or an utterance, and of an enrolment."""
     whole, enrolment = settings.samples(settings.utterance_seconds), settings.samples(settings.enrolment_seconds)
     segments = streams.live and streams.chunk
@@ -302,7 +316,7 @@ def bare_calls(settings: Settings, streams: Streams) -> list[tuple[str, int, int
 
 
 def bare_rows(
-    settings: Settings, streams: Streams, model: Extractor, backend: Backend, devices: Sequence[str]
+    settings: BenchSettings, streams: Streams, model: Extractor, backend: Backend, devices: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row per device and call without a buffer: time, MACs, and peak memory, each in a process of its own."""
     with torch.no_grad():
@@ -311,11 +325,8 @@ def bare_rows(
     rows = []
     for device, (name, samples, hop, calls) in (progress := tqdm(turns, "parts")):
         progress.set_description(f"{device} {name}")
-        macs, hop_seconds = (
-            n_macs(bare_call(model, speaker, name, samples), np.zeros(samples, np.float32)),
-            hop / settings.sample_rate,
-        )
-        embedding = speaker[0].tolist()
+        macs = n_macs(bare_call(model, speaker, name, samples), np.zeros(samples, np.float32))
+        hop_seconds, embedding = hop / settings.sample_rate, speaker[0].tolist()
         run = run_alone(Workload(backend, [samples], [calls], settings.n_warmup, 0, settings.threads, device, name, embedding))
         costs = call_costs(run, 0, hop_seconds)
         rows.append(
@@ -343,59 +354,39 @@ def headline(streams: Streams, live: list[dict[str, Any]]) -> dict[str, Any]:
     return {"real_time_factor": row["real_time_factor"], "runtime": row["runtime"]}
 
 
-def latency_line(latency: dict[str, Any]) -> str:
-    """For readers."""
-    if latency["samples"] is None:
-        return f"algorithmic latency: {latency['waits_for']}"
-    ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
-    return f"algorithmic latency: {latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"
-
-
 def files_line(report: dict[str, Any]) -> str:
     """What has to be shipped."""
     return "files: " + ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in report["file_bytes"].items())
 
 
+def device_cell(row: dict[str, Any]) -> str:
+    """A device, and on a CPU how many threads."""
+    return row["device"] if row["threads"] is None else f"{row['device']} x{row['threads']}"
+
+
 def live_tables(report: dict[str, Any]) -> list[str]:
     """Live chunks and a long session."""
-    return [table(LIVE, report["live"]), table(SESSION, report["sessions"])]
-
-
-def time_columns(digits: int) -> Columns:
-    """Of the milliseconds of a row."""
-    return {
-        f"{name} ms": lambda row, name=name: f"{row['milliseconds'][name]:.{digits}f}"  # type: ignore[misc]
-        for name in ("mean", "p50", "p95", "p99", "max")
-    }
-
-
-DEVICE: Columns = {"device": lambda row: row["device"] if row["threads"] is None else f"{row['device']} x{row['threads']}"}
-BARE: Columns = {
-    **DEVICE,
-    "part": lambda row: row["part"],
-    "audio s": lambda row: f"{row['audio_seconds']:g}",
-    "hop s": lambda row: f"{row['hop_seconds']:g}",
-    "GMAC": lambda row: f"{row['macs'] / 1e9:.3g}",
-    "GMAC/s": lambda row: f"{row['macs_per_second'] / 1e9:.3g}",
-    **time_columns(1),
-    "real time": lambda row: f"{row['real_time_factor']:.3f}",
-    "peak MiB": lambda row: f"{row['peak_memory_bytes'] / 2**20:.0f}",
-}
-LIVE: Columns = {
-    "live": lambda row: row["runtime"],
-    **DEVICE,
-    "chunk ms": lambda row: f"{1000 * row['chunk_seconds']:g}",
-    **time_columns(2),
-    "real time": lambda row: f"{row['real_time_factor']:.4f}",
-    "CPU/s": lambda row: f"{row['cpu_seconds_per_second']:.4f}",
-}
-SESSION: Columns = {
-    "session": lambda row: row["runtime"],
-    "chunk ms": lambda row: f"{1000 * row['chunk_seconds']:g}",
-    "minutes": lambda row: f"{row['minutes']:.3g}",
-    "first ms": lambda row: f"{row['mean_milliseconds'][0]:.2f}",
-    "last ms": lambda row: f"{row['mean_milliseconds'][-1]:.2f}",
-    "begun MiB": lambda row: f"{row['begun_bytes'] / 2**20:.0f}",
-    "ended MiB": lambda row: f"{row['ended_bytes'] / 2**20:.0f}",
-    "over idle MiB": lambda row: f"{row['over_idle_bytes'] / 2**20:.0f}",
-}
+    head = ["live", "device", "chunk ms", *(f"{name} ms" for name in TIMES), "real time", "CPU/s"]
+    live = [
+        [
+            row["runtime"],
+            device_cell(row),
+            f"{1000 * row['chunk_seconds']:g}",
+            *(f"{row['milliseconds'][name]:.2f}" for name in TIMES),
+            f"{row['real_time_factor']:.4f}",
+            f"{row['cpu_seconds_per_second']:.4f}",
+        ]
+        for row in report["live"]
+    ]
+    sessions = [
+        [
+            row["runtime"],
+            f"{1000 * row['chunk_seconds']:g}",
+            f"{row['minutes']:.3g}",
+            *(f"{row['mean_milliseconds'][i]:.2f}" for i in (0, -1)),
+            *(f"{row[f'{name}_bytes'] / 2**20:.0f}" for name in ("begun", "ended", "over_idle")),
+        ]
+        for row in report["sessions"]
+    ]
+    of_session = ["session", "chunk ms", "minutes", "first ms", "last ms", "begun MiB", "ended MiB", "over idle MiB"]
+    return [text_table(head, live), text_table(of_session, sessions)]

@@ -4,8 +4,8 @@ Every round runs each model once on each runtime, in a process of its own; what 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,21 +16,23 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ss.config import plain
+from ss.errors import UserError, reject_unknown_keys
 from ss.measure.backend import ONNX, Workload
 from ss.measure.bench import (
-    Settings,
+    BenchSettings,
     call_costs,
     chunk_sizes,
+    describe_latency,
+    describe_times,
     file_bytes,
-    latency_of,
     macs_per_second,
-    milliseconds,
     weights_bytes,
     write_backends,
 )
-from ss.measure.report import Columns, in_rounds, machine, machine_line, publish, table
-from ss.measure.worker import Run, run_alone
+from ss.measure.report import in_rounds, machine, machine_line, publish
+from ss.measure.worker import run_alone
 from ss.model.cost import n_parameters
+from ss.tables import text_table
 
 METHOD = """\
 Every model in turn, every runtime of it in a fresh process on the CPU, in rounds. Real-time factor and CPU time per second of
@@ -42,12 +44,12 @@ APART = 0.035  # of the height of the picture: between labels
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilySettings:
     """The keys of `family.yaml`.
 
     models: names of configs of `measure_weight_and_time/`; each: what is to be changed in every one of them; baseline: the one
     that the others' CPU time is compared with; rounds: how often each is run; chunk_ms: what the online model is given at once.
-    Raises ValueError for values that cannot be.
+    Raises UserError for values that cannot be.
     """
 
     models: list[str]
@@ -59,26 +61,24 @@ class Family:
 
     def __post_init__(self) -> None:
         if self.baseline not in self.models:
-            raise ValueError(f"baseline: expected one of {', '.join(self.models)}, got {self.baseline!r}")
+            raise UserError(f"baseline: expected one of {', '.join(self.models)}, got {self.baseline!r}")
         for key in ("rounds", "chunk_ms"):
             if getattr(self, key) <= 0:
-                raise ValueError(f"{key}: expected more than 0, got {getattr(self, key)}")
+                raise UserError(f"{key}: expected more than 0, got {getattr(self, key)}")
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Family":
-        """Of a config. Raises ValueError for a key that is none of these."""
-        if unknown := set(config) - {known.name for known in fields(cls)}:
-            raise ValueError(f"expected no other keys than those of family.yaml, got {', '.join(sorted(unknown))}")
-        return cls(**config)
+    def from_config(cls, config: dict[str, Any]) -> "FamilySettings":
+        """Of a config. Raises UserError for a key that is none of these."""
+        return cls(**reject_unknown_keys(cls, config))
 
-    def settings(self, name: str) -> Settings:
+    def settings(self, name: str) -> BenchSettings:
         """Of one model. Raises OmegaConf's error for a key in `each` that its config does not have."""
-        return Settings.from_config(plain(OmegaConf.merge(compose(name), self.each)))  # type: ignore[arg-type]
+        return BenchSettings.from_config(plain(OmegaConf.merge(compose(name), self.each)))  # type: ignore[arg-type]
 
 
 def measure_family(config: dict[str, Any]) -> None:
     """Measures the models of a config inside of a Hydra job, prints a table, writes `family.json` and `family.png`."""
-    family = Family.from_config(config)
+    family = FamilySettings.from_config(config)
     all_settings = {name: family.settings(name) for name in family.models}
     workloads: dict[tuple[str, str], Workload] = {}
     rows: list[dict[str, Any]] = []
@@ -100,7 +100,7 @@ def measure_family(config: dict[str, Any]) -> None:
                     "parameters": n_parameters(model),
                     "macs_per_second": macs_per_second(streams, settings.sample_rate),
                     "live": streams.live,
-                    "latency": latency_of(streams, settings.sample_rate),
+                    "latency": describe_latency(streams, settings.sample_rate),
                     "file_bytes": {"weights": weights_bytes(model), **exported},
                     "not_measured": missing,
                     "chunk_seconds": chunk / settings.sample_rate,
@@ -109,8 +109,13 @@ def measure_family(config: dict[str, Any]) -> None:
             )
         runs = in_rounds(workloads, family.rounds, lambda key: run_alone(workloads[key]))
     by_name = {row["name"]: row for row in rows}
-    for (name, runtime), some in runs.items():
-        by_name[name]["runtimes"][runtime] = median_costs(some, by_name[name]["chunk_seconds"])
+    for (name, runtime), rounds in runs.items():
+        costs = [call_costs(run, 0, by_name[name]["chunk_seconds"]) for run in rounds]
+        by_name[name]["runtimes"][runtime] = {
+            **{key: median(each[key] for each in costs) for key in ("real_time_factor", "cpu_seconds_per_second")},
+            "milliseconds": describe_times([second for run in rounds for second in run.seconds[0]]),
+            "over_idle_bytes": median(run.ended - run.idle for run in rounds),
+        }
     of_baseline = by_name[family.baseline]["runtimes"]["torch"]["cpu_seconds_per_second"]
     for row in rows:
         cpu_seconds = row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"]
@@ -119,40 +124,33 @@ def measure_family(config: dict[str, Any]) -> None:
     out = Path(family.out_folder)
     out.mkdir(parents=True, exist_ok=True)
     draw(rows, out / "family.png")
-    blocks = [machine_line(report), table(COLUMNS, rows), METHOD]
+    blocks = [machine_line(report["machine"]), family_table(rows), METHOD]
     publish(report | {"rows": rows}, out / "family.json", *blocks, pictures=[out / "family.png"])
 
 
-def median_costs(runs: Sequence[Run], chunk_seconds: float) -> dict[str, Any]:
-    """Medians over the rounds; the times of all calls together."""
-    costs = [call_costs(run, 0, chunk_seconds) for run in runs]
-    return {
-        **{key: median(each[key] for each in costs) for key in ("real_time_factor", "cpu_seconds_per_second")},
-        "milliseconds": milliseconds([second for run in runs for second in run.seconds[0]]),
-        "over_idle_bytes": median(run.ended - run.idle for run in runs),
-    }
-
-
-def runtime_cell(runtime: str, key: str, unit: float, digits: int) -> Callable[[Mapping[str, Any]], str]:
-    """A figure of one runtime."""
-    return lambda row: f"{row['runtimes'][runtime][key] / unit:.{digits}f}" if runtime in row["runtimes"] else "n/a"
-
-
-COLUMNS: Columns = {
-    "name": lambda row: row["name"],
-    "model": lambda row: row["model"],
-    "parameters": lambda row: f"{row['parameters']:,}",
-    "GMAC/s": lambda row: f"{row['macs_per_second'] / 1e9:.3g}",
-    "latency ms": lambda row: f"{row['latency']['milliseconds']:g}" if row["live"] else "utterance",
-    "RTF torch": runtime_cell("torch", "real_time_factor", 1, 4),
-    "RTF ORT": runtime_cell(ONNX, "real_time_factor", 1, 4),
-    "CPU/s": lambda row: f"{row['cpu_seconds_per_second']:.4f}",
-    "less CPU": lambda row: f"{row['times_less_cpu']:.1f}x",
-    "weights MiB": lambda row: f"{row['file_bytes']['weights'] / 2**20:.1f}",
-    "step MiB": lambda row: f"{row['file_bytes']['step.onnx'] / 2**20:.1f}" if "step.onnx" in row["file_bytes"] else "n/a",
-    "RSS torch MiB": runtime_cell("torch", "over_idle_bytes", 2**20, 0),
-    "RSS ORT MiB": runtime_cell(ONNX, "over_idle_bytes", 2**20, 0),
-}
+def family_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line per model."""
+    head = ["name", "model", "parameters", "GMAC/s", "latency ms", "RTF torch", "RTF ORT", "CPU/s", "less CPU", "weights MiB"]
+    head += ["step MiB", "RSS torch MiB", "RSS ORT MiB"]
+    lines = []
+    for row in rows:
+        files, runtimes = row["file_bytes"], [row["runtimes"].get(runtime) for runtime in ("torch", ONNX)]
+        lines.append(
+            [
+                row["name"],
+                row["model"],
+                f"{row['parameters']:,}",
+                f"{row['macs_per_second'] / 1e9:.3g}",
+                f"{row['latency']['milliseconds']:g}" if row["live"] else "utterance",
+                *(f"{one['real_time_factor']:.4f}" if one else "n/a" for one in runtimes),
+                f"{row['cpu_seconds_per_second']:.4f}",
+                f"{row['times_less_cpu']:.1f}x",
+                f"{files['weights'] / 2**20:.1f}",
+                f"{files['step.onnx'] / 2**20:.1f}" if "step.onnx" in files else "n/a",
+                *(f"{one['over_idle_bytes'] / 2**20:.0f}" if one else "n/a" for one in runtimes),
+            ]
+        )
+    return text_table(head, lines)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -163,15 +161,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="algorithmic latency (ms)", ylabel="real-time factor")
     columns: dict[float, list[tuple[float, str]]] = {}  # by latency; who waits for the end of an utterance waits as long as it is
     for runtime, marker in (("torch", "o"), (ONNX, "D")):
-        points = [
-            (
-                row["latency"]["milliseconds"] or 1000 * row["chunk_seconds"],
-                row["runtimes"][runtime]["real_time_factor"],
-                row["name"],
-            )
-            for row in rows
-            if runtime in row["runtimes"]
-        ]
+        ran = [row for row in rows if runtime in row["runtimes"]]
+        xs = [row["latency"]["milliseconds"] or 1000 * row["chunk_seconds"] for row in ran]
+        points = [(x, row["runtimes"][runtime]["real_time_factor"], row["name"]) for x, row in zip(xs, ran, strict=True)]
         axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], marker=marker, label=runtime, zorder=3)
         for x, y, name in points:
             columns.setdefault(x, []).append((y, name))

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ss.measure.backend import Process, Samples, Streams
+from ss.measure.backend import Process, Streams
 
 DELIVERIES = 4  # times that something comes out, over which the waiting is observed
 LOUD = np.float32(1e6)  # times the level of the rest
 
 
-class Latency(NamedTuple):
+class StreamLatency(NamedTuple):
     """In samples.
 
     waits: when output sample p comes out, at most so many input samples from p on are in.
@@ -38,21 +38,21 @@ class Range(NamedTuple):
     of_last: int
 
 
-def measure_latency(streams: Streams) -> Latency:
+def measure_latency(streams: Streams) -> StreamLatency:
     """Latency of live streams."""
     noise = np.random.default_rng(0)
-    waits = longest_wait(streams.open(), streams.delay, noise)
-    return Latency(waits, farthest_ahead(streams, waits, noise))
+    waits = longest_wait(streams.open(), noise)
+    return StreamLatency(waits, farthest_ahead(streams, waits, noise))
 
 
-def longest_wait(process: Process, delay: int, noise: np.random.Generator) -> int:
-    """Feeds sample by sample until something has come out a few times; see Latency."""
-    fed, given, longest, deliveries = 0, -delay, 0, 0
+def longest_wait(process: Process, noise: np.random.Generator) -> int:
+    """Feeds sample by sample until something has come out a few times; see StreamLatency."""
+    fed, given, longest, deliveries = 0, 0, 0, 0
     while deliveries < DELIVERIES:
         out = len(process(noise.standard_normal(1, np.float32)))
         fed += 1
-        if out and given + out > 0:
-            longest, deliveries = max(longest, fed - max(given, 0)), deliveries + 1
+        if out:
+            longest, deliveries = max(longest, fed - given), deliveries + 1
         given += out
     return longest
 
@@ -68,15 +68,11 @@ def farthest_ahead(streams: Streams, waits: int, noise: np.random.Generator) -> 
     last = first + hop - 1
     wave, other = noise.standard_normal((2, last + 1 + waits), np.float32)  # so long that the outputs up to `last` all come out
 
-    def output(samples: Samples) -> Samples:
-        """From the estimate of the first sample on."""
-        return streams.open()(samples)[streams.delay :]
-
-    expected = output(wave)
+    expected = streams.open()(wave)
 
     def earliest_change(position: int) -> int:
         """The earliest output that changes with all input from a position on; how many come out, if none does."""
-        changed = output(np.concatenate([wave[:position], LOUD * other[position:]])) != expected
+        changed = streams.open()(np.concatenate([wave[:position], LOUD * other[position:]])) != expected
         return int(changed.argmax()) if changed.any() else len(changed)
 
     whole = Range(first, last, earliest_change(first), earliest_change(last))

@@ -1,8 +1,8 @@
-"""What all measurements have in common: rounds, the machine, tables to read, and a file with the figures."""
+"""What all measurements have in common: rounds, the machine, and a file with the figures."""
 
 import json
 import platform
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,6 @@ from ss.measure.backend import ONNX
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
-Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]  # by heading, what a row's cell says
 
 
 def in_rounds(names: Iterable[Key], rounds: int, run: Callable[[Key], Result]) -> dict[Key, list[Result]]:
@@ -36,17 +35,9 @@ def machine() -> dict[str, Any]:
     return {"cpu": names[0] if names else platform.processor(), "gpu": gpu, "torch": torch.__version__, ONNX: runtime}
 
 
-def machine_line(report: Mapping[str, Any]) -> str:
-    """What a report was measured on, as a line."""
-    return ", ".join(f"{name} {value}" for name, value in report["machine"].items() if value)
-
-
-def table(columns: Columns, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as lines, every column as wide as its longest cell; the first two to the left, the others, numbers, to the right."""
-    cells = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = [str.ljust, str.ljust, *([str.rjust] * (len(widths) - 2))]
-    return "\n".join("  ".join(side(cell, n) for side, cell, n in zip(sides, line, widths, strict=True)) for line in cells)
+def machine_line(machine: Any) -> str:
+    """`machine` as a line."""
+    return ", ".join(f"{name} {value}" for name, value in machine.items() if value)
 
 
 def publish(report: Any, path: Path | None, *blocks: str, pictures: Sequence[Path] = ()) -> None:

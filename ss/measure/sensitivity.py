@@ -12,22 +12,16 @@ from tqdm import tqdm
 
 from ss import distributed
 from ss.audio import Wave
-from ss.compression.exporting import feeds, pairs
-from ss.compression.int8 import layers, static
-from ss.compression.stages import examples_config
+from ss.compression.fine_tuning import examples_config
+from ss.compression.quantization import product_names, quantize_calibrated, step_inputs, training_pairs
 from ss.datasets import Triplets
+from ss.errors import UserError
 from ss.export import export
 from ss.inferencer import Inferencer
-from ss.measure.report import Columns, publish, table
+from ss.measure.report import publish
 from ss.metric import SISDR
 from ss.runtime.pretrained import graphs_in
-
-COLUMNS: Columns = {
-    "layer": lambda row: row["layer"],
-    "": lambda row: "",
-    "SI-SDR lost (dB)": lambda row: f"{row['si_sdr_lost']:.3f}",
-    "error (dB)": lambda row: f"{row['error_db']:.1f}",
-}
+from ss.tables import text_table
 
 
 def sensitivity(config: dict[str, Any]) -> int:
@@ -37,7 +31,7 @@ def sensitivity(config: dict[str, Any]) -> int:
     float. Calibrated on as many training mixtures.
     """
     if config["mixtures"] < 1:
-        raise ValueError(f"mixtures: expected more than 0, found {config['mixtures']}")
+        raise UserError(f"mixtures: expected more than 0, found {config['mixtures']}")
     if not distributed.is_main():
         return 0
     out = Path(config["out_folder"])
@@ -46,20 +40,23 @@ def sensitivity(config: dict[str, Any]) -> int:
         export(config["checkpoint"], Path(aside, "float"), plain=True)
         rows = measure_layers(config, Path(aside, "float"), Path(aside, "int8"))
     draw(rows, out / "sensitivity.png")
-    publish(rows, out / "sensitivity.json", table(COLUMNS, rows), pictures=[out / "sensitivity.png"])
+    cells = [[row["layer"], f"{row['si_sdr_lost']:.3f}", f"{row['error_db']:.1f}"] for row in rows]
+    table = text_table(["layer", "SI-SDR lost (dB)", "error (dB)"], cells, left=[0])
+    publish(rows, out / "sensitivity.json", table, pictures=[out / "sensitivity.png"])
     return 0
 
 
 def measure_layers(config: dict[str, Any], in_float: Path, int8: Path) -> list[dict[str, Any]]:
     """A row per layer, in the order of the graph."""
     _, stepping = graphs_in(in_float)
-    names, rows = layers(in_float / stepping), []
+    names, rows = product_names(in_float / stepping), []
     examples = examples_config(Path(config["checkpoint"]), {"data": config["data"]})
     expected, score = extract(config, in_float)
     shutil.copytree(in_float, int8)
     for name in tqdm(names, "layers"):
-        calibration = feeds(in_float, pairs(examples, config["mixtures"]))
-        static(in_float / stepping, int8 / stepping, calibration, [other.lstrip("/") for other in names if other != name])
+        calibration = step_inputs(in_float, training_pairs(examples, config["mixtures"]))
+        others = [other.lstrip("/") for other in names if other != name]
+        quantize_calibrated(in_float / stepping, int8 / stepping, calibration, others)
         found, own = extract(config, int8)
         error = sum(np.square(a - b).sum() for a, b in zip(found, expected, strict=True))
         energy = sum(np.square(wave).sum() for wave in expected)

@@ -1,6 +1,6 @@
 """Torch models as a listener meets them: samples go in as they come, finished samples come out; all as numpy arrays on the CPU.
 
-Shapes: W samples of a window, H samples of a hop, E speaker embedding.
+Shapes: B streams, n samples of a chunk, E speaker embedding.
 """
 
 from collections.abc import Callable
@@ -12,46 +12,50 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ss.checkpoint import load_extractor
+from ss.errors import UserError
 from ss.extraction import Chunking
-from ss.measure.backend import BufferedStream, Process, Samples, Streams, Workload
-from ss.model import Extractor, SpexPlusOnline
-from ss.streamer import Streamer
+from ss.measure.backend import Process, Samples, Streams, Workload, unclipped
+from ss.model import Extractor
+from ss.model.carried import State
+from ss.runtime.stream import BatchStream, Stream
 
 
-class Step:
-    """Steps of a model, its state carried on: samples [W] -> [H]; the mean of windows where they overlap, as `streamer.join`."""
+class TorchModel:
+    """A model in torch as `BatchStream` runs it, for one speaker [1,E]."""
 
-    @torch.no_grad()
+    sample_rate = 16000  # the same for what comes and goes, so any number does
+
     def __init__(self, model: Extractor, speaker: Tensor, window: int, hop: int) -> None:
-        self.model, self.device, self.overlap = model, speaker.device, window - hop
-        self.state = model.init_state(speaker, window)
-        self.tail: Samples | None = None
+        self.model, self.speaker, self.window, self.hop = model, speaker, window, hop
+        self.online, self.delay = model.online, model.delay if model.online else window - hop
 
     @torch.no_grad()
-    def __call__(self, samples: Samples) -> Samples:
-        """The next window."""
-        waves, self.state = self.model.step(torch.from_numpy(samples)[None].to(self.device), self.state)
-        wave: Samples = waves[0][0].cpu().numpy()
-        if not self.overlap:
-            return wave
-        if self.tail is not None:
-            wave = np.concatenate([(self.tail + wave[: self.overlap]) / 2, wave[self.overlap :]])
-        finished, self.tail = np.split(wave, [len(wave) - self.overlap])
-        return finished
+    def zeros(self, batch: int) -> State:
+        """The state of a new stream."""
+        return self.model.init_state(self.speaker, self.window)
+
+    @torch.no_grad()
+    def step(self, chunk: Samples, conditions: Samples, states: State) -> tuple[Samples, State]:
+        """chunk [1,n] -> its wave [1,n], the state after it."""
+        waves, states = self.model.step(torch.from_numpy(chunk).to(self.speaker.device), states)
+        return waves[0].cpu().numpy(), states
 
 
 def bare_call(model: Extractor, speaker: Tensor, name: str, samples: int) -> Process:
     """A call without a buffer, on so many samples: an "enrolment", a whole "utterance", or the next "chunk" of a stream [1,E]."""
-    if name == "chunk":
-        return Step(model, speaker, samples, samples)
-    missing = -samples % model.hop if isinstance(model, SpexPlusOnline) else 0
+    stepped = TorchModel(model, speaker, samples, samples)
+    state = stepped.zeros(1) if name == "chunk" else None
 
     @torch.no_grad()
     def call(wave: Samples) -> Samples:
+        nonlocal state
+        if name == "chunk":
+            estimate, state = stepped.step(wave[None], np.zeros((1, 0), np.float32), state)
+            return estimate[0]
         audio = torch.from_numpy(wave)[None].to(speaker.device)
         if name == "enrolment":
             return model.enroll(audio).cpu().numpy()
-        audio = F.pad(audio, (0, missing))
+        audio = F.pad(audio, (0, -samples % model.hop))
         return model.step(audio, model.init_state(speaker, audio.shape[-1]))[0][0][0].cpu().numpy()
 
     return call
@@ -60,17 +64,18 @@ def bare_call(model: Extractor, speaker: Tensor, name: str, samples: int) -> Pro
 def model_streams(model: Extractor, streamer: Chunking, speaker: Tensor, utterance: int) -> Streams:
     """Streams of a speaker [1,E]; utterance: samples of one, for what cannot be streamed.
 
-    Raises ValueError for the online model with a streamer for segments: it carries all it needs by itself.
+    Raises UserError for an online model with a streamer for segments: it carries all it needs by itself.
     """
-    if isinstance(model, SpexPlusOnline):
-        if isinstance(streamer, Streamer):
-            raise ValueError("streamer: the online model streams by itself; expected streamer=whole")
-        hop = model.hop
-        return Streams(lambda: BufferedStream(Step(model, speaker, hop, hop), hop, hop, True).process, hop, hop, model.delay)
-    if isinstance(streamer, Streamer):
-        window, step = streamer.window, streamer.step
-        return Streams(lambda: BufferedStream(Step(model, speaker, window, step), window, step).process, window, step, chunk=step)
-    return Streams(lambda: bare_call(model, speaker, "utterance", utterance), utterance, utterance, 0, utterance, False)
+    if model.online and streamer.window:
+        raise UserError("streamer: the online model streams by itself; expected streamer=whole")
+    if model.online:
+        window, hop, chunk = model.hop, model.hop, None
+    elif streamer.window and streamer.step:
+        window, hop, chunk = streamer.window, streamer.step, streamer.step
+    else:
+        return Streams(lambda: bare_call(model, speaker, "utterance", utterance), utterance, utterance, utterance, False)
+    stepped, conditions = TorchModel(model, speaker, window, hop), np.zeros((1, 0), np.float32)
+    return Streams(lambda: unclipped(Stream(BatchStream(stepped, conditions))), window, hop, chunk)
 
 
 @torch.no_grad()
@@ -87,8 +92,3 @@ def load(work: Workload, enrolment: Samples) -> Callable[[], Process]:
     if work.call != "stream":
         return lambda: bare_call(model, speaker, work.call, work.chunks[0])
     return model_streams(model, instantiate(work.backend.streamer), speaker, work.chunks[0]).open
-
-
-def allocated(device: str) -> int:
-    """The most bytes that torch held on a GPU since the model was loaded, without CUDA's own context."""
-    return torch.cuda.max_memory_allocated(device)

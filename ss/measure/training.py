@@ -21,9 +21,11 @@ from omegaconf import OmegaConf
 
 from ss.checkpoint import build
 from ss.config import plain
+from ss.errors import UserError
 from ss.extraction import separate
-from ss.measure.report import Columns, in_rounds, machine, machine_line, publish, table
+from ss.measure.report import in_rounds, machine, machine_line, publish
 from ss.measure.worker import SCRIPT, forget_peak, resident
+from ss.tables import text_table
 
 STEP_METHOD = """\
 Forward and backward of a batch of noise, without the optimizer; each step in a fresh process, after n_warmup that are not timed;
@@ -36,33 +38,9 @@ and its workers. Shares of the training's time: forward and backward with the lo
 running mean; data: no batch was there yet; rest: progress bar, log and all else. Workers: their part of the processor time. Alone:
 forward and backward with the loss, again and again on the last batch. Reached: heard per processor second over that of alone. x:
 heard per processor second, times the first variant's."""
-STEP_COLUMNS: Columns = {
-    "name": lambda row: row["name"],
-    "loss": lambda row: row["loss"],
-    "step s": lambda row: f"{row['seconds']:.2f}",
-    "CPU s": lambda row: f"{row['cpu_seconds']:.2f}",
-    "mixture s per CPU s": lambda row: f"{row['mixture_seconds_per_cpu_second']:.3g}",
-    "x": lambda row: f"{row['times_mixture_seconds_per_cpu_second']:.3g}",
-    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.0f}",
-    "peak x": lambda row: f"{row['times_peak_bytes']:.2g}",
-}
-SPEED_COLUMNS: Columns = {
-    "variant": lambda row: row["variant"],
-    "batch": lambda row: f"{row['batch_size']:.0f} x {row['example_seconds']:.2g} s",
-    "heard/s": lambda row: f"{row['heard_per_second']:.1f}",
-    "heard/CPU s": lambda row: f"{row['heard_per_cpu_second']:.1f}",
-    "x": lambda row: f"{row['times']:.2f}",
-    "fwd+bwd": lambda row: f"{row['forward_backward']:.1%}",
-    **{
-        name: lambda row, name=name: f"{row[name]:.1%}"  # type: ignore[misc]
-        for name in ("optimizer", "data", "rest", "workers")
-    },
-    "alone/CPU s": lambda row: f"{row['alone_per_cpu_second']:.1f}",
-    "reached": lambda row: f"{row['reached']:.1%}",
-}
 
 
-class Cost(NamedTuple):
+class StepCost(NamedTuple):
     """seconds, cpu_seconds (of all threads), peak_bytes above those of Python with torch, norm of the gradient."""
 
     seconds: float
@@ -92,7 +70,7 @@ def compare_steps(config: dict[str, Any]) -> None:
     configs = {name: config_of(name, config) for name in config["models"]}
     rows: list[dict[str, Any]] = []
     for name, costs in in_rounds(configs, config["rounds"], lambda name: run_step_alone(configs[name])).items():
-        middle = Cost(*(median(values) for values in zip(*costs, strict=True)))
+        middle = StepCost(*(median(values) for values in zip(*costs, strict=True)))
         row: dict[str, Any] = {"name": name, "loss": configs[name]["loss"]["_target_"].split(".")[-1], **middle._asdict()}
         del row["norm"]
         row["mixture_seconds_per_cpu_second"] = config["batch_size"] * config["seconds"] / middle.cpu_seconds
@@ -103,7 +81,21 @@ def compare_steps(config: dict[str, Any]) -> None:
     report = {**sizes, "machine": machine(), "method": STEP_METHOD.replace("\n", " "), "rows": rows}
     about = ", ".join(f"{key} {value}" for key, value in sizes.items())
     path = Path(config["out_folder"]) / "training_step.json" if config["out_folder"] else None
-    publish(report, path, f"{machine_line(report)}\n{about}", table(STEP_COLUMNS, rows), STEP_METHOD)
+    head = ["name", "loss", "step s", "CPU s", "mixture s per CPU s", "x", "peak MB", "peak x"]
+    cells = [
+        [
+            row["name"],
+            row["loss"],
+            f"{row['seconds']:.2f}",
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['mixture_seconds_per_cpu_second']:.3g}",
+            f"{row['times_mixture_seconds_per_cpu_second']:.3g}",
+            f"{row['peak_bytes'] / 1e6:.0f}",
+            f"{row['times_peak_bytes']:.2g}",
+        ]
+        for row in rows
+    ]
+    publish(report, path, f"{machine_line(report['machine'])}\n{about}", text_table(head, cells), STEP_METHOD)
 
 
 def config_of(name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -116,13 +108,13 @@ def config_of(name: str, config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **{key: chosen[key] for key in ("model", "loss", "streamer", "activation_checkpointing")}}
 
 
-def run_step_alone(config: dict[str, Any]) -> Cost:
+def run_step_alone(config: dict[str, Any]) -> StepCost:
     """`run_step` in a process whose memory nothing else has touched."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(run_step, config).result()
 
 
-def run_step(config: dict[str, Any]) -> Cost:
+def run_step(config: dict[str, Any]) -> StepCost:
     """What one step on the CPU takes, after `n_warmup` others."""
     torch.set_num_threads(config["threads"])
     before = resident("VmRSS")
@@ -140,7 +132,7 @@ def run_step(config: dict[str, Any]) -> Cost:
         loss(waves, logits, target, lengths, speakers, mixture).loss.backward()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
-    return Cost(seconds, cpu_seconds, resident("VmHWM") - before, norm)
+    return StepCost(seconds, cpu_seconds, resident("VmHWM") - before, norm)
 
 
 def measure_speed(config: dict[str, Any]) -> None:
@@ -156,16 +148,31 @@ def measure_speed(config: dict[str, Any]) -> None:
         row["times"] = row["heard_per_cpu_second"] / rows[0]["heard_per_cpu_second"]
     report = {"machine": machine(), "method": SPEED_METHOD.replace("\n", " "), "config": config, "rows": rows}
     path = Path(config["out_folder"]) / "training_speed.json" if config["out_folder"] else None
-    publish(report, path, machine_line(report), table(SPEED_COLUMNS, rows), SPEED_METHOD)
+    shares = ("optimizer", "data", "rest", "workers")
+    head = ["variant", "batch", "heard/s", "heard/CPU s", "x", "fwd+bwd", *shares, "alone/CPU s", "reached"]
+    cells = [
+        [
+            row["variant"],
+            f"{row['batch_size']:.0f} x {row['example_seconds']:.2g} s",
+            f"{row['heard_per_second']:.1f}",
+            f"{row['heard_per_cpu_second']:.1f}",
+            f"{row['times']:.2f}",
+            *(f"{row[name]:.1%}" for name in ("forward_backward", *shares)),
+            f"{row['alone_per_cpu_second']:.1f}",
+            f"{row['reached']:.1%}",
+        ]
+        for row in rows
+    ]
+    publish(report, path, machine_line(report["machine"]), text_table(head, cells), SPEED_METHOD)
 
 
 def train_in_checkout(config: dict[str, Any], checkout: str | None = None, overrides: list[str] | None = None) -> dict[str, float]:
-    """One round of a variant. Raises ValueError with what was printed where it fails."""
+    """One round of a variant. Raises UserError with what was printed where it fails."""
     folder = Path(checkout or Path(__file__).parents[2]).resolve()
     task = {**config, "overrides": [*config["overrides"], *(overrides or [])]}
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__).with_name("training_worker.py").resolve()), json.dumps(task)]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"the training in {folder} failed: {done.stderr[-2000:]}")
+        raise UserError(f"the training in {folder} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

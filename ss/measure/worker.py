@@ -1,4 +1,4 @@
-"""Times and weighs a model in a process that holds nothing else: a script that takes a Workload as JSON and prints a Run.
+"""Times and weighs a model in a process that holds nothing else: a script that takes a Workload as JSON and prints a WorkerRun.
 
 It is run by its path and imports numpy only before it looks at the memory of the idle interpreter; then onnxruntime, or torch.
 """
@@ -20,7 +20,7 @@ SCRIPT = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class Run(NamedTuple):
+class WorkerRun(NamedTuple):
     """What came of it.
 
     seconds: of every call, per chunk size; cpu_seconds: of all of a size's calls, in all threads. Resident memory in bytes: idle
@@ -54,7 +54,7 @@ def forget_peak() -> None:
         CLEAR.write_text("5")  # proc(5)
 
 
-def run_alone(work: Workload) -> Run:
+def run_alone(work: Workload) -> WorkerRun:
     """Runs a workload in a fresh interpreter. Raises RuntimeError with what that printed if it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads)}
     command = [sys.executable, "-c", SCRIPT, __file__]
@@ -62,10 +62,10 @@ def run_alone(work: Workload) -> Run:
     done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring with {work.backend.runtime} failed:\n{done.stderr}")
-    return Run(**json.loads(done.stdout.splitlines()[-1]))
+    return WorkerRun(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def run(work: Workload) -> Run:
+def run(work: Workload) -> WorkerRun:
     """Runs the streams in turn, a tenth of the calls of each at a time, so that all meet the same machine."""
     rng, idle = np.random.default_rng(0), resident("VmRSS")
     audio = 0.1 * rng.standard_normal(max(work.enrolment, 2 * max(work.chunks)), np.float32)
@@ -77,12 +77,10 @@ def run(work: Workload) -> Run:
         open_stream = streams.load(work, enrolment)
     else:
         imported = idle
-        found = (
-            export_streams(work.backend.source, enrolment, work.threads)
-            if work.backend.runtime == ONNX
-            else adapter_streams(make_adapter(work.backend.source), enrolment)
-        )
-        open_stream = found.open
+        if work.backend.runtime == ONNX:
+            open_stream = export_streams(work.backend.source, enrolment, work.threads).open
+        else:
+            open_stream = adapter_streams(make_adapter(work.backend.source), enrolment).open
     loaded, peak = resident("VmRSS"), resident("VmHWM")
     forget_peak()
     seconds, cpu_seconds = [np.full(calls, np.nan) for calls in work.calls], [0.0 for _ in work.calls]
@@ -95,8 +93,10 @@ def run(work: Workload) -> Run:
             first, last = (len(seconds[i]) * part // 10 for part in (tenth, tenth + 1))
             cpu_seconds[i] += time_calls(process, audio, chunk, seconds[i][first:last])
     ended, highest = resident("VmRSS"), resident("VmHWM")
-    working = highest - imported if work.device == "cpu" else streams.allocated(work.device)
-    return Run([each.tolist() for each in seconds], cpu_seconds, idle, loaded, begun, ended, max(peak, highest), working)
+    working = highest - imported
+    if work.device != "cpu":
+        working = streams.torch.cuda.max_memory_allocated(work.device)  # CUDA's own context does not count
+    return WorkerRun([each.tolist() for each in seconds], cpu_seconds, idle, loaded, begun, ended, max(peak, highest), working)
 
 
 def time_calls(process: Process, audio: Samples, chunk: int, seconds: NDArray[np.float64]) -> float:

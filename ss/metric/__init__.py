@@ -7,6 +7,7 @@ from ss.metric.composite import CompositeMetric
 from ss.metric.perceptual import PESQ, STOI
 from ss.metric.ratios import SDR, SISDR, SNR
 from ss.metric.summary import COLUMNS, Average, Summary, applies, columns, evaluate, summarize
+from ss.metric.workers import Utterance, evaluate_all
 
 __all__ = [
     "ACC",
@@ -26,8 +27,10 @@ __all__ = [
     "SingleMetric",
     "Summary",
     "Suppression",
+    "Utterance",
     "applies",
     "columns",
     "evaluate",
+    "evaluate_all",
     "summarize",
 ]

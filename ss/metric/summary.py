@@ -12,7 +12,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from ss.metric.absence import OTHER_SCENES
-from ss.metric.base import Metric, Row, utterances
+from ss.metric.base import Array, Metric, Row, utterances
 
 COLUMNS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR", "absent-dB", "STOI-drop")
 
@@ -37,9 +37,14 @@ class Summary(TypedDict):
 def evaluate(metrics: Mapping[str, Metric], estimate: Tensor, target: Tensor, mixture: Tensor) -> Row:
     """All metrics of one utterance, waves [S]. The key of a metric is its column, unless it has several values with names."""
     (waves,) = utterances(estimate[None], target[None], mixture[None])
+    return record_all(metrics, *waves)
+
+
+def record_all(metrics: Mapping[str, Metric], estimate: Array, target: Array, mixture: Array) -> Row:
+    """The same for arrays [S]."""
     row = Row({}, {})
     for column, metric in metrics.items():
-        values, missing = metric.record(column, *waves)
+        values, missing = metric.record(column, estimate, target, mixture)
         row.values.update(values)
         row.missing.update(missing)
     return row

@@ -1,13 +1,12 @@
 """Recordings to enrol a speaker from: a file or a stretch of one, and what may be wrong with it.
 
-Shapes: R samples, F frames.
+Shapes: R samples.
 """
 
 import re
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ss import audio
 from ss.audio import AudioError, Wave
@@ -16,8 +15,8 @@ STRETCH = re.compile(r"(.+)@(\d+(?:\.\d*)?)-(\d+(?:\.\d*)?)")
 FRAME = 0.03  # seconds
 SPEECH_DB = 30.0  # below the loud frames (their 95th percentile), where speech ends
 SHORTEST = 3.0  # seconds of speech
-CLIPPED = 0.0005  # part of the samples that are at the peak, next to another one
-NOISY_DB = 15.0  # of speech over the quietest frames
+CLIPPED = 0.0005  # part of the samples that are within 1 % of the peak, as the sample before is
+NOISY_DB = 15.0  # of the mean power over the quietest tenth of the frames
 
 
 def split_stretch(name: str | Path) -> tuple[Path, float | None, float | None]:
@@ -43,32 +42,18 @@ def read_stretch(name: str | Path) -> tuple[Wave, int]:
 
 def faults(wave: Wave, rate: int) -> list[str]:
     """What makes a recording [R] a bad enrolment, in words, and what to do; nothing for a good one."""
-    levels = frame_levels(wave, rate)
-    loud = np.percentile(levels, 95)
-    seconds = FRAME * np.count_nonzero(levels > loud - SPEECH_DB)
+    size = max(1, round(FRAME * rate))
+    frames = np.pad(wave, (0, -len(wave) % size)).reshape(-1, size).astype(np.float64)
+    powers = np.square(frames).mean(1)
+    levels = 10 * np.log10(powers + 1e-10)
+    seconds = FRAME * np.count_nonzero(levels > np.percentile(levels, 95) - SPEECH_DB)
+    snr = 10 * np.log10(powers.mean() + 1e-10) - np.percentile(levels, 10)
+    top = np.abs(wave) > 0.99 * np.abs(wave).max()
     found = []
     if seconds < SHORTEST:
         found.append(f"only {seconds:.1f} s of speech: record at least {SHORTEST:g} s, better 5 to 15")
-    if clipped_share(wave) > CLIPPED:
+    if len(wave) > 1 and np.mean(top[1:] & top[:-1]) > CLIPPED:
         found.append("it is clipped: record it at a lower level")
-    if (snr := signal_to_noise(levels)) < NOISY_DB:
+    if snr < NOISY_DB:
         found.append(f"it is noisy, its speech about {snr:.0f} dB above the background: record it in a quiet place")
     return found
-
-
-def frame_levels(wave: Wave, rate: int) -> NDArray[np.float64]:
-    """The levels [F] in dB of full scale; at least one frame."""
-    size = max(1, round(FRAME * rate))
-    frames = np.pad(wave, (0, -len(wave) % size)).reshape(-1, size).astype(np.float64)
-    return 10 * np.log10(np.square(frames).mean(1) + 1e-10)
-
-
-def signal_to_noise(levels: NDArray[np.float64]) -> float:
-    """dB of the mean power over the quietest tenth of the frames."""
-    return float(10 * np.log10(np.mean(10 ** (levels / 10))) - np.percentile(levels, 10))
-
-
-def clipped_share(wave: Wave) -> float:
-    """The part of the samples that are within 1 % of the peak, as the sample before is."""
-    top = np.abs(wave) > 0.99 * np.abs(wave).max()
-    return float(np.mean(top[1:] & top[:-1])) if len(wave) > 1 else 0.0

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import soundfile
 
+from ss.errors import UserError
 from ss.runtime.enrolment import faults, read_stretch, split_stretch
 from ss.runtime.extractor import Conditions, Extractor
 from ss.runtime.live import ENROL, Parser, model_options
-from ss.runtime.live_io import Stop
+from ss.runtime.live_io import StopSignal
 from ss.runtime.live_meter import REFRESH, bar, show_line
 
 WHAT = "One speaker out of recordings, at their sample rate and length, mono."
@@ -59,7 +60,8 @@ def container(path: Path) -> str | None:
 def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> list[Job]:
     """What is to be extracted, and to where: a folder's recordings keep their places below it.
 
-    Raises ValueError for inputs that there are not, and for a file that would be written over an input or twice.
+    A result is a .wav for a kind of file that cannot be told by the recording's name. Raises UserError for inputs that there are
+    not, and for a file that would be written over an input or twice.
     """
     found: list[tuple[Path, Path]] = []
     for path in map(Path, inputs):
@@ -68,42 +70,33 @@ def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> lis
             inside = [file for file in sorted(path.rglob("*")) if container(file) and made not in file.resolve().parents]
             inside = [file for file in inside if file.is_file()]
             if not inside:
-                raise ValueError(f"{path}: expected recordings in this folder ({', '.join(CONTAINERS)}), found none")
+                raise UserError(f"{path}: expected recordings in this folder ({', '.join(CONTAINERS)}), found none")
             found += [(file, file.relative_to(path)) for file in inside]
         elif path.is_file():
             found.append((path, Path(path.name)))
         else:
-            raise ValueError(f"{path}: expected a recording or a folder, but there is none")
+            raise UserError(f"{path}: expected a recording or a folder, but there is none")
     if len(inputs) == 1 and not Path(inputs[0]).is_dir() and not output.is_dir() and output.suffix:
         if not container(output):
-            raise ValueError(f"{output}: expected a name that ends in one of .{', .'.join(CONTAINERS)}")
+            raise UserError(f"{output}: expected a name that ends in one of .{', .'.join(CONTAINERS)}")
         jobs = [Job(found[0][0], output)]
     else:
         if output.is_file() or container(output):
-            raise ValueError(f"{output}: expected a folder for {len(found)} recordings, found the name of a file")
-        jobs = [Job(source, writable(output / name)) for source, name in found]
-    refuse_losses(jobs, enrolments)
-    return jobs
-
-
-def writable(target: Path) -> Path:
-    """The name of a result: as the recording's, or .wav for a kind of file that cannot be told by it."""
-    return target if container(target) else target.with_suffix(".wav")
-
-
-def refuse_losses(jobs: Sequence[Job], enrolments: Iterable[Path]) -> None:
-    """Raises ValueError where something would be overwritten that was read, or written before."""
+            raise UserError(f"{output}: expected a folder for {len(found)} recordings, found the name of a file")
+        named = ((source, output / name) for source, name in found)
+        jobs = [Job(source, target if container(target) else target.with_suffix(".wav")) for source, target in named]
     read = {(stat.st_dev, stat.st_ino) for stat in (path.stat() for path in (*enrolments, *(job.source for job in jobs)))}
     written: dict[Path, Path] = {}
     for source, target in jobs:
         if target.exists() and (target.stat().st_dev, target.stat().st_ino) in read:
-            raise ValueError(f"{target}: would be written over a recording that is read: choose another -o")
+            raise UserError(f"{target}: would be written over a recording that is read: choose another -o")
         if target in written:
-            raise ValueError(f"{target}: would be written twice, from {written[target]} and {source}")
+            raise UserError(f"{target}: would be written twice, from {written[target]} and {source}")
         written[target] = source
+    return jobs
 
 
-class Progress:
+class ProgressLine:
     """How far a recording is, on stderr: a line that is kept up to date in a terminal, one at the end elsewhere."""
 
     def __init__(self, job: Job, frames: int, rate: int, quiet: bool) -> None:
@@ -135,10 +128,10 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
-def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, stop: Stop) -> None:
+def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, stop: StopSignal) -> None:
     """Writes the speaker's voice in a recording; the file is there once it is whole, and not at all where a stop is requested.
 
-    16-bit recordings stay so, rounded and clipped; others are computed with in floating point. Raises ValueError, OSError and
+    16-bit recordings stay so, rounded and clipped; others are computed with in floating point. Raises UserError, OSError and
     soundfile's errors for what cannot be read or written.
     """
     job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +142,7 @@ def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, st
             subtype = "OPUS" if job.target.suffix.lower() == ".opus" else heard.subtype
             subtype = subtype if soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
             dtype = "int16" if heard.subtype == "PCM_16" else "float32"
-            stream, progress, done = extractor.stream(speaker, rate), Progress(job, heard.frames, rate, quiet), 0
+            stream, progress, done = extractor.stream(speaker, rate), ProgressLine(job, heard.frames, rate, quiet), 0
             with soundfile.SoundFile(str(aside), "w", rate, 1, subtype, format=kind) as file:
                 while len(block := heard.read(round(BLOCK * rate), dtype=dtype)) and not stop.requested:
                     file.write(stream.process(block))
@@ -159,54 +152,49 @@ def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, st
         if stop.requested:
             return
         if not done:
-            raise ValueError("expected audio, found no samples")
+            raise UserError("expected audio, found no samples")
         aside.replace(job.target)
         progress.end(done)
         if done < heard.frames:
-            warn(f"{job.source}: it ends after {done} of {heard.frames} samples: the file is damaged")
+            complain("warning", f"{job.source}: it ends after {done} of {heard.frames} samples: the file is damaged")
         if stream.repaired:
-            warn(f"{job.source}: {stream.repaired} samples are NaN or infinite, and were taken for 0")
+            complain("warning", f"{job.source}: {stream.repaired} samples are NaN or infinite, and were taken for 0")
     finally:
         aside.unlink(missing_ok=True)
 
 
-def warn(message: str) -> None:
-    """A line on stderr."""
-    show_line(f"warning: {message}", end="\n")
+def complain(kind: str, message: str) -> None:
+    """A line on stderr, an "error" or a "warning"."""
+    show_line(f"{kind}: {' '.join(message.split())}", end="\n")
 
 
-def run(args: argparse.Namespace, stop: Stop) -> int:
-    """All jobs; the exit code. Raises ValueError for options, a model or an enrolment that cannot be used: then nothing is done."""
+def run(args: argparse.Namespace, stop: StopSignal) -> int:
+    """All jobs; the exit code. Raises UserError for options, a model or an enrolment that cannot be used: then nothing is done."""
     for name in args.enrol:
         for fault in faults(*read_stretch(name)):
-            warn(f"{name}: {fault}")
+            complain("warning", f"{name}: {fault}")
     jobs = plan(args.inputs, Path(args.output), [split_stretch(name)[0] for name in args.enrol])
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
     speaker, failed = extractor.enroll(args.enrol), 0
     for job in jobs:
         try:
             extract(extractor, speaker, job, args.quiet, stop)
-        except (ValueError, OSError, soundfile.SoundFileError) as error:
-            report(f"{job.source}: {error}")
+        except (UserError, OSError, soundfile.SoundFileError) as error:
+            complain("error", f"{job.source}: {error}")
             failed += 1
         if stop.requested:
             return STOPPED
     return 2 if failed else 0
 
 
-def report(message: str) -> None:
-    """An error in one line."""
-    show_line(f"error: {' '.join(message.split())}", end="\n")
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     args = parser().parse_args(words)
     try:
-        with Stop() as stop:
+        with StopSignal() as stop:
             return run(args, stop)
-    except (ValueError, OSError, soundfile.SoundFileError) as error:
-        report(str(error))
+    except (UserError, OSError, soundfile.SoundFileError) as error:
+        complain("error", str(error))
         return 2
 
 

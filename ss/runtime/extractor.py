@@ -6,16 +6,19 @@ Shapes: B streams, R samples of an enrolment, n samples of a chunk, D conditions
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from ss.audio import Wave
+from ss.errors import UserError
 from ss.runtime.enrolment import read_stretch
 from ss.runtime.pretrained import find_model, graphs_in
 from ss.runtime.stream import BatchStream, Stream, mono_float
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 FORMAT = 1  # of the files; a runtime reads its own and older ones
 States: TypeAlias = dict[str, Wave]
@@ -28,7 +31,7 @@ class Conditions(NamedTuple):
 
 
 Recording: TypeAlias = str | Path | NDArray[Any] | Conditions
-Enrolment: TypeAlias = Recording | list[Recording]
+Recordings: TypeAlias = Recording | list[Recording]
 
 
 class Extractor:
@@ -40,7 +43,7 @@ class Extractor:
     of hops (`online`). metadata: what the export says of the model and its training.
     """
 
-    def __init__(self, enrolling: onnxruntime.InferenceSession, stepping: onnxruntime.InferenceSession) -> None:
+    def __init__(self, enrolling: "InferenceSession", stepping: "InferenceSession") -> None:
         self.enrolling, self.stepping = enrolling, stepping
         self.metadata: dict[str, str] = stepping.get_modelmeta().custom_metadata_map
         self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment = (
@@ -58,23 +61,23 @@ class Extractor:
     def from_pretrained(cls, source: str | Path | None = None, precision: str = "float32", threads: int = 1) -> "Extractor":
         """The model that this package brings, or another one: a name, a folder or a URL (see `find_model`).
 
-        precision: float32, or int8 for CPUs that multiply it natively. Raises ValueError for what is missing or damaged.
+        precision: float32, or int8 for CPUs that multiply it natively. Raises UserError for what is missing or damaged.
         """
         return cls.load(find_model(source, precision), threads)
 
     @classmethod
     def load(cls, folder: str | Path, threads: int = 1, provider: str = "CPUExecutionProvider") -> "Extractor":
-        """The model in a folder that the export wrote. Raises ValueError where a file is missing, foreign, or of another format.
+        """The model in a folder that the export wrote. Raises UserError where a file is missing, foreign, or of another format.
 
         provider: ONNX Runtime's name of what computes.
         """
         return cls(*(session(Path(folder, name), threads, provider) for name in graphs_in(folder)))
 
-    def enroll(self, enrolment: Enrolment, sample_rate: int | None = None) -> Conditions:
+    def enroll(self, enrolment: Recordings, sample_rate: int | None = None) -> Conditions:
         """A recording of the speaker alone -> conditions for streams of this speaker.
 
         enrolment: a file, a stretch of one in seconds ("call.wav@3.0-7.5"), or samples [R] or [R,channels] of int16 or float32 at
-        sample_rate (None: the model's); of a list of these, the mean. Raises ValueError for one that is too short, empty, silent or
+        sample_rate (None: the model's); of a list of these, the mean. Raises UserError for one that is too short, empty, silent or
         not finite, and AudioError for a file that cannot be read.
         """
         if isinstance(enrolment, list) and enrolment:
@@ -86,22 +89,22 @@ class Extractor:
         else:
             wave, name = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate), ""
         if len(wave) < self.shortest_enrolment:
-            raise ValueError(
+            raise UserError(
                 f"{name}an enrolment of {len(wave) / self.sample_rate:.2f} seconds is too short: "
                 f"this model needs at least {self.shortest_enrolment / self.sample_rate:.2f}"
             )
         if not wave.any():
-            raise ValueError(f"{name}expected speech as enrolment, found silence")
+            raise UserError(f"{name}expected speech as enrolment, found silence")
         return Conditions(self.conditions_of(wave[None]))
 
-    def stream(self, enrolment: Enrolment, sample_rate: int | None = None) -> Stream:
+    def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
         """A new stream of one speaker, of audio at `sample_rate` (None: the model's)."""
         return Stream(BatchStream(self, self.enroll(enrolment, sample_rate).values, sample_rate))
 
-    def streams(self, enrolments: Sequence[Enrolment], sample_rate: int | None = None) -> BatchStream:
+    def streams(self, enrolments: Sequence[Recordings], sample_rate: int | None = None) -> BatchStream:
         """One stream per enrolment, which advance together: one run of the model a call."""
         if not enrolments:
-            raise ValueError("expected at least one enrolment, got none")
+            raise UserError("expected at least one enrolment, got none")
         conditions = [self.enroll(enrolment, sample_rate).values for enrolment in enrolments]
         return BatchStream(self, np.concatenate(conditions), sample_rate)
 
@@ -132,10 +135,12 @@ class Extractor:
         return wave, dict(zip(states, after, strict=True))
 
 
-def session(path: Path, threads: int, provider: str = "CPUExecutionProvider") -> onnxruntime.InferenceSession:
-    """An exported file in ONNX Runtime. Raises ValueError for one that cannot be used."""
+def session(path: Path, threads: int, provider: str = "CPUExecutionProvider") -> "InferenceSession":
+    """An exported file in ONNX Runtime. Raises UserError for one that cannot be used."""
+    import onnxruntime  # not wanted by the streams of models in torch
+
     if not path.is_file():
-        raise ValueError(f"{path}: expected a file of an exported model, but there is none")
+        raise UserError(f"{path}: expected a file of an exported model, but there is none")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -143,13 +148,13 @@ def session(path: Path, threads: int, provider: str = "CPUExecutionProvider") ->
     try:
         opened = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's errors have no common class of their own
-        raise ValueError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
+        raise UserError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
     metadata = opened.get_modelmeta().custom_metadata_map
     found = metadata.get("format", "")
     if not found.isdigit():
-        raise ValueError(f"{path}: expected a model that ss exported, found another ONNX file")
+        raise UserError(f"{path}: expected a model that ss exported, found another ONNX file")
     if int(found) > FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT} or older, found {found}: this model needs a newer version of ss")
+        raise UserError(f"{path}: expected format {FORMAT} or older, found {found}: this model needs a newer version of ss")
     if "hop" not in metadata:
-        raise ValueError(f"{path}: expected what this version exports, found an older file: export the model again")
+        raise UserError(f"{path}: expected what this version exports, found an older file: export the model again")
     return opened

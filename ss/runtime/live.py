@@ -14,14 +14,16 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import soundfile
 
 from ss.audio import Wave
+from ss.errors import UserError
 from ss.runtime import Extractor, Stream
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.live_device import Microphone, Speakers, shared_rate, sounddevice
-from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, Stop, first_seconds, samples_of
-from ss.runtime.live_meter import Meter, dbfs, latency_of, peak
+from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, StopSignal, samples_of
+from ss.runtime.live_meter import Meter, dbfs, measure_latency, peak
 from ss.runtime.pretrained import DEFAULT, PRECISIONS
 
 SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
@@ -79,12 +81,6 @@ def parser() -> Parser:
     add("--input-device", metavar="DEVICE", type=device, help="number or name, also of a virtual device")
     add("--output-device", metavar="DEVICE", type=device)
     add("--list-devices", action="store_true", help="list the devices and end")
-    how(top)
-    return top
-
-
-def how(top: Parser) -> None:
-    """The options that have a default."""
     add = top.add_argument_group("samples").add_argument
     add("--rate", metavar="HZ", type=count, help="of raw PCM and devices; default: the model's (devices: or one they take)")
     add("--channels", metavar="N", type=count, help="of raw PCM and the microphone, averaged; default: 1")
@@ -95,6 +91,7 @@ def how(top: Parser) -> None:
     add("--block-ms", metavar="MS", type=positive, help="audio taken at once; default: hops of 5 ms or more")
     add("--buffer-ms", metavar="MS", type=positive, default=20.0, help="audio that speakers hold against stalls; default: 20")
     add("--report", metavar="FILE", help="write the figures of the summary as JSON")
+    return top
 
 
 def model_options(top: Parser) -> Callable[..., argparse.Action]:
@@ -107,16 +104,14 @@ def model_options(top: Parser) -> Callable[..., argparse.Action]:
     return add
 
 
-def files(*options: str | None) -> list[Path]:
-    """Those of the options that name a file."""
-    return [Path(option).resolve() for option in options if option not in (None, "-")]
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raises ValueError for options that are missing or would do nothing."""
+def check_options(args: argparse.Namespace) -> None:
+    """Raises UserError for options that are missing or would do nothing."""
     from_file = args.input not in (None, "-")
     enrolments = (str(split_stretch(name)[0]) for name in args.enrol or ())
-    written, read = files(args.output, args.record, args.save_enrolment, args.report), files(args.input, *enrolments)
+    written, read = (
+        [Path(name).resolve() for name in names if name not in (None, "-")]
+        for names in ((args.output, args.record, args.save_enrolment, args.report), (args.input, *enrolments))
+    )
     wrong = {
         "expected either --enrol FILE or --enrol-seconds N": (args.enrol is None) == (args.enrol_seconds is None),
         "--save-enrolment needs --enrol-seconds": args.save_enrolment and not args.enrol_seconds,
@@ -128,11 +123,11 @@ def check(args: argparse.Namespace) -> None:
     }
     for message, holds in wrong.items():
         if holds:
-            raise ValueError(message)
+            raise UserError(message)
 
 
-def open_source(args: argparse.Namespace, model_rate: int, stop: Stop) -> Source:
-    """The input that the options ask for. Raises ValueError."""
+def open_source(args: argparse.Namespace, model_rate: int, stop: StopSignal) -> Source:
+    """The input that the options ask for. Raises UserError."""
     channels = args.channels or 1
     if args.input == "-":
         return PipeSource(sys.stdin.fileno(), args.rate or model_rate, args.format, channels, args.block_ms, stop)
@@ -143,14 +138,41 @@ def open_source(args: argparse.Namespace, model_rate: int, stop: Stop) -> Source
     return Microphone(args.input_device, rate, channels, args.block_ms, stop)
 
 
-def open_sink(args: argparse.Namespace, rate: int, stop: Stop) -> Sink:
-    """The output that the options ask for. Raises ValueError."""
+def open_sink(args: argparse.Namespace, rate: int, stop: StopSignal) -> Sink:
+    """The output that the options ask for. Raises UserError."""
     if args.output == "-":
         return PipeSink(sys.stdout.fileno(), args.format, args.output_channels)
     if args.output:
         return FileSink(args.output, rate, args.format, args.output_channels)
     live = args.input is None
     return Speakers(args.output_device, rate, args.output_channels, args.block_ms, args.buffer_ms, live, stop)
+
+
+def record_enrolment(args: argparse.Namespace, source: Source, stop: StopSignal) -> Wave | None:
+    """The first seconds of the source [n] or [n,C], saved where the options say so; None where a stop is requested meanwhile.
+
+    The last block is used whole, so that nothing falls between the enrolment and what is extracted. Raises UserError for a source
+    that ends before.
+    """
+    if not args.quiet:
+        print(f"enrolment: {args.enrol_seconds:g} s of the target speaker alone, from now on", file=sys.stderr)
+    wanted, n, blocks = round(args.enrol_seconds * source.rate), 0, []
+    while n < wanted and (block := source.read()) is not None:
+        blocks.append(block)
+        n += len(block)
+    source.pause()
+    if stop.requested:
+        return None
+    if n < wanted:
+        raise UserError(f"expected {args.enrol_seconds:g} s for the enrolment, the input ended after {n / source.rate:g} s")
+    wave = np.concatenate(blocks)
+    level = dbfs(peak(wave))
+    if level < QUIET:
+        print(f"warning: the enrolment is nearly silent, its peak is {level:.0f} dBFS", file=sys.stderr)
+    if args.save_enrolment:
+        with closing(FileSink(args.save_enrolment, source.rate, args.format)) as file:
+            file.write(wave if wave.ndim == 1 else wave.mean(1))
+    return wave
 
 
 def pump(source: Source, stream: Stream, sinks: Sequence[Sink], meter: Meter) -> None:
@@ -164,63 +186,32 @@ def pump(source: Source, stream: Stream, sinks: Sequence[Sink], meter: Meter) ->
                 sink.write(estimate)
     finally:
         tail = stream.flush()
-        meter.tail(tail)
+        meter.count_tail(tail)
         for sink in sinks:
             sink.write(tail)
 
 
-def recorded_enrolment(args: argparse.Namespace, source: Source, stop: Stop) -> Wave | None:
-    """The first seconds of the source [n] or [n,C], saved where the options say so; None where a stop is requested meanwhile.
-
-    Raises ValueError for a source that ends before.
-    """
-    if not args.quiet:
-        print(f"enrolment: {args.enrol_seconds:g} s of the target speaker alone, from now on", file=sys.stderr)
-    wave = first_seconds(source, args.enrol_seconds)
-    if stop.requested:
-        return None
-    if len(wave) < round(args.enrol_seconds * source.rate):
-        raise ValueError(
-            f"expected {args.enrol_seconds:g} s for the enrolment, the input ended after {len(wave) / source.rate:g} s"
-        )
-    level = dbfs(peak(wave))
-    if level < QUIET:
-        print(f"warning: the enrolment is nearly silent, its peak is {level:.0f} dBFS", file=sys.stderr)
-    if args.save_enrolment:
-        with closing(FileSink(args.save_enrolment, source.rate, args.format)) as file:
-            file.write(wave if wave.ndim == 1 else wave.mean(1))
-    return wave
-
-
-def run(args: argparse.Namespace, stop: Stop) -> None:
-    """All of a session. Raises ValueError and OSError for what the user can mend."""
+def run(args: argparse.Namespace, stop: StopSignal) -> None:
+    """All of a session. Raises UserError and OSError for what the user can mend."""
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
-    args.block_ms = args.block_ms or 1000 * whole_hops(extractor)
+    if not args.block_ms:  # whole hops: nothing waits in the stream for a hop to fill
+        hop = extractor.hop / extractor.sample_rate
+        args.block_ms = 1000 * hop * math.ceil(SHORTEST / hop)
     with ExitStack() as open_now:
         source = open_now.enter_context(closing(open_source(args, extractor.sample_rate, stop)))
         sinks: list[Sink] = []
         if args.record:
             sinks.append(open_now.enter_context(closing(FileSink(args.record, source.rate, args.format, args.output_channels))))
         sinks.append(open_now.enter_context(closing(open_sink(args, source.rate, stop))))
-        enrolment = args.enrol or recorded_enrolment(args, source, stop)
+        enrolment = args.enrol or record_enrolment(args, source, stop)
         if enrolment is None:
             print("stopped before the enrolment was complete", file=sys.stderr)
             return
         stream = extractor.stream(enrolment, sample_rate=source.rate)
         block = samples_of(args.block_ms, source.rate)
-        meter = Meter(source, sinks[-1], latency_of(extractor, stream, source, sinks[-1], block), block, args.quiet)
+        meter = Meter(source, sinks[-1], measure_latency(extractor, stream, source, sinks[-1], block), block, args.quiet)
         pump(source, stream, sinks, meter)
-    finish(args, meter, "stopped" if stop.requested else "output closed" if sinks[-1].done else "input ended")
-
-
-def whole_hops(extractor: Extractor) -> float:
-    """Seconds of the shortest block of whole hops that is worth a call: nothing waits in the stream for a hop to fill."""
-    hop = extractor.hop / extractor.sample_rate
-    return hop * math.ceil(SHORTEST / hop)
-
-
-def finish(args: argparse.Namespace, meter: Meter, ended: str) -> None:
-    """The summary and the report."""
+    ended = "stopped" if stop.requested else "output closed" if sinks[-1].done else "input ended"
     if not args.quiet:
         meter.show(f"{meter.summary()}; {ended}", end="\n")
     if args.report:
@@ -234,10 +225,10 @@ def main(words: Sequence[str] | None = None) -> int:
         if args.list_devices:
             print(sounddevice().query_devices())
             return 0
-        check(args)
-        with Stop() as stop:
+        check_options(args)
+        with StopSignal() as stop:
             run(args, stop)
-    except (ValueError, OSError, soundfile.SoundFileError) as error:
+    except (UserError, OSError, soundfile.SoundFileError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

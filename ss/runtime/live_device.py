@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ss.audio import Wave
-from ss.runtime.live_io import SLICE, Stop, samples_of
+from ss.errors import UserError
+from ss.runtime.live_io import SLICE, Sink, Source, StopSignal, samples_of
 
 HELD = 1.0  # seconds of a microphone that may wait for a stalled extraction
 SLACK = 0.04  # seconds by which speakers may lag more than they should before what is too late is skipped
@@ -21,25 +22,25 @@ RATES = (48000, 44100, 16000)
 
 
 def sounddevice() -> Any:
-    """The module sounddevice. Raises ValueError that says how to install it, or the PortAudio library that it needs."""
+    """The module sounddevice. Raises UserError that says how to install it, or the PortAudio library that it needs."""
     try:
         import sounddevice
     except ModuleNotFoundError as error:
-        raise ValueError("microphone and speakers need sounddevice: pip install sounddevice") from error
+        raise UserError("microphone and speakers need sounddevice: pip install sounddevice") from error
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"microphone and speakers need PortAudio ({error}): "
             "apt install libportaudio2, dnf install portaudio or brew install portaudio"
         ) from error
     return sounddevice
 
 
-def done(what: str, action: Callable[..., Any], **settings: Any) -> Any:
-    """What an action with a device gives, or ValueError with what the device says."""
+def ask_device(what: str, action: Callable[..., Any], **settings: Any) -> Any:
+    """What an action with a device gives, or UserError with what the device says."""
     try:
         return action(**settings)
     except (sounddevice().PortAudioError, ValueError) as error:
-        raise ValueError(f"{what}: {first_line(error)}; --list-devices shows what there is") from error
+        raise UserError(f"{what}: {first_line(error)}; --list-devices shows what there is") from error
 
 
 def first_line(error: Exception) -> str:
@@ -50,7 +51,7 @@ def first_line(error: Exception) -> str:
 def shared_rate(wanted: int, device_in: str | int | None, channels_in: int, output: tuple[str | int | None, int] | None) -> int:
     """A sample rate that the input, and the output (device, channels) if one is given, take: the wanted one if they do.
 
-    Raises ValueError where they have none in common.
+    Raises UserError where they have none in common.
     """
     sd, rates, problem = sounddevice(), list(dict.fromkeys((wanted, *RATES))), ""
     for rate in rates:
@@ -62,24 +63,24 @@ def shared_rate(wanted: int, device_in: str | int | None, channels_in: int, outp
             problem = first_line(error)
         else:
             return rate
-    raise ValueError(
+    raise UserError(
         f"no sample rate of {', '.join(map(str, rates))} Hz suits the devices with {channels_in} channels in: {problem};"
         " --list-devices shows what there is"
     )
 
 
-class Microphone:
+class Microphone(Source):
     """A source: blocks that PortAudio's thread puts into a queue of one second; what does not fit is lost and counted.
 
-    Listens from the first `read` on. Raises ValueError for a device that cannot be opened.
+    Listens from the first `read` on. Raises UserError for a device that cannot be opened.
     """
 
-    def __init__(self, device: str | int | None, rate: int, channels: int, block_ms: float, stop: Stop) -> None:
-        self.rate, self.stop, self.dropped, self.listening = rate, stop, 0, False
+    def __init__(self, device: str | int | None, rate: int, channels: int, block_ms: float, stop: StopSignal) -> None:
+        self.rate, self.stop, self.listening = rate, stop, False
         block = samples_of(block_ms, rate)
         self.waiting: queue.Queue[Wave] = queue.Queue(max(2, round(HELD * rate / block)))
         settings = {"device": device, "samplerate": rate, "channels": channels, "blocksize": block, **SETTINGS}
-        self.stream = done("the input device", sounddevice().InputStream, callback=self.receive, **settings)
+        self.stream = ask_device("the input device", sounddevice().InputStream, callback=self.receive, **settings)
         self.latency = float(self.stream.latency)
 
     def receive(self, block: Wave, frames: int, time: Any, status: Any) -> None:
@@ -92,7 +93,7 @@ class Microphone:
 
     def read(self) -> Wave | None:
         if not (self.listening or self.stop.requested):
-            done("the input device", self.stream.start)
+            ask_device("the input device", self.stream.start)
             self.listening = True
         while True:
             if self.stop.requested:
@@ -103,7 +104,7 @@ class Microphone:
                 if self.stop.requested:
                     return None
                 if not self.stream.active:
-                    raise ValueError("the input device stopped: is it still connected?") from None
+                    raise UserError("the input device stopped: is it still connected?") from None
 
     def pause(self) -> None:
         if self.listening:
@@ -114,30 +115,27 @@ class Microphone:
         self.stream.close()
 
 
-class Speakers:
+class Speakers(Sink):
     """A sink: PortAudio's thread takes blocks from a buffer that is held `buffer_ms` longer than a block.
 
     The device starts with the first samples, behind as much silence as makes the buffer full, so that the latency is known. Where
     the estimate comes too late, silence is played and counted, and the buffer is filled in the same way again. What would make the
     latency grow is skipped and counted if the source is `live` (a microphone does not wait), else writing waits.
-    Raises ValueError for a device that cannot be opened.
+    Raises UserError for a device that cannot be opened.
     """
 
-    done = False
-
     def __init__(
-        self, device: str | int | None, rate: int, channels: int, block_ms: float, buffer_ms: float, live: bool, stop: Stop
+        self, device: str | int | None, rate: int, channels: int, block_ms: float, buffer_ms: float, live: bool, stop: StopSignal
     ) -> None:
         self.rate, self.live, self.stop = rate, live, stop
         self.block, self.buffered = samples_of(block_ms, rate), buffer_ms / 1000
         self.target = self.block + round(self.buffered * rate)
         self.limit = self.target + max(4 * self.block, round(SLACK * rate))
-        self.dropped = self.skipped = 0
         self.waiting, self.lock = np.zeros(0, np.float32), threading.Lock()
         self.playing = self.ending = False
         self.starved = True
         settings = {"device": device, "samplerate": rate, "channels": channels, "blocksize": self.block, **SETTINGS}
-        self.stream = done("the output device", sounddevice().OutputStream, callback=self.play, **settings)
+        self.stream = ask_device("the output device", sounddevice().OutputStream, callback=self.play, **settings)
         self.latency = float(self.stream.latency)
 
     def play(self, block: Wave, frames: int, time: Any, status: Any) -> None:
@@ -153,7 +151,8 @@ class Speakers:
 
     def write(self, wave: Wave) -> None:
         while not self.live and self.playing and len(self.waiting) > self.target and not self.stop.wait(self.block / self.rate / 2):
-            self.check()
+            if not self.stream.active:
+                raise UserError("the output device stopped: is it still connected?")
         if not len(wave):
             return
         with self.lock:
@@ -164,13 +163,8 @@ class Speakers:
                 self.skipped += -(-(len(self.waiting) - self.target) // self.block)
                 self.waiting = self.waiting[-self.target :]
         if not self.playing:
-            done("the output device", self.stream.start)
+            ask_device("the output device", self.stream.start)
             self.playing = True
-
-    def check(self) -> None:
-        """Raises ValueError where the device has gone."""
-        if not self.stream.active:
-            raise ValueError("the output device stopped: is it still connected?")
 
     def close(self) -> None:
         self.ending = True

@@ -10,13 +10,14 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from ss.audio import Wave
+from ss.errors import UserError
 from ss.runtime.stream import to_float, to_type
 
 SLICE = 0.05  # seconds after which a waiting source sees that it should stop
@@ -24,14 +25,14 @@ INSIST = 1.0  # seconds between two signals after which the second one ends the 
 FILES = (".wav", ".flac")
 
 
-class Format(NamedTuple):
+class SampleFormat(NamedTuple):
     """dtype: of a sample in the bytes; subtype: what libsndfile calls it in a file."""
 
     dtype: str
     subtype: str
 
 
-FORMATS = {"s16le": Format("<i2", "PCM_16"), "f32le": Format("<f4", "FLOAT")}
+FORMATS = {"s16le": SampleFormat("<i2", "PCM_16"), "f32le": SampleFormat("<f4", "FLOAT")}
 
 
 def frame_bytes(form: str, channels: int) -> int:
@@ -55,7 +56,12 @@ def decode(data: bytes, form: str, channels: int) -> Wave:
     return wave.reshape(-1, channels) if channels > 1 else wave
 
 
-class Stop:
+def samples_of(milliseconds: float, rate: int) -> int:
+    """The samples of a block, at least one."""
+    return max(1, round(rate * milliseconds / 1000))
+
+
+class StopSignal:
     """Whether the user asked to end: SIGINT and SIGTERM set `requested` within the `with`, sources then end with what they hold.
 
     A second signal, a second later, ends the process at once, should an output be stuck.
@@ -65,7 +71,7 @@ class Stop:
         self.requested = False
         self.since = 0.0
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> "StopSignal":
         self.before = {number: signal.signal(number, self.handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -89,58 +95,54 @@ class Stop:
         return self.requested
 
 
-class Source(Protocol):
+class Source:
     """rate: samples per second; dropped: blocks that were lost; latency: seconds that the device says it adds."""
 
     rate: int
-    dropped: int
-    latency: float
-
-    def read(self) -> Wave | None:
-        """The next block [n] or [n,C]; None at the end, or when a stop is requested and all that was taken in has been given."""
-
-    def pause(self) -> None:
-        """Nothing is read for a while: a microphone is not listened to until the next `read`."""
-
-    def close(self) -> None:
-        """Lets go of the file or device."""
-
-
-class FileSource:
-    """An audio file as a microphone: each block comes when its last sample would have been recorded, or at once with `fast`.
-
-    Raises ValueError for a file that cannot be read.
-    """
-
     dropped = 0
     latency = 0.0
 
-    def __init__(self, path: str | Path, block_ms: float, stop: Stop, fast: bool = False) -> None:
+    def read(self) -> Wave | None:
+        """The next block [n] or [n,C]; None at the end, or when a stop is requested and all that was taken in has been given."""
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        """Nothing is read for a while: a microphone is not listened to until the next `read`; a pipe holds what comes."""
+
+    def close(self) -> None:
+        """Lets go of the file or device; a pipe belongs to whoever opened it."""
+
+
+class FileSource(Source):
+    """An audio file as a microphone: each block comes when its last sample would have been recorded, or at once with `fast`.
+
+    Raises UserError for a file that cannot be read.
+    """
+
+    def __init__(self, path: str | Path, block_ms: float, stop: StopSignal, fast: bool = False) -> None:
         if not Path(path).is_file():
-            raise ValueError(f"{path}: expected an audio file, but there is none")
+            raise UserError(f"{path}: expected an audio file, but there is none")
         try:
             self.file = soundfile.SoundFile(str(path))
         except (soundfile.LibsndfileError, OSError) as error:
-            raise ValueError(f"{path}: expected a readable audio file, but: {error}") from error
+            raise UserError(f"{path}: expected a readable audio file, but: {error}") from error
         self.path, self.stop, self.fast = path, stop, fast
-        self.rate: int = self.file.samplerate
+        self.rate = self.file.samplerate
         self.block = samples_of(block_ms, self.rate)
         self.due: float | None = None
 
     def read(self) -> Wave | None:
-        if self.stop.requested or not (self.fast or self.wait()):
+        if not self.fast and not self.stop.requested:
+            now = time.monotonic()
+            self.due = (now if self.due is None else self.due) + self.block / self.rate
+            self.stop.wait(self.due - now)
+        if self.stop.requested:
             return None
         try:
             block: Wave = self.file.read(self.block, dtype="float32")
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{self.path}: the file cannot be read any further: {error}") from error
+            raise UserError(f"{self.path}: the file cannot be read any further: {error}") from error
         return block if len(block) else None
-
-    def wait(self) -> bool:
-        """Waits until the next block is due; False where a stop is requested meanwhile."""
-        now = time.monotonic()
-        self.due = (now if self.due is None else self.due) + self.block / self.rate
-        return not self.stop.wait(self.due - now)
 
     def pause(self) -> None:
         self.due = None
@@ -149,24 +151,23 @@ class FileSource:
         self.file.close()
 
 
-class PipeSource:
+class PipeSource(Source):
     """Raw PCM from a file descriptor, block by block; the last block is what is left, a part of a frame at the end is reported.
 
-    Raises ValueError where a terminal is all there is to read.
+    Raises UserError where a terminal is all there is to read.
     """
 
-    dropped = 0
-    latency = 0.0
-
-    def __init__(self, descriptor: int, rate: int, form: str, channels: int, block_ms: float, stop: Stop) -> None:
+    def __init__(self, descriptor: int, rate: int, form: str, channels: int, block_ms: float, stop: StopSignal) -> None:
         if os.isatty(descriptor):
-            raise ValueError("--input -: expected raw PCM in a pipe or a file, but the standard input is a terminal")
+            raise UserError("--input -: expected raw PCM in a pipe or a file, but the standard input is a terminal")
         self.descriptor, self.rate, self.form, self.channels, self.stop = descriptor, rate, form, channels, stop
         self.block = samples_of(block_ms, rate) * frame_bytes(form, channels)
 
     def read(self) -> Wave | None:
         data = bytearray()
-        while len(data) < self.block and self.ready():
+        while len(data) < self.block and not self.stop.requested:
+            if not select.select([self.descriptor], [], [], SLICE)[0]:
+                continue
             if not (more := os.read(self.descriptor, self.block - len(data))):
                 break
             data += more
@@ -175,58 +176,10 @@ class PipeSource:
             print(f"warning: the input ended within a frame: {len(data) - whole} bytes are left out", file=sys.stderr)
         return decode(bytes(data[:whole]), self.form, self.channels) if whole else None
 
-    def ready(self) -> bool:
-        """Waits until there is something to read, the end included; False where a stop is requested meanwhile."""
-        while not self.stop.requested:
-            if select.select([self.descriptor], [], [], SLICE)[0]:
-                return True
-        return False
 
-    def pause(self) -> None:
-        """What comes through a pipe waits in it."""
-
-    def close(self) -> None:
-        """The descriptor belongs to whoever opened it."""
-
-
-def samples_of(milliseconds: float, rate: int) -> int:
-    """The samples of a block, at least one."""
-    return max(1, round(rate * milliseconds / 1000))
-
-
-def first_seconds(source: Source, seconds: float) -> Wave:
-    """The first blocks of a source, up to so many seconds [n] or [n,C]: less where it ends or is stopped before.
-
-    The last block is used whole, so that nothing falls between the enrolment and what is extracted.
-    """
-    blocks: list[Wave] = []
-    while sum(map(len, blocks)) < round(seconds * source.rate) and (block := source.read()) is not None:
-        blocks.append(block)
-    source.pause()
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-
-
-class Sink(Protocol):
+class Sink:
     """done: nobody listens any more; dropped: blocks of silence in place of the estimate; skipped: blocks that came too late;
-
-    buffered: seconds that a block waits in it; latency: seconds that the device says it adds.
-    """
-
-    done: bool
-    dropped: int
-    skipped: int
-    buffered: float
-    latency: float
-
-    def write(self, wave: Wave) -> None:
-        """Takes the next samples [n] of the estimate; n may be 0."""
-
-    def close(self) -> None:
-        """Lets go of the file or device once all that was written has arrived."""
-
-
-class Undropped:
-    """What holds for every sink that waits instead of dropping."""
+    buffered: seconds that a block waits in it; latency: seconds that the device says it adds."""
 
     done = False
     dropped = 0
@@ -234,21 +187,28 @@ class Undropped:
     buffered = 0.0
     latency = 0.0
 
+    def write(self, wave: Wave) -> None:
+        """Takes the next samples [n] of the estimate; n may be 0."""
+        raise NotImplementedError
 
-class FileSink(Undropped):
+    def close(self) -> None:
+        """Lets go of the file or device once all that was written has arrived; a pipe belongs to whoever opened it."""
+
+
+class FileSink(Sink):
     """A WAV or FLAC file; every block is on its way to the disk at once, so that a crash leaves a WAV file that can be read.
 
-    Raises ValueError for another kind of file or a place that cannot be written.
+    Raises UserError for another kind of file or a place that cannot be written.
     """
 
     def __init__(self, path: str | Path, rate: int, form: str, channels: int = 1) -> None:
         if Path(path).suffix.lower() not in FILES:
-            raise ValueError(f"{path}: expected a name that ends in {' or '.join(FILES)}")
+            raise UserError(f"{path}: expected a name that ends in {' or '.join(FILES)}")
         try:
             self.file = soundfile.SoundFile(str(path), "w", rate, channels, FORMATS[form].subtype)
         except (soundfile.LibsndfileError, OSError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be written as {form}: {error}") from error
-        self.path, self.form, self.channels = path, form, channels
+            raise UserError(f"{path}: cannot be written as {form}: {error}") from error
+        self.form, self.channels = form, channels
 
     def write(self, wave: Wave) -> None:
         self.file.write(np.repeat(quantise(wave, self.form)[:, None], self.channels, 1))
@@ -257,16 +217,16 @@ class FileSink(Undropped):
         self.file.close()
 
 
-class PipeSink(Undropped):
+class PipeSink(Sink):
     """Raw PCM to a file descriptor, every block at once; a closed pipe is no error: `done` says so.
 
-    Raises ValueError where the output is a terminal.
+    Raises UserError where the output is a terminal.
     """
 
     def __init__(self, descriptor: int, form: str, channels: int = 1) -> None:
         if os.isatty(descriptor):
-            raise ValueError("--output -: expected a pipe or a file for raw PCM, but the standard output is a terminal")
-        self.descriptor, self.form, self.channels, self.done = descriptor, form, channels, False
+            raise UserError("--output -: expected a pipe or a file for raw PCM, but the standard output is a terminal")
+        self.descriptor, self.form, self.channels = descriptor, form, channels
 
     def write(self, wave: Wave) -> None:
         data = memoryview(encode(wave, self.form, self.channels))
@@ -275,6 +235,3 @@ class PipeSink(Undropped):
                 data = data[os.write(self.descriptor, data) :]
         except BrokenPipeError:
             self.done = True
-
-    def close(self) -> None:
-        """The descriptor belongs to whoever opened it."""

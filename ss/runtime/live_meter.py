@@ -43,19 +43,15 @@ class Times:
         return min(FINEST * STEP**place, self.largest)
 
 
-class Latency(NamedTuple):
+class LiveLatency(NamedTuple):
     """Milliseconds: of the model; of whole blocks, resampling and what speakers hold; and what devices say they add."""
 
     algorithmic_ms: float
     buffering_ms: float
     device_ms: float
 
-    @property
-    def total_ms(self) -> float:
-        return sum(self)
 
-
-def latency_of(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> Latency:
+def measure_latency(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> LiveLatency:
     """The latency of a new stream in blocks of so many samples, measured with silence (a second, or twice the model's latency).
 
     The stream begins anew then. What goes out in time must be there when the next block has come: what the stream holds back at
@@ -68,7 +64,7 @@ def latency_of(extractor: Extractor, stream: Stream, source: Source, sink: Sink,
         held = max(held, taken - given)
     stream.reset()
     algorithmic, total = extractor.latency / extractor.sample_rate, (held + block) / source.rate + sink.buffered
-    return Latency(*(1000 * seconds for seconds in (algorithmic, total - algorithmic, source.latency + sink.latency)))
+    return LiveLatency(*(1000 * seconds for seconds in (algorithmic, total - algorithmic, source.latency + sink.latency)))
 
 
 def peak(wave: Wave) -> float:
@@ -97,7 +93,7 @@ def show_line(line: str, end: str = "") -> None:
 class Meter:
     """Counts what passes and shows it on stderr: a line that is kept up to date in a terminal, one at the end elsewhere."""
 
-    def __init__(self, source: Source, sink: Sink, latency: Latency, block: int, quiet: bool = False) -> None:
+    def __init__(self, source: Source, sink: Sink, latency: LiveLatency, block: int, quiet: bool = False) -> None:
         self.source, self.sink, self.latency, self.block_seconds = source, sink, latency, block / source.rate
         self.quiet, self.terminal = quiet, sys.stderr.isatty()
         self.times, self.samples_in, self.samples_out = Times(), 0, 0
@@ -108,35 +104,31 @@ class Meter:
         """One block [n] or [n,C] that was read, the estimate [m] it gave and the seconds that took."""
         self.blocks += 1
         self.times.add(seconds)
-        self.tail(estimate)
+        self.count_tail(estimate)
         self.samples_in += len(heard)
-        self.level(0, heard)
-        if self.terminal and not self.quiet and time.monotonic() - self.shown > REFRESH:
-            self.show(self.line())
-
-    def tail(self, estimate: Wave) -> None:
-        """Samples [m] that came without a block: the end of a stream."""
-        self.samples_out += len(estimate)
-        self.level(1, estimate)
-
-    def level(self, side: int, wave: Wave) -> None:
-        """Notes the peak of samples on side 0 (in) or 1 (out)."""
-        self.now[side] = max(self.now[side], peak(wave))
-        self.highest[side] = max(self.highest[side], self.now[side])
-
-    def line(self) -> str:
-        """The status of this moment."""
+        self._note_level(0, heard)
+        if not self.terminal or self.quiet or time.monotonic() - self.shown <= REFRESH:
+            return
         now = [(name, dbfs(p)) for name, p in zip(("in", "out"), self.now, strict=True)]
         levels = [f"{name} {level:4.0f} [{bar(1 - level / BAR_FLOOR)}]" for name, level in now]
         report = self.report()
-        return (
+        self.show(
             f"{report['seconds']:.1f} s | {' '.join(levels)} dBFS"
             f" | {self.latency.algorithmic_ms:.0f}+{report['latency_ms'] - self.latency.algorithmic_ms:.0f} ms"
-            f" | dropped {self.lost()} | RTF {report['real_time_factor']:.3f} p99 {report['real_time_factor_p99']:.3f}"
+            f" | dropped {self._lost()} | RTF {report['real_time_factor']:.3f} p99 {report['real_time_factor_p99']:.3f}"
         )
 
-    def lost(self) -> str:
-        """The lost blocks in and out."""
+    def count_tail(self, estimate: Wave) -> None:
+        """Samples [m] that came without a block: the end of a stream."""
+        self.samples_out += len(estimate)
+        self._note_level(1, estimate)
+
+    def _note_level(self, side: int, wave: Wave) -> None:
+        """The peak of samples on side 0 (in) or 1 (out)."""
+        self.now[side] = max(self.now[side], peak(wave))
+        self.highest[side] = max(self.highest[side], self.now[side])
+
+    def _lost(self) -> str:
         return f"{self.source.dropped}/{self.sink.dropped + self.sink.skipped}"
 
     def show(self, line: str, end: str = "") -> None:
@@ -155,7 +147,7 @@ class Meter:
             "rate": self.source.rate,
             "blocks": self.blocks,
             "block_ms": 1000 * self.block_seconds,
-            "latency_ms": self.latency.total_ms,
+            "latency_ms": sum(self.latency),
             **self.latency._asdict(),
             "real_time_factor": self.times.total / heard if heard else 0.0,
             "real_time_factor_p99": self.times.percentile(99) / self.block_seconds,
@@ -172,5 +164,5 @@ class Meter:
             f" {r['algorithmic_ms']:.1f} algorithmic, {r['buffering_ms']:.1f} buffering, {r['device_ms']:.1f} devices;"
             f" RTF {r['real_time_factor']:.3f} (p99 {r['real_time_factor_p99']:.3f});"
             f" ms per block p50 {ms['p50']:.2f} p95 {ms['p95']:.2f} p99 {ms['p99']:.2f} max {ms['max']:.2f};"
-            f" dropped blocks in/out {self.lost()}"
+            f" dropped blocks in/out {self._lost()}"
         )

@@ -11,6 +11,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
+from ss.errors import UserError
+
 ENROLL, STEP = "enroll.onnx", "step.onnx"
 SEGMENT_GRU = "SpeakerHandler.onnx", "GRUMainModel.onnx"  # the same of the segment GRU model, under the names of its two halves
 PRECISIONS = ("float32", "int8")
@@ -26,38 +28,38 @@ def find_model(source: str | Path | None = None, precision: str = "float32") -> 
 
     source: the name of a packaged model (None: the default one); the folder of a release or of an export; or the URL of a release's
     folder, which is downloaded once. A URL may end in `#sha256=` and the sum of its SHA256SUMS: then no other release is taken.
-    precision: float32 or int8, of a release. Raises ValueError for what is missing, damaged or not as its sum says.
+    precision: float32 or int8, of a release. Raises UserError for what is missing, damaged or not as its sum says.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+        raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     text = str(DEFAULT if source is None else source)
     if text.startswith(("http://", "https://")):
         return download(text, precision)
     names = sorted(path.parent.name for path in PACKAGED.glob(f"*/{SUMS}"))
     folder = PACKAGED / text if text in names else Path(text)
     if not folder.is_dir():
-        raise ValueError(f"{text}: expected a packaged model ({', '.join(names)}), a folder or a URL, but there is none")
+        raise UserError(f"{text}: expected a packaged model ({', '.join(names)}), a folder or a URL, but there is none")
     if not (folder / SUMS).is_file():  # an export
         if precision != PRECISIONS[0]:
-            raise ValueError(f"{folder}: expected a release with {SUMS} to choose {precision} from, found none")
+            raise UserError(f"{folder}: expected a release with {SUMS} to choose {precision} from, found none")
         return folder
     sums = read_sums(folder / SUMS)
     for name in graphs(precision):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / name}: expected a file of the release, but there is none")
+            raise UserError(f"{folder / name}: expected a file of the release, but there is none")
         if (found := sum_of(folder / name)) != sums.get(name):
-            raise ValueError(f"{folder / name}: expected the SHA-256 sum {sums.get(name)} of {SUMS}, found {found}")
+            raise UserError(f"{folder / name}: expected the SHA-256 sum {sums.get(name)} of {SUMS}, found {found}")
     return folder / precision
 
 
 def graphs_in(folder: str | Path) -> tuple[str, str]:
     """The files of the export in a folder: the graph that enrols and the one that takes a step.
 
-    Raises ValueError for a folder with files of two models.
+    Raises UserError for a folder with files of two models.
     """
     names = {path.name for path in Path(folder).glob("*.onnx")}
     if names & {ENROLL, STEP} and names & {*SEGMENT_GRU}:
-        raise ValueError(f"{folder}: expected the files of one model, found those of two: {', '.join(sorted(names))}")
+        raise UserError(f"{folder}: expected the files of one model, found those of two: {', '.join(sorted(names))}")
     return SEGMENT_GRU if names & {*SEGMENT_GRU} else (ENROLL, STEP)
 
 
@@ -87,23 +89,23 @@ def download(url: str, precision: str) -> Path:
     sums = read_sums(folder / SUMS)
     for name in graphs(precision):
         if name not in sums:
-            raise ValueError(f"{url}/{SUMS}: expected the sum of {name}, found {', '.join(sums) or 'none'}")
+            raise UserError(f"{url}/{SUMS}: expected the sum of {name}, found {', '.join(sums) or 'none'}")
         if not (folder / name).is_file() or sum_of(folder / name) != sums[name]:
             fetch(f"{url}/{name}", folder / name, sums[name])
     return folder / precision
 
 
 def fetch(url: str, path: Path, expected: str) -> None:
-    """Downloads a file, which is there once it has the SHA-256 sum that is expected ("": any). Raises ValueError."""
+    """Downloads a file, which is there once it has the SHA-256 sum that is expected ("": any). Raises UserError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with urlopen(url, timeout=TIMEOUT) as answer, aside.open("wb") as file:
             shutil.copyfileobj(answer, file)
         if expected and (found := sum_of(aside)) != expected:
-            raise ValueError(f"{url}: expected the SHA-256 sum {expected}, found {found}: damaged, or another release")
+            raise UserError(f"{url}: expected the SHA-256 sum {expected}, found {found}: damaged, or another release")
         aside.replace(path)
     except (OSError, HTTPException) as error:
-        raise ValueError(f"{url}: cannot be downloaded: {error}") from error
+        raise UserError(f"{url}: cannot be downloaded: {error}") from error
     finally:
         aside.unlink(missing_ok=True)

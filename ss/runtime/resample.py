@@ -38,15 +38,13 @@ class Resampler:
         if ready <= self.given:
             return self.heard[:, :0]
         places = np.arange(self.given, ready) * self.down
+        behind = self.start + self.reach - 1  # from an input sample to where its window begins in `heard`
         windows = np.lib.stride_tricks.sliding_window_view(self.heard, 2 * self.reach, 1)
-        out = np.einsum("bmn,mn->bm", windows[:, places // self.up - self._behind()], self.taps[places % self.up])
+        out = np.einsum("bmn,mn->bm", windows[:, places // self.up - behind], self.taps[places % self.up])
         self.given = ready
-        done = min(ready * self.down // self.up - self._behind(), self.heard.shape[1])
+        done = min(ready * self.down // self.up - behind, self.heard.shape[1])
         self.heard, self.start = self.heard[:, done:], self.start + done
         return out
-
-    def _behind(self) -> int:
-        return self.start + self.reach - 1  # from an input sample to where its window begins in `heard`
 
 
 def taps(up: int, reach: int, band: float) -> Wave:

@@ -3,18 +3,16 @@
 Shapes: B streams, n samples that come, m samples that go, R samples of a whole recording, D conditions.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from ss.audio import Wave
+from ss.errors import UserError
 from ss.runtime.resample import Resampler
 from ss.segments import n_segments, overlap_add
-
-if TYPE_CHECKING:
-    from ss.runtime.extractor import Extractor
 
 MOST = 128  # hops in one run of an online model
 LOUDEST = 8.0  # times full scale: what lies beyond is no audio
@@ -22,28 +20,44 @@ QUIETEST = 1e-20  # below it arithmetic slows down, and nobody hears it
 FULL_SCALE = 32768.0
 
 
+class StreamingModel(Protocol):
+    """What a stream must know of a model, see `ss.runtime.Extractor`."""
+
+    online: bool
+    sample_rate: int
+    hop: int
+    window: int
+    delay: int
+
+    def zeros(self, batch: int) -> Any:
+        """The states of so many new streams."""
+
+    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
+        """chunk [B,n], conditions [B,D], states -> a wave [B,n], the states after it."""
+
+
 class BatchStream:
     """Streams that advance together, each with a speaker of its own: one run of the model a call.
 
     conditions [B,D]; sample_rate: of what comes and goes, in Hz (None: the model's). repaired: samples so far that were NaN or
-    infinite and have been taken for 0.
+    infinite and have been taken for 0. loudest: times full scale, where they are clipped.
     """
 
-    def __init__(self, extractor: "Extractor", conditions: Wave, sample_rate: int | None = None) -> None:
-        self.extractor, self.conditions = extractor, conditions
-        self.batch, self.sample_rate = len(conditions), sample_rate or extractor.sample_rate
+    def __init__(self, model: StreamingModel, conditions: Wave, sample_rate: int | None = None) -> None:
+        self.model, self.conditions = model, conditions
+        self.batch, self.sample_rate, self.loudest = len(conditions), sample_rate or model.sample_rate, LOUDEST
         self.reset()
 
     def reset(self) -> None:
         """Begins anew, with the same speakers."""
-        rate = self.extractor.sample_rate
+        model = self.model
         self.taken = self.given = self.repaired = 0  # samples of the outer rate
         self.heard = 0  # samples of the model's rate
-        self.lag = self.early = self.extractor.delay - (self.extractor.window - self.extractor.hop)  # dropped at the beginning
-        self.states = self.extractor.zeros(self.batch)
-        self.waiting = self.tail = self._nothing()
-        self.coming = Resampler(self.batch, self.sample_rate, rate)
-        self.going = Resampler(self.batch, rate, self.sample_rate)
+        self.lag = self.early = model.delay - (model.window - model.hop)  # dropped at the beginning
+        self.states = model.zeros(self.batch)
+        self.waiting = self.tail = np.zeros((self.batch, 0), np.float32)
+        self.coming = Resampler(self.batch, self.sample_rate, model.sample_rate)
+        self.going = Resampler(self.batch, model.sample_rate, self.sample_rate)
         self.dtype, self.ended = np.dtype(np.float32), False
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
@@ -51,60 +65,58 @@ class BatchStream:
 
         Raises ValueError for other shapes and types, and after `flush`.
         """
-        if self.ended:
-            raise ValueError("the stream has ended: call reset() to begin a new one")
+        self._refuse_ended()
         samples = np.asarray(samples)
         if samples.ndim not in (2, 3) or len(samples) != self.batch:
             raise ValueError(f"expected samples [{self.batch},n] or [{self.batch},n,channels], got shape {list(samples.shape)}")
-        second = self.sample_rate  # what is between input and output is no larger than for a second, however much comes at once
-        done = [self._process(samples[:, begin : begin + second]) for begin in range(0, max(1, samples.shape[1]), second)]
+        second, done = self.sample_rate, []  # at most a second is between input and output, however much comes at once
+        for begin in range(0, max(1, samples.shape[1]), second):
+            block = samples[:, begin : begin + second]
+            wave, bad = repaired(to_float(block), self.loudest)
+            self.repaired, self.dtype, self.taken = self.repaired + bad, samples.dtype, self.taken + block.shape[1]
+            estimate = self.going(self._extract(self.coming(wave if wave.ndim == 2 else wave.mean(2))))
+            self.given += estimate.shape[1]
+            done.append(to_type(estimate, self.dtype))
         return done[0] if len(done) == 1 else np.concatenate(done, 1)
-
-    def _process(self, samples: NDArray[Any]) -> NDArray[Any]:
-        wave, bad = repaired(to_float(samples))
-        self.repaired, self.dtype, self.taken = self.repaired + bad, samples.dtype, self.taken + samples.shape[1]
-        return self._give(self.going(self._extract(self.coming(wave if wave.ndim == 2 else wave.mean(2)))))
 
     def flush(self) -> NDArray[Any]:
         """Ends the streams: the rest [B,m], so that as many samples have come out as went in."""
-        if self.ended:
-            raise ValueError("the stream has ended: call reset() to begin a new one")
+        self._refuse_ended()
         self.ended = True
-        window, hop = self.extractor.window, self.extractor.hop
-        rest = self._extract(self.coming(self._nothing(), last=True))
+        window, hop, nothing = self.model.window, self.model.hop, np.zeros((self.batch, 0), np.float32)
+        rest = self._extract(self.coming(nothing, last=True))
         heard = self.heard
         padded = (n_segments(heard + self.lag, window, hop) - 1) * hop + window
         filled = self._extract(np.zeros((self.batch, padded - heard), np.float32))
         estimate = np.concatenate([rest, filled, self.tail], 1)
-        return self._give(self.going(estimate[:, : estimate.shape[1] - (padded - self.lag - heard)], last=True))
-
-    def _extract(self, wave: Wave) -> Wave:
-        extractor, window, hop = self.extractor, self.extractor.window, self.extractor.hop
-        self.heard += wave.shape[1]
-        wave = np.concatenate([self.waiting, wave], 1) if self.waiting.size else wave
-        ready = max(0, (wave.shape[1] - window + hop) // hop) * hop
-        most = MOST * hop if extractor.online else hop
-        self.waiting, done = wave[:, ready:], []
-        for begin in range(0, ready, most):
-            chunk = np.ascontiguousarray(wave[:, begin : min(begin + most, ready) + window - hop])
-            estimate, self.states = extractor.step(chunk, self.conditions, self.states)
-            if not extractor.online:
-                estimate, self.tail = overlap_add(estimate, self.tail, hop)
-            done.append(estimate)
-        estimate = done[0] if len(done) == 1 else np.concatenate([self._nothing(), *done], 1)
-        dropped = min(self.early, estimate.shape[1])
-        self.early -= dropped
-        return estimate[:, dropped:]
-
-    def _give(self, estimate: Wave) -> NDArray[Any]:
-        if self.ended:  # resampling may leave a sample too few or too many
-            missing = self.taken - self.given - estimate.shape[1]
-            estimate = np.pad(estimate, ((0, 0), (0, missing))) if missing > 0 else estimate[:, : estimate.shape[1] + missing]
+        estimate = self.going(estimate[:, : estimate.shape[1] - (padded - self.lag - heard)], last=True)
+        missing = self.taken - self.given - estimate.shape[1]  # resampling may leave a sample too few or too many
+        estimate = np.pad(estimate, ((0, 0), (0, missing))) if missing > 0 else estimate[:, : estimate.shape[1] + missing]
         self.given += estimate.shape[1]
         return to_type(estimate, self.dtype)
 
-    def _nothing(self) -> Wave:
-        return np.zeros((self.batch, 0), np.float32)
+    def _refuse_ended(self) -> None:
+        if self.ended:
+            raise ValueError("the stream has ended: call reset() to begin a new one")
+
+    def _extract(self, wave: Wave) -> Wave:
+        """wave [B,n] at the model's rate -> what is finished of the estimate [B,m]."""
+        model, window, hop = self.model, self.model.window, self.model.hop
+        self.heard += wave.shape[1]
+        wave = np.concatenate([self.waiting, wave], 1) if self.waiting.size else wave
+        ready = max(0, (wave.shape[1] - window + hop) // hop) * hop
+        most = MOST * hop if model.online else hop
+        self.waiting, done = wave[:, ready:], []
+        for begin in range(0, ready, most):
+            chunk = np.ascontiguousarray(wave[:, begin : min(begin + most, ready) + window - hop])
+            estimate, self.states = model.step(chunk, self.conditions, self.states)
+            if not model.online:
+                estimate, self.tail = overlap_add(estimate, self.tail, hop)
+            done.append(estimate)
+        estimate = done[0] if len(done) == 1 else np.concatenate([wave[:, :0], *done], 1)
+        dropped = min(self.early, estimate.shape[1])
+        self.early -= dropped
+        return estimate[:, dropped:]
 
 
 class Stream:
@@ -154,25 +166,25 @@ def to_type(wave: Wave, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.rint(wave * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(dtype)
 
 
-def repaired(wave: Wave) -> tuple[Wave, int]:
+def repaired(wave: Wave, loudest: float) -> tuple[Wave, int]:
     """A wave that can be computed with, and how many samples were replaced: NaN and infinite ones, by 0.
 
     Far too loud ones are clipped, denormal ones are 0; those are not counted.
     """
     level = np.abs(wave)
-    if level.max(initial=0) <= LOUDEST:  # not so where one is NaN
+    if level.max(initial=0) <= loudest:  # not so where one is NaN
         return np.where(level < QUIETEST, np.float32(0), wave), 0
     fine = np.isfinite(wave)
     bad = int(fine.size - np.count_nonzero(fine))
-    return np.where(fine & (level >= QUIETEST), wave.clip(-LOUDEST, LOUDEST), np.float32(0)), bad
+    return np.where(fine & (level >= QUIETEST), wave.clip(-loudest, loudest), np.float32(0)), bad
 
 
 def mono_float(samples: NDArray[Any], rate: int, wanted: int) -> Wave:
-    """A whole recording [R] or [R,channels] of int16 or float32 -> [R'] at the wanted rate. Raises ValueError for what is none."""
+    """A whole recording [R] or [R,channels] of int16 or float32 -> [R'] at the wanted rate. Raises UserError for what is none."""
     if samples.ndim not in (1, 2) or not samples.size:
-        raise ValueError(f"expected samples [n] or [n,channels], got an array of shape {list(samples.shape)}")
+        raise UserError(f"expected samples [n] or [n,channels], got an array of shape {list(samples.shape)}")
     wave = to_float(samples)
     wave = wave if wave.ndim == 1 else wave.mean(1)
     if not np.isfinite(wave).all():
-        raise ValueError(f"expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
+        raise UserError(f"expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
     return wave if rate == wanted else soxr.resample(wave, rate, wanted).astype(np.float32)

@@ -17,8 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import ss
 from ss import checkpoint, distributed
-from ss.compression.qat import through_int8
-from ss.compression.sparse import Sparse
+from ss.constraints import Sparse, through_int8
 from ss.data.catalog import make_catalog
 from ss.data.scene import Scene
 from ss.data.sources import Sources, check_sources

@@ -50,5 +50,5 @@ class Settings:
         """Processes that prepare batches for this one."""
         if self.num_workers is not None:
             return self.num_workers
-        free = distributed.n_cores() // distributed.local_world_size() - 1  # for each process, beside itself
-        return max(0, min(1, free)) if distributed.device().type == "cpu" else max(1, free)
+        spare = distributed.n_spare_cores()
+        return min(1, spare) if distributed.device().type == "cpu" else max(1, spare)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ss import checkpoint, distributed
 from ss.datasets import Batch, EvaluationBatches, Rendered, TrainingBatches, Triplets, loader
-from ss.extraction import Chunking, cut, match_level, separate
+from ss.extraction import Chunking, cut, match_level, may_pad, separate
 from ss.loss import Loss
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
@@ -65,9 +65,8 @@ class Trainer:
         distributed.share_weights(self.model)
         self.batches = TrainingBatches(len(train), settings.batch_size, train.seed, train.shards())
         self.train_loader = loader(train, self.batches, settings.n_workers())
-        self.valid_loader = loader(
-            valid, EvaluationBatches(valid.groups(self.streamer.group), settings.batch_size), settings.n_workers()
-        )
+        valid_batches = EvaluationBatches(valid.lengths(), settings.batch_size, may_pad(model, self.streamer))
+        self.valid_loader = loader(valid, valid_batches, settings.n_workers())
         self.average = None if settings.average is None else WeightAverage(self.model, settings.average)
         self.optimizer = optimizer(self.model.parameters())
         self.examples_per_step = settings.batch_size * distributed.world_size() * settings.accumulate
@@ -151,7 +150,7 @@ class Trainer:
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Loss, torch.Tensor]:
         """The loss of a batch, and the first scale's waves [B,S]."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            waves, logits = separate(model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths)
+            waves, logits = separate(model, self.streamer, batch.mixture, batch.ref, batch.ref_lengths, batch.lengths)
         waves = tuple(wave.float() for wave in waves)
         return self.loss(waves, logits.float(), batch.target, batch.lengths, batch.speakers, batch.mixture), waves[0]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Writer(Protocol):
-    """Takes rows of the log (see README) and audio."""
+    """Takes rows of the log (docs/training.md lists their fields) and audio."""
 
     def write(self, row: dict[str, Any]) -> None:
         """One row: `kind` (step, epoch, stop), `step`, and values, nested or not."""

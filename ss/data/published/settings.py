@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ss.data.folder import Output
-from ss.data.scene import reject_unknown_keys
 from ss.data.shards import check_folder
+from ss.errors import reject_unknown_keys
 
 CHOICES = {
     "recipe": ("librimix", "wsj0_2mix_extr"),

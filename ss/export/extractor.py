@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ss.errors import UserError
 from ss.model.carried import State
 from ss.model.extractor import Extraction, Extractor
 from ss.runtime import Extractor as Runtime
@@ -21,19 +22,19 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def provider(name: str) -> str:
-    """ONNX Runtime's name of a provider. Raises ValueError for one that is not there."""
+    """ONNX Runtime's name of a provider. Raises UserError for one that is not there."""
     if name not in PROVIDERS:
-        raise ValueError(f"provider: expected one of {', '.join(PROVIDERS)}, got {name!r}")
+        raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, got {name!r}")
     if PROVIDERS[name] not in onnxruntime.get_available_providers():
         found = ", ".join(onnxruntime.get_available_providers())
-        raise ValueError(f"provider: ONNX Runtime cannot use {name} here (it has {found}): pip install onnxruntime-gpu")
+        raise UserError(f"provider: ONNX Runtime cannot use {name} here (it has {found}): pip install onnxruntime-gpu")
     return PROVIDERS[name]
 
 
 class ExportedExtractor(Extractor):
     """The model in an export's folder; nothing to train. The state is (conditions [B,D], the runtime's states).
 
-    provider: cpu or cuda. Raises ValueError where there is no export in the folder, or the provider is not there.
+    provider: cpu or cuda. Raises UserError where there is no export in the folder, or the provider is not there.
     """
 
     def __init__(self, folder: str | Path, on: str = "cpu", threads: int = 1) -> None:
@@ -42,18 +43,18 @@ class ExportedExtractor(Extractor):
         self.online, self.latency = self.runtime.online, self.runtime.latency
         self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
 
-    def described(self) -> dict[str, Any]:
+    def checkpoint_facts(self) -> dict[str, Any]:
         """What the exported checkpoint said: {"config": its streamer, sample rate and loss, "speakers": those of training}."""
         return json.loads(self.runtime.metadata["checkpoint"])
 
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> the conditions [B,D]."""
-        return torch.cat([torch.from_numpy(self.runtime.conditions_of(one.numpy())) for one in alone(ref, lengths)])
+        return torch.cat([torch.from_numpy(self.runtime.conditions_of(one.numpy())) for one in single_enrolments(ref, lengths)])
 
     def init_state(self, speaker: Tensor, samples: int = 0) -> State:
-        """See Extractor. Raises ValueError for segments of another length than the export's."""
+        """See Extractor. Raises UserError for segments of another length than the export's."""
         if not self.online and samples != self.runtime.window:
-            raise ValueError(f"this export is for segments of {self.runtime.window} samples, got {samples}")
+            raise UserError(f"this export is for segments of {self.runtime.window} samples, got {samples}")
         return speaker, {key: torch.from_numpy(value) for key, value in self.runtime.zeros(len(speaker)).items()}
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
@@ -75,14 +76,14 @@ class ExportedExtractor(Extractor):
         for segment in segments:
             (wave,), state = self.step(segment, state)
             waves.append(wave)
-        logits = torch.cat([torch.from_numpy(self.runtime.classify(one.numpy())) for one in alone(ref, ref_lengths)])
+        logits = torch.cat([torch.from_numpy(self.runtime.classify(one.numpy())) for one in single_enrolments(ref, ref_lengths)])
         if not self.online:
             return Extraction((torch.stack(waves),), logits)
         aligned = torch.cat(waves, -1)[:, self.delay :][:, : whole.shape[-1]]
         return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
 
 
-def alone(ref: Tensor, lengths: Tensor | None) -> list[Tensor]:
+def single_enrolments(ref: Tensor, lengths: Tensor | None) -> list[Tensor]:
     """Enrolments [B,S] -> each by itself [1,S'], without what they were padded with."""
     samples = [ref.shape[-1]] * len(ref) if lengths is None else lengths.tolist()
     return [wave[None, :n].contiguous() for wave, n in zip(ref, samples, strict=True)]

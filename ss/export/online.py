@@ -1,0 +1,225 @@
+"""The two graphs of the online model: a recording in, the conditions of its streams out; and a step of any number of hops.
+
+Every state of a step is an input and an output. Rows [T*B,...] are frame-major.
+
+Shapes: B batch, S samples, T frames, K samples of the longest window, F bins of all scales, C channels, E speaker embedding,
+D conditions, M masked bins, L lookahead in frames, R frames that the layers of the body carry together.
+"""
+
+from typing import cast
+
+import numpy as np
+from onnx import ModelProto
+from torch import nn
+
+from ss.export.graph import END, Array, Graph, Product, Value, array, normed_after, normed_before, product
+from ss.export.layers import StepContext, emit, lstm
+from ss.model import SpexPlusOnline
+from ss.model.carried import leaves
+from ss.model.lapped import LappedEncoder
+from ss.model.online import FLOOR, DilatedBlock, EnrolmentAttention
+from ss.model.speaker import ResNetBlock, SlotEncoder
+
+
+def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
+    """Input: enrolment [B,S], no shorter than `shortest_enrolment`; outputs: speaker [B,E], conditions [B,D]."""
+    g, kernel, hop = Graph("enroll"), model.encoder.kernel, 2 * model.hop
+    stride, embedding = model.speaker_encoder.stride, model.classifier.in_features
+    enrolment = g.input("enrolment", "batch", "samples")
+    batch, samples = sizes(g, enrolment)
+    n_frames = g.op("Add", g.op("Div", g.op("Sub", samples, g.ints(kernel)), g.ints(hop)), g.ints(1))
+    parts = spectra(g, model.encoder, enrolment, g.op("Mul", n_frames, g.ints(hop)), hop)
+    features = log_power(g, model.encoder, parts)
+    # what is left over fills no frame of the speaker encoder
+    rows = g.op("Mul", g.op("Mul", g.op("Div", n_frames, g.ints(stride)), g.ints(stride)), batch)
+    encoder = model.speaker_encoder
+    x = g.product(layer_norm(g, encoder.norm, g.cut(features, g.ints(0), rows, 0)), product(encoder.conv1))
+    for block in encoder.blocks:
+        x = resnet_block(g, cast(ResNetBlock, block), x, batch)
+    x = g.product(x, product(encoder.conv2))  # embedding frames [T/stride*B,E]
+    speaker = g.op("ReduceMean", g.reshape(x, -1, batch, embedding), axes=[0], keepdims=0)
+    g.output("speaker", speaker, "batch", embedding)
+    conditions = g.product(speaker, product(model.conditions))
+    if model.slot_encoder is not None:
+        conditions = g.concat(conditions, slots(g, model.slot_encoder, features, batch), axis=1)
+    g.output("conditions", conditions, "batch", model.n_conditions)
+    return g.model(metadata)
+
+
+def slots(g: Graph, encoder: SlotEncoder, features: Value, batch: Value) -> Value:
+    """Features [T*B,F] -> keys and values of all stacks [B,N*(Q*M+M*C)]."""
+    channels, n_slots, n_stacks = encoder.conv.out_features, encoder.n_slots, encoder.n_stacks
+    x = g.op("Relu", g.product(layer_norm(g, encoder.norm, features), product(encoder.conv)))
+    rows = g.reshape(x, -1, batch, channels)
+    heard = g.op("Add", rows, lstm(g, encoder.lstm, rows, None)[0])  # [T,B,C]
+    asked = g.reshape(g.product(g.reshape(heard, -1, channels), product(encoder.asked)), -1, batch, n_slots)
+    weights = g.op("Transpose", g.op("Softmax", asked, axis=0), perm=[1, 2, 0])  # [B,M,T]
+    found = g.op("Add", g.op("MatMul", weights, g.op("Transpose", heard, perm=[1, 0, 2])), g.weight(array(encoder.slots)))
+    rows = g.reshape(found, -1, channels)
+    widths = [layer.out_features // n_stacks for layer in (encoder.keys, encoder.values)]
+    keys, values = (
+        g.split(g.reshape(g.product(rows, product(layer)), -1, n_slots, n_stacks * width), [width] * n_stacks, n_stacks, axis=2)
+        for layer, width in zip((encoder.keys, encoder.values), widths, strict=True)
+    )
+    turned = [g.op("Transpose", part, perm=[0, 2, 1]) for part in keys]
+    both = (part for pair in zip(turned, values, strict=True) for part in pair)
+    sizes = n_slots * np.array(widths * n_stacks)
+    return g.concat(*(g.reshape(part, -1, int(size)) for part, size in zip(both, sizes, strict=True)), axis=1)
+
+
+def layer_norm(g: Graph, norm: nn.LayerNorm, x: Value) -> Value:
+    """Over the channels of rows [n,C]."""
+    return g.op("LayerNormalization", x, *(g.weight(array(w)) for w in (norm.weight, norm.bias)), axis=-1, epsilon=norm.eps)
+
+
+def resnet_block(g: Graph, block: ResNetBlock, x: Value, batch: Value) -> Value:
+    """Rows [3T*B,C] -> [T*B,C']."""
+    y = prelu(g, block.prelu1, g.product(x, normed_after(product(block.conv1), block.norm1)))
+    y = g.product(y, normed_after(product(block.conv2), block.norm2))
+    same = x if isinstance(block.residual, nn.Identity) else g.product(x, product(block.residual))
+    y = prelu(g, block.prelu2, g.op("Add", y, same))
+    channels = block.conv2.out_channels
+    return g.reshape(g.op("ReduceMax", g.reshape(y, -1, 3, batch, channels), axes=[1], keepdims=0), -1, channels)
+
+
+def prelu(g: Graph, layer: nn.PReLU, x: Value) -> Value:
+    """One slope for all channels."""
+    return g.op("PRelu", x, g.weight(np.asarray(array(layer.weight))))
+
+
+def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = False) -> ModelProto:
+    """Inputs: chunk [B,T*hop], conditions [B,D], state.*; outputs: wave [B,T*hop], next.*, in the same order.
+
+    state.history [B,K-hop], state.body [R,B,C] (all tails and memories), state.ahead [L,B,2M] and state.overlap [1,B,S-hop]
+    where the model has them; zeros at first. plain: see Graph.
+    """
+    g, hop, kernel = Graph("step", plain), model.hop, model.encoder.kernel
+    chunk, conditions = g.input("chunk", "batch", "samples"), g.input("conditions", "batch", model.n_conditions)
+    batch, samples = sizes(g, chunk)
+    n_frames = g.op("Div", samples, g.ints(hop))
+    names = {module: name for name, module in model.named_modules()}
+    queues = [block.reach for block in model.body.modules() if isinstance(block, DilatedBlock)]
+    queues += [model.lookahead] if model.lookahead else []  # frames that wait for the mask
+    stream = StepContext(g, batch, n_frames, names, [*queues, 1])  # 1: the frame behind in the synthesis
+
+    heard = g.concat(g.input("state.history", "batch", kernel - hop), chunk, axis=1)
+    stream.carried.append(("history", g.cut(heard, g.ints(hop - kernel), g.ints(END), 1), ("batch", kernel - hop)))
+    parts = spectra(g, model.encoder, heard, samples, hop)
+    x = g.product(log_power(g, model.encoder, parts), normed_before(model.norm, product(model.conv1)), "conv1")
+    x = through_body(model, x, conditions, stream)
+    bins = g.concat(parts[len(model.encoder.bins) - 1], parts[-1], axis=1)  # real and imaginary, of the masked scale
+    if model.lookahead:
+        queued = stream.queue(stream.state("ahead", model.lookahead, 2 * model.masked), bins, model.lookahead)
+        stream.carry("ahead", queued.newest, model.lookahead, 2 * model.masked)
+        bins = queued.oldest
+    wave = g.reshape(decoded(model, masked(model, x, bins, stream), stream), -1, batch, hop)
+
+    g.output("wave", g.reshape(g.op("Transpose", wave, perm=[1, 0, 2]), 0, -1), "batch", "samples")
+    for name, value, shape in stream.carried:
+        g.output(f"next.{name}", value, *shape)
+    return g.model(metadata)
+
+
+def through_body(model: SpexPlusOnline, x: Value, conditions: Value, stream: StepContext) -> Value:
+    """Rows x [T*B,C] and conditions [B,D] -> rows; all layers' states are one input and one output."""
+    g, channels = stream.g, model.conv1.out_features
+    lengths = [state.numel() // channels for state in leaves(model.body.init_state(1, 0))]
+    width, attention = model.conditions.out_features, [m for m in model.body.modules() if isinstance(m, EnrolmentAttention)]
+    slots = [size for layer in attention for size in (layer.middle - layer.begin, layer.end - layer.middle)]
+    conditions, *looked_up = g.split(conditions, [width, *slots], 1 + len(slots), axis=1)
+    stream.slots = zip(looked_up[::2], looked_up[1::2], strict=True)
+    every_frame = g.op("Tile", conditions, g.concat(g.op("Div", stream.n_rows, stream.batch), g.ints(1), axis=0))
+    stream.conditions = g.split(every_frame, [channels] * (width // channels), width // channels, axis=1)
+    if lengths:
+        ends = g.op("Mul", g.ints(*lengths), stream.batch)
+        states = stream.state("body", sum(lengths), channels)
+        stream.states = iter(g.split(states, ends, len(lengths), axis=0))
+    x = emit(model.body, x, stream)
+    assert len(stream.after) == len(lengths), "a layer of the body did not say what it carries"
+    if lengths:
+        stream.carry("body", g.concat(*stream.after, axis=0), sum(lengths), channels)
+    return x
+
+
+def masked(model: SpexPlusOnline, x: Value, spectra: Value, stream: StepContext) -> Value:
+    """Rows x [T*B,C] and the spectra of the masked scale [T*B,2M] -> these with the mask applied."""
+    g, bins = stream.g, model.masked
+    gain = g.op("Sigmoid", g.product(x, normed_before(model.mask_norm, product(model.mask)), "mask"))
+    if model.phase is None:
+        return g.op("Mul", spectra, g.concat(gain, gain, axis=1))
+    weight, bias = normed_before(model.mask_norm, product(model.phase))
+    turn = g.product(x, Product(weight, bias + np.repeat([1.0, 0.0], bins)), "phase")
+    halves = [bins, bins]
+    length = g.op(
+        "Sqrt", g.op("Add", g.op("Add", *g.split(g.op("Mul", turn, turn), halves, 2, axis=1)), g.weight(np.array([FLOOR])))
+    )
+    gain = g.op("Div", gain, length)
+    real, imag = g.split(g.op("Mul", turn, g.concat(gain, gain, axis=1)), halves, 2, axis=1)
+    of_real, of_imag = g.split(spectra, halves, 2, axis=1)
+    in_phase = g.op("Mul", spectra, g.concat(real, real, axis=1))
+    turned = g.op("Mul", g.concat(g.op("Neg", of_imag), of_real, axis=1), g.concat(imag, imag, axis=1))
+    return g.op("Add", in_phase, turned)
+
+
+def decoded(model: SpexPlusOnline, spectra: Value, stream: StepContext) -> Value:
+    """Masked spectra [T*B,2M] -> samples [T*B,hop], the frame before overlapping."""
+    g, hop, overlap = stream.g, model.hop, model.decoder.overlap
+    waves = g.op("Gemm", spectra, g.weight(array(model.decoder.filters)), name="decoder")
+    if not overlap:
+        return waves
+    columns = [width for width in (overlap, hop - overlap, overlap) if width]
+    shared, *alone, later = g.split(waves, columns, len(columns), axis=1)
+    queued = stream.queue(stream.state("overlap", 1, overlap), later, 1)
+    stream.carry("overlap", queued.newest, 1, overlap)
+    summed = g.op("Add", shared, queued.oldest)
+    return g.concat(summed, *alone, axis=1) if alone else summed
+
+
+def sizes(g: Graph, samples: Value) -> tuple[Value, Value]:
+    """Values [1] of samples [B,S]: B and S."""
+    return g.op("Shape", samples, start=0, end=1), g.op("Shape", samples, start=1, end=2)
+
+
+def spectra(g: Graph, encoder: LappedEncoder, samples: Value, span: Value, hop: int) -> list[Value]:
+    """samples [B,S], S >= K-hop + T*hop, and span [1], T*hop -> the real parts of each scale, then the imaginary ones, all [T*B,F].
+
+    Around the middle of a window cosines are even and sines odd: the sums and the differences of its halves need a product of half
+    the size each. Weights to read are what a step waits for, more than for the few small kernels that this takes.
+    """
+    halves = [HalfTransforms(array(encoder.get_buffer(f"window{i}")), encoder.kernel) for i in range(len(encoder.kernels))]
+    places = np.concatenate([half.ahead for half in halves] + [half.back for half in halves])
+    weights = np.concatenate([half.window_ahead for half in halves] + [half.window_back for half in halves])
+    begins = g.op("Range", g.number(0), g.op("Squeeze", span), g.number(hop))
+    gathered = g.op("Gather", samples, g.op("Add", g.reshape(begins, -1, 1), g.ints(*places)), axis=1)
+    rows = g.reshape(g.op("Transpose", gathered, perm=[1, 0, 2]), -1, len(places))
+    ahead, back = g.split(g.op("Mul", rows, g.weight(weights)), [len(places) // 2] * 2, 2, axis=1)
+    sizes = [len(half.ahead) for half in halves]
+    parts = [part for kind in ("Add", "Sub") for part in g.split(g.op(kind, ahead, back), sizes, len(sizes), axis=1)]
+    filters = [half.cosines for half in halves] + [half.sines for half in halves]
+    pairs = zip(parts, filters, strict=True)
+    return [g.op("Gemm", x, g.weight(f), name=f"encoder.{i}") for i, (x, f) in enumerate(pairs)]
+
+
+class HalfTransforms:
+    """A windowed Fourier transform over the newest N samples of a frame [K], by what its first half and its second have in common.
+
+    Sample m of the first half (`ahead`, with `window_ahead`), m = 0..N/2, meets its mirror image N-m (`back`; nothing for the two
+    in the middle of themselves, 0 and N/2): `cosines` [N/2+1,F] are for their sums, `sines` for their differences.
+    """
+
+    def __init__(self, window: Array, kernel: int) -> None:
+        size = len(window)
+        first = np.arange(size // 2 + 1)
+        mirrored = -first % size
+        self.ahead, self.back = first + kernel - size, mirrored + kernel - size
+        self.window_ahead = window[first]
+        self.window_back = np.where(mirrored == first, 0, window[mirrored])
+        angles = 2 * np.pi / size * (first[:, None] * first % size)
+        self.cosines, self.sines = np.cos(angles), -np.sin(angles)
+
+
+def log_power(g: Graph, encoder: LappedEncoder, parts: list[Value]) -> Value:
+    """`spectra` -> features [T*B,F of all scales]."""
+    every = g.concat(*parts, axis=1)
+    real, imag = g.split(g.op("Mul", every, every), [sum(encoder.bins)] * 2, 2, axis=1)
+    return g.op("Log", g.op("Add", g.op("Add", real, imag), g.weight(np.array([FLOOR]))))
