@@ -64,8 +64,8 @@ class Renderer:
             spoken[piece.at :][: len(wave)] = True
         if not voice.pieces:
             return dry, None
-        power = np.square(dry).sum() / spoken.sum()
-        if power < DIGITAL_SILENCE:
+        n_spoken = int(spoken.sum())
+        if np.square(dry).sum() < DIGITAL_SILENCE * n_spoken:
             raise AudioError(f"{voice.pieces[0].path}: expected speech, found silence in {row.name}")
         response = self.response(voice, row)
         if response is None:
@@ -74,7 +74,7 @@ class Renderer:
             (wet,), early = acoustics.reverberate(dry, response), None
         else:
             wet, early = acoustics.reverberate(dry, response, acoustics.early(response, early_ms, row.sample_rate))
-        gain = np.float32(10 ** (-voice.level / 20) / amplitude(wet, spoken.sum(), row, voice.pieces[0].path))
+        gain = np.float32(10 ** (-voice.level / 20) / amplitude(wet, n_spoken, row, voice.pieces[0].path))
         return (gain * wet, None) if early is None else (gain * early, gain * (wet - early))
 
     def piece(self, piece: Piece, speed: float, room_left: int, rate: int) -> Wave:
