@@ -26,6 +26,8 @@ from sentences import draw_sentence
 from tqdm import tqdm
 from voice import SPLITS, Voice, draw_voice
 
+from ss.errors import UserError
+
 SAMPLE_RATE = 16000
 LEVEL = 0.04  # RMS of every utterance (-28 dBFS)
 PEAK = 0.8  # above it at that level something crackles: another sentence is said
@@ -72,7 +74,7 @@ def _say_something(espeak: Espeak, job: Job, rng: np.random.Generator) -> tuple[
             wave = _at_level(soxr.resample(wave, espeak.sample_rate * job.voice.shift, SAMPLE_RATE))
             if np.abs(wave).max() <= PEAK:
                 return text, wave
-    raise ValueError(f"{job.voice.speaker}: none of {TRIES} sentences takes between {shortest} and {longest} s")
+    raise UserError(f"{job.voice.speaker}: none of {TRIES} sentences takes between {shortest} and {longest} s")
 
 
 def _at_level(wave: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,7 +137,7 @@ def main() -> None:
     aside.mkdir(parents=True)
     try:
         make_corpus(voices, args, aside)
-    except ValueError as error:
+    except UserError as error:
         raise SystemExit(f"corpus.py: {error}") from error
     aside.rename(args.out)
     print(f"{len(voices)} voices, {len(voices) * args.utterances} utterances")

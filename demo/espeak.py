@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ss.errors import UserError
+
 _SYNCHRONOUS, _VOLUME, _UTF8, _BY_CHARACTER = 2, 2, 1, 1  # values of speak_lib.h
 _ON_AUDIO = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
@@ -46,7 +48,7 @@ class Espeak:
     Its oscillators and its random numbers run on from call to call, so the same calls in the same order are needed for the
     same samples: whoever wants them starts a fresh process.
 
-    data: a folder of `data_with`; variant: one of its variants; language: ValueError for one that eSpeak lacks.
+    data: a folder of `data_with`; variant: one of its variants; language: UserError for one that eSpeak lacks.
     sample_rate: of what `say` returns, in Hz.
     """
 
@@ -59,7 +61,7 @@ class Espeak:
         self.sample_rate = int(self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), 0))
         assert self.sample_rate > 0, f"eSpeak could not start with the data in {data}"
         if self._library.espeak_SetVoiceByName(f"{language}+.{variant}".encode()):
-            raise ValueError(f"eSpeak has no language {language}")
+            raise UserError(f"eSpeak has no language {language}")
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._library.espeak_SetParameter(_VOLUME, 10, 0)  # at its default of 100 many a voice clips

@@ -21,6 +21,7 @@ from clips import SAMPLE_RATE, picture, read_clip, sound
 from released import Example, examples
 
 from ss.audio import Wave
+from ss.errors import UserError
 
 RANKING = "SI-SDRi"
 CLIPS = (
@@ -52,7 +53,7 @@ Row = dict[str, float]
 
 
 def build(args: argparse.Namespace) -> str:
-    """The page. Raises ValueError (or ss.audio.AudioError) naming what is missing or cannot be used."""
+    """The page. Raises UserError naming what is missing or cannot be used."""
     config = yaml.safe_load(_text(args.run / "config.yaml"))
     log = [json.loads(line) for line in _text(args.run / "log.jsonl").splitlines()]
     summary = json.loads(_text(args.test / "summary.json"))
@@ -80,7 +81,7 @@ def read_rows(path: Path) -> dict[str, Row]:
     table = csv.DictReader(_text(path).splitlines())
     rows = {row.pop("name"): {key: float(value) for key, value in row.items() if value} for row in table}
     if not any(RANKING in row for row in rows.values()):
-        raise ValueError(f"{path}: expected a column {RANKING} with values, to rank the examples by")
+        raise UserError(f"{path}: expected a column {RANKING} with values, to rank the examples by")
     return rows
 
 
@@ -105,7 +106,7 @@ def _voices(trained: Path, rows: dict[str, Row]) -> str:
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise ValueError(f"{path}: expected a file, but there is none")
+        raise UserError(f"{path}: expected a file, but there is none")
     return path.read_text()
 
 
@@ -114,7 +115,7 @@ def _find(folder: Path, name: str, part: str) -> Path:
     for suffix in ("wav", "flac", "ogg", "opus"):
         if (path := folder / f"{name}-{part}.{suffix}").is_file():
             return path
-    raise ValueError(f"{folder}: expected {name}-{part}.wav (or .flac, .ogg, .opus), but there is none")
+    raise UserError(f"{folder}: expected {name}-{part}.wav (or .flac, .ogg, .opus), but there is none")
 
 
 def _tiles(log: list[dict[str, Any]], summary: dict[str, Any], measurement: dict[str, Any]) -> str:
@@ -244,7 +245,7 @@ def main() -> None:
     args = parse()
     try:
         page = build(args)
-    except ValueError as error:
+    except UserError as error:
         raise SystemExit(f"page.py: {error}") from error
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(page)

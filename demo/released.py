@@ -30,7 +30,7 @@ class Example(NamedTuple):
 
 
 def examples(exported: Path) -> list[Example]:
-    """One for each of the other voices. exported: of the model that was just trained. Raises ValueError where there is none."""
+    """One for each of the other voices. exported: of the model that was just trained. Raises UserError where there is none."""
     models = (Extractor.from_pretrained(), Extractor.load(exported))
     reader, enrolment = (audio.read(SPEECH / f"{name}.flac", SAMPLE_RATE) for name in ("reader", "reader-enrolment"))
     found = []

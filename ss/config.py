@@ -27,6 +27,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ss.errors import UserError
+
 Job: TypeAlias = Callable[[dict[str, Any]], int | None]
 Names: TypeAlias = list[str]
 ROOT = Path(__file__).parents[1]
@@ -121,10 +123,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Prints a user's error as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from."""
+    """Prints a user's error as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from.
+
+    Any other error is one of the software, and shows its traceback.
+    """
     try:
         yield
-    except (ValueError, ArithmeticError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -13,20 +13,21 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
+from ss.errors import UserError
 
 MIX = Path(__file__).parents[1] / "mixing" / "mix.py"
 
 
 def make_test_sets(config: dict[str, Any]) -> None:
-    """Prints and runs one mixing command per set. Raises ValueError for an unknown set and for one that has no speakers."""
+    """Prints and runs one mixing command per set. Raises UserError for an unknown set and for one that has no speakers."""
     sets, corpus = config["sets"], Path(config["corpus"]).resolve()
     if unknown := sorted(set(config["only"] or ()) - set(sets)):
-        raise ValueError(f"only: expected some of {', '.join(sets)}, found {', '.join(unknown)}")
+        raise UserError(f"only: expected some of {', '.join(sets)}, found {', '.join(unknown)}")
     for name in config["only"] or sets:
         part, *patterns = sets[name]["of"].split()
         speakers = find_speakers(corpus / "speech" / "utterances.csv", part, patterns, sets[name].get("min_seconds", 0))
         if not speakers:
-            raise ValueError(f"{name}: expected speakers like {' '.join(patterns)} in {part} of {corpus}, found none")
+            raise UserError(f"{name}: expected speakers like {' '.join(patterns)} in {part} of {corpus}, found none")
         options = shlex.split(f"{config['common']} {sets[name]['mix']}".replace("{corpus}", str(corpus)))
         given = dict(option.split("=", 1) for option in options)  # a set's own argument comes after the common one and counts
         command = [

@@ -11,6 +11,7 @@ from conftest import SIZES, WINDOWS
 
 from ss import allowlist, checkpoint
 from ss.compression.fine_tuning import read_training_config
+from ss.errors import UserError
 from ss.export import export
 from ss.inferencer import Inferencer
 from ss.model import SpexPlusOnline, SpexPlusShort
@@ -42,7 +43,7 @@ def saved(path: Path, **config: Any) -> Path:
 @pytest.mark.parametrize("streamer", [HARM, {**WHOLE, "more": HARM}, {**WHOLE, "_partial_": True}, "text", [HARM]], ids=str)
 def test_a_streamer_in_a_checkpoint_calls_nothing(streamer: Any, tmp_path: Path) -> None:
     CALLED.clear()
-    with pytest.raises(ValueError, match="streamer"):
+    with pytest.raises(UserError, match="streamer"):
         Inferencer(saved(tmp_path / "best.pth", streamer=streamer))
     assert not CALLED
 
@@ -50,7 +51,7 @@ def test_a_streamer_in_a_checkpoint_calls_nothing(streamer: Any, tmp_path: Path)
 @pytest.mark.parametrize("nested", [HARM, [HARM], {"inner": [1, HARM]}], ids=str)
 def test_nothing_nested_in_a_model_is_called(nested: Any, tmp_path: Path) -> None:
     CALLED.clear()
-    with pytest.raises(ValueError, match=r"model.memory.*expected names of arguments, got '_target_'"):
+    with pytest.raises(UserError, match=r"model.memory.*expected names of arguments, got '_target_'"):
         checkpoint.load_extractor(saved(tmp_path / "best.pth", model={**MODEL, "memory": nested}))
     assert not CALLED
 
@@ -63,7 +64,7 @@ def test_metadata_of_an_export_calls_nothing(tmp_path: Path) -> None:
         for prop in graph.metadata_props:
             prop.value = prop.value.replace("ss.streamer.Whole", HARM["_target_"])
         onnx.save(graph, str(file))
-    with pytest.raises(ValueError, match=r"streamer: expected a _target_ in ss.streamer, got .*harm"):
+    with pytest.raises(UserError, match=r"streamer: expected a _target_ in ss.streamer, got .*harm"):
         Inferencer(tmp_path / "exported")
     assert not CALLED
 
@@ -71,7 +72,7 @@ def test_metadata_of_an_export_calls_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("role", ["loss", "optimizer", "scheduler", "trainer", "streamer", "writer", "model"])
 def test_a_training_is_not_repeated_with_parts_that_a_file_made_up(role: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "best.pth", **{role: HARM})
-    with pytest.raises(ValueError, match=f"{role}: expected a _target_ in .*harm"):
+    with pytest.raises(UserError, match=f"{role}: expected a _target_ in .*harm"):
         read_training_config(path)
 
 
@@ -79,7 +80,7 @@ def test_a_list_that_holds_itself_and_text_to_look_up_are_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
     for value in (endless, "${oc.env:HOME}"):
-        with pytest.raises(ValueError, match="model.kernels"):
+        with pytest.raises(UserError, match="model.kernels"):
             allowlist.create("model", {**MODEL, "kernels": value})
 
 
@@ -111,7 +112,7 @@ def test_a_class_of_your_own_is_loaded_once_it_is_registered(tmp_path: Path) -> 
     sizes = {**SIZES, "short_kernel": 40}
     config = {"model": {"_target_": f"{Mine.__module__}.{Mine.__qualname__}", **sizes}}
     content = {"config": config, "model": Mine(**sizes).state_dict()}
-    with pytest.raises(ValueError, match="model: expected a _target_ in ss.model, got .*a_class_of_your_own"):
+    with pytest.raises(UserError, match="model: expected a _target_ in ss.model, got .*a_class_of_your_own"):
         checkpoint.save(tmp_path / "best.pth", content)
     try:
         allowlist.register("model")(Mine)

@@ -19,6 +19,7 @@ from ss.audit.report import CHECKS, audit
 from ss.data import manifest
 from ss.data.manifest import Piece, Row, Voice
 from ss.data.shards import pack
+from ss.errors import UserError
 
 NAMES = {"a_0": "full", "a_1": "full", "b_2": "full", "b_3": "partly_absent", "c_4": "absent", "c_5": "clean"}
 Found = dict[str, list[str]]
@@ -305,15 +306,15 @@ def test_shards_are_audited_like_their_folder(folder: Path, tmp_path: Path, no_p
     ],
 )
 def test_errors_say_what_was_expected(sound: Path, tmp_path: Path, changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         audit({"folders": [str(sound)], "out_folder": str(tmp_path), **changes})
 
 
 def test_no_triplets_and_other_manifests_are_errors(folder: Path, tmp_path: Path) -> None:
     (folder / manifest.FILE).write_text('{"name": "a_0"}\n')
-    with pytest.raises(ValueError, match="manifest.jsonl, line 1: expected a row of a manifest"):
+    with pytest.raises(UserError, match="manifest.jsonl, line 1: expected a row of a manifest"):
         audit({"folders": str(folder), "out_folder": str(tmp_path / "out")})
-    with pytest.raises(ValueError, match="expected files <name>-mixed, -target and -ref"):
+    with pytest.raises(UserError, match="expected files <name>-mixed, -target and -ref"):
         audit({"folders": str(tmp_path), "out_folder": str(tmp_path / "out")})
     assert not (tmp_path / "out").exists()
 

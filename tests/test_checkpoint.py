@@ -12,6 +12,7 @@ import torch
 from conftest import SIZES, WINDOWS, lively
 
 from ss import checkpoint
+from ss.errors import UserError
 from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.utils import load_predecessor_checkpoint
 
@@ -42,7 +43,7 @@ class Malicious:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     harm, path = tmp_path / "harm", tmp_path / "checkpoint.pth"
     torch.save({"model": {}, "config": Malicious(harm)}, path)
-    with pytest.raises(ValueError, match=r"checkpoint.pth: refused.*(posix|nt)\.system"):
+    with pytest.raises(UserError, match=r"checkpoint.pth: refused.*(posix|nt)\.system"):
         load_predecessor_checkpoint(path)
     assert not harm.exists()
     torch.load(path, weights_only=False)  # the file is what it says: with plain unpickling it does harm
@@ -59,7 +60,7 @@ def test_malice_inside_the_omegaconf_pickle_is_refused(tmp_path: Path) -> None:
                 assert b"comegaconf.dictconfig\nDictConfig\n" in data
                 data = data.replace(b"comegaconf.dictconfig\nDictConfig\n", b"cposix\nsystem\n", 1)
             target.writestr(item, data)
-    with pytest.raises(ValueError, match=r"refused.*system"):
+    with pytest.raises(UserError, match=r"refused.*system"):
         load_predecessor_checkpoint(path)
     assert not harm.exists()
 
@@ -68,17 +69,17 @@ def test_strict_about_weights() -> None:
     good = checkpoint.read_checkpoint(PREDECESSOR)
     weights = dict(good["model"])
     name = next(iter(weights))
-    with pytest.raises(ValueError, match="left over"):
+    with pytest.raises(UserError, match="left over"):
         load_predecessor_checkpoint({**good, "model": {**weights, "module.more": torch.zeros(1)}})
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(UserError, match="missing"):
         load_predecessor_checkpoint({**good, "model": {k: v for k, v in weights.items() if k != name}})
-    with pytest.raises(ValueError, match="expected shape"):
+    with pytest.raises(UserError, match="expected shape"):
         load_predecessor_checkpoint({**good, "model": {**weights, name: torch.zeros(3, 3)}})
 
 
 def test_unknown_architecture() -> None:
     config = {"arch": {"type": "Transformer", "args": {}}}
-    with pytest.raises(ValueError, match=r"config.arch.type: expected one of .*SpexPlus.*, got 'Transformer'"):
+    with pytest.raises(UserError, match=r"config.arch.type: expected one of .*SpexPlus.*, got 'Transformer'"):
         load_predecessor_checkpoint({"model": {}, "config": config})
 
 
@@ -105,17 +106,17 @@ def test_a_failed_save_leaves_the_former_file(tmp_path: Path) -> None:
 def test_broken_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="broken.pth"):
+    with pytest.raises(UserError, match="broken.pth"):
         checkpoint.load_extractor(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing.pth: expected a checkpoint, but there is no such file"):
+    with pytest.raises(UserError, match="nothing.pth: expected a checkpoint, but there is no such file"):
         checkpoint.load_extractor(tmp_path / "nothing.pth")
 
 
 def test_a_target_outside_of_the_models_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected a _target_ in ss.model, got 'os.system'"):
+    with pytest.raises(UserError, match=r"expected a _target_ in ss.model, got 'os.system'"):
         checkpoint.build({"_target_": "os.system", "command": "true"})
 
 
@@ -148,7 +149,7 @@ def test_a_grown_model_begins_as_the_smaller_one(grown: dict[str, Any], tmp_path
 @pytest.mark.parametrize("smaller", [{"hidden_channels": 16}, {"n_tcnblocks": 2}, {"n_channels": 24}], ids=str)
 def test_weights_without_a_place_are_refused(smaller: dict[str, Any], tmp_path: Path) -> None:
     saved_online(tmp_path / "small.pth")
-    with pytest.raises(ValueError, match=r"small.pth: expected"):
+    with pytest.raises(UserError, match=r"small.pth: expected"):
         checkpoint.begin_from(SpexPlusOnline(**{**SIZES, **WINDOWS, "memory": "none", **smaller}), tmp_path / "small.pth", [])
 
 

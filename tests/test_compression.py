@@ -20,6 +20,7 @@ from ss.compression.structured import (
     prunable_blocks,
     prune_channels,
 )
+from ss.errors import UserError
 from ss.export import export
 from ss.model import Extractor
 from ss.model.tcn import DepthwiseConv
@@ -97,12 +98,12 @@ def test_the_limit_is_kept_and_not_by_much(config: dict[str, Any], limit: float)
 
 
 def test_a_limit_that_cannot_be_reached_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"macs: 0.1 of the operations cannot be reached with at least 16 channels a block"):
+    with pytest.raises(UserError, match=r"macs: 0.1 of the operations cannot be reached with at least 16 channels a block"):
         choose_channels(ONLINE, judged(model_of(ONLINE)), Limits(macs=0.1))
 
 
 def test_a_list_of_widths_must_be_as_long_as_there_are_blocks() -> None:
-    with pytest.raises(ValueError, match="hidden_channels: expected a number for each block, got only 2"):
+    with pytest.raises(UserError, match="hidden_channels: expected a number for each block, got only 2"):
         model_of({**SEGMENTS, "hidden_channels": [24, 24]})
 
 
@@ -110,7 +111,7 @@ def test_a_list_of_widths_must_be_as_long_as_there_are_blocks() -> None:
 def test_a_list_of_widths_may_not_be_longer_either(config: dict[str, Any]) -> None:
     blocks_in_it = 6 if config is ONLINE else 7
     assert model_of({**config, "hidden_channels": [24] * blocks_in_it})
-    with pytest.raises(ValueError, match=f"hidden_channels: expected a number for each of {blocks_in_it} blocks, got 9"):
+    with pytest.raises(UserError, match=f"hidden_channels: expected a number for each of {blocks_in_it} blocks, got 9"):
         model_of({**config, "hidden_channels": [24] * 9})
 
 
@@ -154,5 +155,5 @@ def test_training_through_int8_rounds_depthwise_convolutions_too() -> None:
 
 
 def test_a_part_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="sparsity: expected a part of the weights, from 0 to below 1, got 1.5"):
+    with pytest.raises(UserError, match="sparsity: expected a part of the weights, from 0 to below 1, got 1.5"):
         Sparse(model_of(ONLINE), 1.5)

@@ -20,6 +20,7 @@ from ss.datasets import (
     make_filenames,
     read_speakers,
 )
+from ss.errors import UserError
 
 
 @pytest.fixture
@@ -108,12 +109,12 @@ def test_remixing_can_stay_within_a_corpus(tmp_path: Path) -> None:
         for epoch in (1, 2, 3):
             example = examples[epoch, index]
             assert holds(plain[other].target, example.mixture - example.target)
-    with pytest.raises(ValueError, match="expected at least two target speakers to remix in a0, found one"):
+    with pytest.raises(UserError, match="expected at least two target speakers to remix in a0, found one"):
         Triplets(folder, remix=1, remix_within=r"\w+")
 
 
 def test_a_single_speaker_cannot_be_remixed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected at least two target speakers to remix, found one"):
+    with pytest.raises(UserError, match="expected at least two target speakers to remix, found one"):
         Triplets(make_triplets(tmp_path / "one", ["s0_a", "s0_b"]), remix=0.5)
 
 
@@ -278,7 +279,7 @@ def test_levels_are_drawn_after_everything_else(folder: Path) -> None:
 def test_speaker_list_keeps_numbers(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "lists" / "speakers.txt"
     assert make_filenames(folder, path) == read_speakers(path) == ["s0", "s1", "s2"]
-    with pytest.raises(ValueError, match="expected at most 2 speakers .*, found 3"):
+    with pytest.raises(UserError, match="expected at most 2 speakers .*, found 3"):
         make_filenames(folder, path, n_speakers=2)
 
 
@@ -337,7 +338,7 @@ def test_other_batches_of_other_processes_go_on_behind_what_was_heard() -> None:
 
 
 def test_too_few_examples_for_a_batch() -> None:
-    with pytest.raises(ValueError, match="expected at least 4 training examples .*, found 3"):
+    with pytest.raises(UserError, match="expected at least 4 training examples .*, found 3"):
         TrainingBatches(3, 4, seed=0)
 
 

@@ -18,6 +18,7 @@ from conftest import run
 
 from ss.data import download as module
 from ss.data.download import CORPORA, download
+from ss.errors import UserError
 
 PARTS = ("dev-clean", "test-clean")
 FILES = ("1/7/1-7-0000.flac", "1/7/1-7-0001.flac", "2/8/2-8-0000.flac")
@@ -222,7 +223,7 @@ def test_retries_count_what_brings_nothing_new(server: Server, config: dict[str,
     assert_whole(config)
     assert len(server.asked) == 9
     server.fates = [0, -503, 0]
-    with pytest.raises(ValueError, match=r"test-clean.tar.gz: expected the whole file, found an end .* gave up after 2 retries"):
+    with pytest.raises(UserError, match=r"test-clean.tar.gz: expected the whole file, found an end .* gave up after 2 retries"):
         download(config | {"parts": "test-clean"})
     assert len(server.asked) == 12
 
@@ -236,12 +237,12 @@ def test_waits_are_doubled_until_something_comes(server: Server, config: dict[st
 
 
 def test_nobody_there_and_no_such_file_are_errors(server: Server, config: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected a file, found 404 Not Found"):
+    with pytest.raises(UserError, match="expected a file, found 404 Not Found"):
         download(config | {"base_url": f"{server.url}/other/"})
     assert len(server.asked) == 1
     server.server_close()
     server.shutdown()
-    with pytest.raises(ValueError, match="expected the whole file, found .*Connection refused.*gave up after 2 retries"):
+    with pytest.raises(UserError, match="expected the whole file, found .*Connection refused.*gave up after 2 retries"):
         download(config)
     assert names(config) == []
 
@@ -313,7 +314,7 @@ def test_what_was_half_unpacked_is_not_the_part(server: Server, config: dict[str
 )
 def test_a_bad_archive_leaves_nothing(server: Server, config: dict[str, Any], data: bytes, message: str) -> None:
     server.files["/12/dev-clean.tar.gz"] = data
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         download(config | {"checksums": {"dev-clean": hashlib.sha256(data).hexdigest()}})
     assert names(config) == ["dev-clean.tar.gz"]
     assert not Path(config["out_folder"], "../outside.flac").exists()
@@ -332,6 +333,6 @@ def test_a_bad_archive_leaves_nothing(server: Server, config: dict[str, Any], da
     ],
 )
 def test_errors_say_what_was_expected(server: Server, config: dict[str, Any], changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         download(config | changes)
     assert server.asked == []

@@ -13,6 +13,7 @@ from conftest import ROOT, SIZES, WINDOWS, make_triplets, run, voice
 from ss import audio, checkpoint
 from ss.audio import Wave
 from ss.data import manifest
+from ss.errors import UserError
 from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
@@ -151,7 +152,7 @@ def test_tables_of_speakers(tmp_path: Path) -> None:
     table.write_text("speaker,gender\nanna,f\nbea,f\ncarl,\n")
     assert read_genders(table) == {"anna": "f", "bea": "f"}
     table.write_text("name\nanna\n")
-    with pytest.raises(ValueError, match="no gender and no speaker"):
+    with pytest.raises(UserError, match="no gender and no speaker"):
         read_genders(table)
 
 
@@ -177,7 +178,7 @@ def test_curves_and_intervals() -> None:
 
 def test_entries_that_are_not_there(tmp_path: Path) -> None:
     for config in (str(tmp_path), {"checkpoint": str(tmp_path / "none.pth")}, {"_target_": "nowhere.Nothing"}):
-        with pytest.raises(ValueError, match="expected"):
+        with pytest.raises(UserError, match="expected"):
             make_entry(config)
 
 

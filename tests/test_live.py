@@ -21,6 +21,7 @@ import soundfile
 import torch
 from conftest import RATE, ROOT, call, voice
 
+from ss.errors import UserError
 from ss.export import export
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, live_device
@@ -503,7 +504,7 @@ def test_a_slow_microphone_is_waited_for_and_a_lost_one_reported() -> None:
     assert microphone.read() is not None
     late.join()
     microphone.stream.active = False
-    with pytest.raises(ValueError, match="the input device stopped"):
+    with pytest.raises(UserError, match="the input device stopped"):
         microphone.read()
 
 

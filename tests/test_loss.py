@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ss.errors import UserError
 from ss.loss import LossOutput, PresenceLoss, SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
 from ss.trainer.progress import LossMeter, Monitor, Progress
 
@@ -60,7 +61,7 @@ def test_silence_is_finite_with_finite_gradients() -> None:
 
 def test_wrong_number_of_scales() -> None:
     wave, logits, target, lengths, speakers = batch()
-    with pytest.raises(ValueError, match="model of 3 scales, but the model gave 1"):
+    with pytest.raises(UserError, match="model of 3 scales, but the model gave 1"):
         SpexPlusLoss()([wave], logits, target, lengths, speakers)
 
 
@@ -218,7 +219,7 @@ def test_progress_goes_on_from_its_state() -> None:
     again = Progress.restored(progress.state())
     assert again.state() == progress.state()
     assert again.meter.means() == {"loss": 4, "si_sdr": 3.5}
-    with pytest.raises(ValueError, match="expected a count of examples"):
+    with pytest.raises(UserError, match="expected a count of examples"):
         Progress.restored({"epoch": 3, "batch": 4})
 
 

@@ -12,6 +12,7 @@ from conftest import composed, run, run_command
 from torch import nn
 
 from ss import checkpoint
+from ss.errors import UserError
 from ss.measure.bench import BenchSettings, bare_calls, measure
 from ss.measure.streams import bare_call
 from ss.measure.worker import forget_peak, resident
@@ -128,7 +129,7 @@ def test_peak_memory_is_what_was_held_at_most() -> None:
 )
 def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     config = {"out_folder": str(tmp_path), "streamer": HALF, "model": MODEL, **BRIEF, **changes}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         measure(config)
     assert not (tmp_path / "measurement.json").exists()
 

@@ -15,6 +15,7 @@ from conftest import SIZES, composed, run
 from hydra import initialize_config_dir
 from torch import Tensor
 
+from ss.errors import UserError
 from ss.extraction import separate
 from ss.measure import bench, worker
 from ss.measure.backend import ONNX, Backend, Process, export_streams
@@ -139,7 +140,7 @@ def test_a_stream_waits_until_something_is_complete() -> None:
 def test_the_online_model_refuses_a_streamer_for_segments(tmp_path: Path) -> None:
     half = {"_target_": "ss.streamer.Streamer", "chunk_window": 160, "chunk_step": 80, "overlap_add_method": "half"}
     model = {"_target_": "ss.model.SpexPlusOnline", **ONLINE}
-    with pytest.raises(ValueError, match="the online model streams by itself; expected streamer=whole"):
+    with pytest.raises(UserError, match="the online model streams by itself; expected streamer=whole"):
         measure({"out_folder": str(tmp_path), "streamer": half, "model": model, "devices": ["cpu"], "enrolment_seconds": 0.1})
 
 
@@ -265,7 +266,7 @@ def test_the_family_in_one_table(tmp_path: Path) -> None:
 )
 def test_what_is_no_family_is_refused(changes: dict[str, Any], message: str) -> None:
     whole = {"models": ["spexplus", "mini"], "out_folder": "there", "baseline": "mini", "each": {}}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         FamilySettings.from_config({**whole, **changes})
 
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ss import audio
+from ss.errors import UserError
 from ss.metric import (
     ACC,
     COLUMNS,
@@ -218,7 +219,7 @@ def test_pesq_runs_once_for_all_that_needs_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_rates_that_pesq_does_not_know_are_refused() -> None:
-    with pytest.raises(ValueError, match="8000 or 16000 Hz, got 44100"):
+    with pytest.raises(UserError, match="8000 or 16000 Hz, got 44100"):
         CompositeMetric(44100)
 
 

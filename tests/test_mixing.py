@@ -32,6 +32,7 @@ from ss.data.sampling import make_chances
 from ss.data.scene import Scene
 from ss.data.sources import Sources
 from ss.data.speech import active
+from ss.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared/corpus/speech"
@@ -159,7 +160,7 @@ def test_corpora_may_be_mixed_with_themselves_only() -> None:
     speakers = dict.fromkeys(("a1", "a2", "b1", "b2"), RATE)
     pairs = {("a1", "a2"), ("a2", "a1"), ("b1", "b2"), ("b2", "b1")}
     assert set(drawn(speakers, speaker_group_regex="[a-z]+")) == pairs
-    with pytest.raises(ValueError, match=r"speaker_group_regex: expected two speakers whose ids agree in \\w\+, found none"):
+    with pytest.raises(UserError, match=r"speaker_group_regex: expected two speakers whose ids agree in \\w\+, found none"):
         drawn(speakers, speaker_group_regex=r"\w+")
 
 
@@ -304,17 +305,17 @@ def test_more_files_continue_and_another_plan_is_refused(config: Config) -> None
     after = contents(out)
     assert all(after[name] == data for name, data in before.items() if name.endswith(".wav"))
     assert len(list(out.glob("*-mixed.wav"))) == 15
-    with pytest.raises(ValueError, match=r"manifest.jsonl: expected at most 12 mixtures .* overwrite=true"):
+    with pytest.raises(UserError, match=r"manifest.jsonl: expected at most 12 mixtures .* overwrite=true"):
         mix(config)
-    with pytest.raises(ValueError, match=r"manifest.jsonl, line 1: expected loudness '-30', found 'null'.* overwrite=true"):
+    with pytest.raises(UserError, match=r"manifest.jsonl, line 1: expected loudness '-30', found 'null'.* overwrite=true"):
         mix({**config, "nfiles": 15, "loudness": -30})
     mix({**config, "overwrite": True})
     assert contents(out) == before
     (out / manifest.FILE).write_text("no row\n")
-    with pytest.raises(ValueError, match="manifest.jsonl, line 1: expected a row of a manifest, but: "):
+    with pytest.raises(UserError, match="manifest.jsonl, line 1: expected a row of a manifest, but: "):
         mix(config)
     (out / manifest.FILE).unlink()
-    with pytest.raises(ValueError, match="found mixtures without"):
+    with pytest.raises(UserError, match="found mixtures without"):
         mix(config)
 
 
@@ -372,7 +373,7 @@ def test_single_utterances_are_split_or_only_interfere(config: Config, tmp_path:
         assert target.path == ref.path
         assert target.stop <= ref.start or ref.stop <= target.start
     assert {row.target.pieces[0].start == 0 for row in rows} == {True, False}
-    with pytest.raises(ValueError, match=r"expected a speaker with two utterances.*split_single_utterances=true"):
+    with pytest.raises(UserError, match=r"expected a speaker with two utterances.*split_single_utterances=true"):
         mix(single)
 
 
@@ -472,7 +473,7 @@ def test_templates(config: Config, tmp_path: Path) -> None:
     ],
 )
 def test_errors_say_what_was_expected(config: Config, changes: Config, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         mix({**config, **changes})
 
 
@@ -480,7 +481,7 @@ def test_unknown_keys_and_nothing_made_are_errors(config: Config, corpus: Path, 
     process = run("mixing/mix.py", f"audios_dir={corpus}", f"out_folder={tmp_path}", "+audio_length=3", check=False)
     assert process.returncode
     assert "unknown key audio_length: expected some of audios_dir," in process.stderr
-    with pytest.raises(ValueError, match=r"all 12 were skipped; the first because .*to measure the loudness of"):
+    with pytest.raises(UserError, match=r"all 12 were skipped; the first because .*to measure the loudness of"):
         mix({**config, "audio_len": 0.3, "loudness": -30})
 
 

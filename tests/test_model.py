@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import ss.model
+from ss.errors import UserError
 from ss.loss import SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
 from ss.model import Extractor
 from ss.streamer import Streamer, Whole
@@ -182,13 +183,13 @@ def test_an_untrained_model_nearly_passes_the_mixture() -> None:
 
 
 def test_enrolment_too_short() -> None:
-    with pytest.raises(ValueError, match="enrolment of 100 samples is too short: this model needs at least 280"):
+    with pytest.raises(UserError, match="enrolment of 100 samples is too short: this model needs at least 280"):
         Golden("SpexPlusShort_causal.npz").extractor().enroll(torch.zeros(1, 100))
 
 
 def test_chunks_that_do_not_fit_the_scaled_model() -> None:
     model = Golden("SpexPlusShortGRUModel_v3_causal.npz").extractor()
-    with pytest.raises(ValueError, match="time_dim is 79 frames a chunk, but the chunks have 39"):
+    with pytest.raises(UserError, match="time_dim is 79 frames a chunk, but the chunks have 39"):
         model.init_state(torch.zeros(1, 12), 400)
 
 

@@ -8,6 +8,7 @@ from conftest import SIZES, WINDOWS, lively
 from torch import Tensor
 from torch.nn import functional as F
 
+from ss.errors import UserError
 from ss.model import SpexPlusOnline
 from ss.model.recurrence import recurrence
 from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
@@ -166,7 +167,7 @@ def test_the_recurrence_is_its_formula_with_the_right_gradient() -> None:
     ],
 )
 def test_sizes_that_fit_no_stream_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         model(**changes)
 
 
@@ -176,10 +177,10 @@ def test_chunks_of_no_whole_hops_and_short_enrolments_are_refused() -> None:
     for samples in (0, 30):
         with pytest.raises(ValueError, match="expected a chunk of whole hops of 24 samples"):
             online.step(mixture[:, :samples], state)
-    with pytest.raises(ValueError, match="an enrolment of 100 samples is too short"):
+    with pytest.raises(UserError, match="an enrolment of 100 samples is too short"):
         online.enroll(ref[:, :100])
 
 
 def test_recomputing_activations_is_refused() -> None:
-    with pytest.raises(ValueError, match="activation_checkpointing: expected false"):
+    with pytest.raises(UserError, match="activation_checkpointing: expected false"):
         model().checkpointing = True

@@ -19,6 +19,7 @@ from conftest import RATE, ROOT, SIZES, WINDOWS, run, voice
 from test_export import online
 
 from ss import checkpoint
+from ss.errors import UserError
 from ss.export import export
 from ss.release import BEGIN, END
 from ss.runtime import Extractor, pretrained
@@ -97,11 +98,11 @@ def test_a_folder_is_a_release_or_an_export(release: Path) -> None:
     float32, int8 = (Extractor.from_pretrained(release, precision=precision) for precision in ("float32", "int8"))
     assert float32.shapes != int8.shapes
     assert Extractor.from_pretrained(str(release / "int8")).shapes == int8.shapes  # an export has no sums
-    with pytest.raises(ValueError, match="expected a release with SHA256SUMS to choose int8 from"):
+    with pytest.raises(UserError, match="expected a release with SHA256SUMS to choose int8 from"):
         Extractor.from_pretrained(release / "int8", precision="int8")
-    with pytest.raises(ValueError, match="expected one of float32, int8, got 'int4'"):
+    with pytest.raises(UserError, match="expected one of float32, int8, got 'int4'"):
         Extractor.from_pretrained(release, precision="int4")
-    with pytest.raises(ValueError, match=r"nowhere: expected a packaged model \(spexplus_online\), a folder or a URL"):
+    with pytest.raises(UserError, match=r"nowhere: expected a packaged model \(spexplus_online\), a folder or a URL"):
         Extractor.from_pretrained("nowhere")
 
 
@@ -110,11 +111,11 @@ def test_a_file_that_is_not_as_its_sum_says_is_refused(release: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"float32/step\.onnx: expected the SHA-256 sum [0-9a-f]{64} of SHA256SUMS, found"):
+    with pytest.raises(UserError, match=r"float32/step\.onnx: expected the SHA-256 sum [0-9a-f]{64} of SHA256SUMS, found"):
         Extractor.from_pretrained(release)
     Extractor.from_pretrained(release, precision="int8")
     path.unlink()
-    with pytest.raises(ValueError, match=r"float32/step\.onnx: expected a file of the release"):
+    with pytest.raises(UserError, match=r"float32/step\.onnx: expected a file of the release"):
         Extractor.from_pretrained(release)
 
 
@@ -125,14 +126,14 @@ def test_a_url_is_downloaded_once_and_then_needs_no_network(server: Server, rele
     again = Extractor.from_pretrained(server.url)
     assert len(server.asked) == 3
     assert first.metadata == again.metadata
-    with pytest.raises(ValueError, match=r"int8/enroll\.onnx: cannot be downloaded: HTTP Error 404"):
+    with pytest.raises(UserError, match=r"int8/enroll\.onnx: cannot be downloaded: HTTP Error 404"):
         Extractor.from_pretrained(server.url, precision="int8")
 
 
 def test_a_download_that_is_not_as_its_sum_says_is_refused_and_not_kept(server: Server, release: Path, tmp_path: Path) -> None:
     whole = (release / "float32" / "step.onnx").read_bytes()
     (release / "float32" / "step.onnx").write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=r"step\.onnx: expected the SHA-256 sum [0-9a-f]{64}, found [0-9a-f]{64}: damaged"):
+    with pytest.raises(UserError, match=r"step\.onnx: expected the SHA-256 sum [0-9a-f]{64}, found [0-9a-f]{64}: damaged"):
         Extractor.from_pretrained(server.url)
     assert not [path for path in (tmp_path / "cache").rglob("*") if "step" in path.name]
     (release / "float32" / "step.onnx").write_bytes(whole)
@@ -146,14 +147,14 @@ def test_a_download_that_is_not_as_its_sum_says_is_refused_and_not_kept(server: 
 def test_a_pinned_url_takes_no_other_release(server: Server, release: Path) -> None:
     pin = hashlib.sha256((release / "SHA256SUMS").read_bytes()).hexdigest()
     Extractor.from_pretrained(f"{server.url}#sha256={pin}")
-    with pytest.raises(ValueError, match=rf"SHA256SUMS: expected the SHA-256 sum {'0' * 64}, found {pin}"):
+    with pytest.raises(UserError, match=rf"SHA256SUMS: expected the SHA-256 sum {'0' * 64}, found {pin}"):
         Extractor.from_pretrained(f"{server.url}#sha256={'0' * 64}")
 
 
 def test_no_network_and_nothing_in_the_cache(server: Server) -> None:
     url = server.url
     server.__exit__()
-    with pytest.raises(ValueError, match=r"SHA256SUMS: cannot be downloaded: .*refused"):
+    with pytest.raises(UserError, match=r"SHA256SUMS: cannot be downloaded: .*refused"):
         Extractor.from_pretrained(url)
 
 

@@ -23,6 +23,7 @@ from ss.compression.constraints import sparsity
 from ss.compression.fine_tuning import merge
 from ss.compression.quantization import Pair, export_recipe, training_pairs
 from ss.compression.recipe import Recipe, read_recipe
+from ss.errors import UserError
 from ss.export import export
 from ss.runtime import Extractor
 
@@ -230,12 +231,12 @@ def test_segments_through_int8(trained: Path, triplets: Path, tmp_path: Path) ->
 )
 def test_a_wrong_recipe_is_refused(tmp_path: Path, recipe: dict[str, Any], message: str) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         read_recipe(tmp_path / "recipe.yaml")
 
 
 def test_a_recipe_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="recipe: expected a file, or one of dynamic, float, .*, found tiny"):
+    with pytest.raises(UserError, match="recipe: expected a file, or one of dynamic, float, .*, found tiny"):
         read_recipe("tiny")
 
 

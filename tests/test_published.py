@@ -17,6 +17,7 @@ from scipy.signal import freqz, resample_poly
 from ss.data.published import Published, plan, rebuild
 from ss.data.published.speech_level import active_power, band
 from ss.datasets.triplets import Triplets
+from ss.errors import UserError
 
 RATE = 16000
 LENGTHS = {"11-2-0000": 21001, "11-3-0001": 17500, "22-5-0003": 18999, "22-5-0004": 16400, "33-1-0000": 30007}
@@ -170,7 +171,7 @@ def test_what_is_missing_is_named_and_tells_by_the_exit_code(librimix: Path, tmp
     assert rebuild(config) == 0
     lost.write_bytes(lost.read_bytes()[:5000])
     (root / "map").write_text(f"{'_'.join(MIXTURES[1])} 33-1-0000 s1/{'_'.join(MIXTURES[2])}\n" * 2)
-    with pytest.raises(ValueError, match=r"all 1 were skipped; the first because .*33-1-0000.flac: expected"):
+    with pytest.raises(UserError, match=r"all 1 were skipped; the first because .*33-1-0000.flac: expected"):
         rebuild(config | {"out_folder": str(tmp_path / "none")})
 
 
@@ -205,7 +206,7 @@ def test_three_speakers_are_mixed_too(librimix: Path, tmp_path: Path) -> None:
     ],
 )
 def test_settings_say_what_was_expected(librimix: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         rebuild(librimix_config(librimix, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
@@ -230,7 +231,7 @@ M0 = "11-2-0000_22-5-0003"
 )
 def test_maps_say_what_was_expected(librimix: Path, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "map").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         rebuild(librimix_config(librimix, tmp_path / "out", enrolments=str(tmp_path / "map")))
 
 
@@ -238,11 +239,11 @@ def test_lists_say_what_was_expected(librimix: Path, tmp_path: Path) -> None:
     path = tmp_path / "metadata.csv"
     for text in ("a,b\n1,2\n", f"{COLUMNS}\nm,p,loud,q,1,n,1\n", f"{COLUMNS}\nm,p,nan,q,1,n,1\n"):
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"metadata.csv, line 2: expected the columns mixture_ID, source_1_path"):
+        with pytest.raises(UserError, match=r"metadata.csv, line 2: expected the columns mixture_ID, source_1_path"):
             rebuild(librimix_config(librimix, tmp_path / "out", metadata=str(path)))
     assert rebuild(librimix_config(librimix, tmp_path / "out")) == 0
     (tmp_path / "out/manifest.jsonl").write_text(json.dumps({"name": "x"}) + "\n")
-    with pytest.raises(ValueError, match=r"manifest.jsonl, line 1: expected name .*, found '\"x\"'"):
+    with pytest.raises(UserError, match=r"manifest.jsonl, line 1: expected name .*, found '\"x\"'"):
         rebuild(librimix_config(librimix, tmp_path / "out"))
 
 
@@ -296,13 +297,13 @@ def test_lists_of_wsj0_2mix_extr_are_checked(wsj: Path, tmp_path: Path) -> None:
         (EXTR.replace("01ao0305", "02bo0305"), "list, line 1: expected an enrolment of the target's speaker 01a, found one of 02b"),
     ):
         path.write_text(text)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             rebuild(wsj_config(wsj, tmp_path / "out", metadata=str(path)))
     path.write_text(EXTR.replace(" wsj0", " /wsj0"))
     assert len(plan(Published.of(wsj_config(wsj, tmp_path, metadata=str(path))))) == 1
     silent = shutil.copytree(wsj, tmp_path / "silent")
     put(silent / EXTR.split()[4], np.zeros(RATE))
-    with pytest.raises(ValueError, match=r"01ao0305.wav: expected speech, found silence"):
+    with pytest.raises(UserError, match=r"01ao0305.wav: expected speech, found silence"):
         rebuild(wsj_config(silent, tmp_path / "out"))
 
 

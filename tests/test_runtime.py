@@ -15,6 +15,7 @@ import torch
 from conftest import RATE, ROOT, voice
 from test_export import online
 
+from ss.errors import UserError
 from ss.export import export
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, Stream
@@ -296,7 +297,7 @@ def test_files_of_any_rate_and_number_of_channels(extractor: Extractor, enrolmen
     ids=lambda value: str(value)[:20],
 )
 def test_enrolments_that_are_none(extractor: Extractor, samples: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         extractor.enroll(samples)
 
 
@@ -308,21 +309,21 @@ def test_input_that_is_none(extractor: Extractor, enrolment: np.ndarray) -> None
         stream.process(np.float32(1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected samples \[2,n\] or \[2,n,channels\], got shape \[3, 10\]"):
         extractor.streams([enrolment] * 2).process(np.zeros((3, 10), np.float32))
-    with pytest.raises(ValueError, match="expected at least one enrolment"):
+    with pytest.raises(UserError, match="expected at least one enrolment"):
         extractor.streams([])
 
 
 def test_files_that_are_no_model(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"enroll\.onnx: expected a file of an exported model, but there is none"):
+    with pytest.raises(UserError, match=r"enroll\.onnx: expected a file of an exported model, but there is none"):
         Extractor.load(tmp_path)
     (tmp_path / "enroll.onnx").write_bytes(b"no graph")
-    with pytest.raises(ValueError, match=r"enroll\.onnx: expected an exported model, but ONNX Runtime says"):
+    with pytest.raises(UserError, match=r"enroll\.onnx: expected an exported model, but ONNX Runtime says"):
         Extractor.load(tmp_path)
     write_with(tmp_path, folder, None)
-    with pytest.raises(ValueError, match=r"enroll\.onnx: expected a model that ss exported, found another ONNX file"):
+    with pytest.raises(UserError, match=r"enroll\.onnx: expected a model that ss exported, found another ONNX file"):
         Extractor.load(tmp_path)
     write_with(tmp_path, folder, "2")
-    with pytest.raises(ValueError, match=r"expected format 1 or older, found 2: this model needs a newer version of ss"):
+    with pytest.raises(UserError, match=r"expected format 1 or older, found 2: this model needs a newer version of ss"):
         Extractor.load(tmp_path)
 
 

@@ -35,6 +35,7 @@ from ss.data.scene import CODECS, PATTERNS, Enrolment, Scene
 from ss.data.sources import Sources
 from ss.data.timeline import plan_times
 from ss.datasets import Rendered, TrainingBatches, loader
+from ss.errors import UserError
 
 SPEAKERS, UTTERANCES = 5, 3
 PEAK = 0.9 * 32768 + 1
@@ -205,7 +206,7 @@ def test_interferers_on_an_unbalanced_corpus(found: Catalog) -> None:
     pairs = Counter(frozenset(draw_others(group, "3", 2, rng)) for _ in range(6000))
     expected = {"01": 1 / 6 * 2 / 5 + 2 / 6 * 1 / 4, "02": 1 / 6 * 3 / 5 + 3 / 6 * 1 / 3, "12": 2 / 6 * 3 / 4 + 3 / 6 * 2 / 3}
     assert {names: pairs[frozenset(names)] / 6000 for names in expected} == pytest.approx(expected, abs=0.02)
-    with pytest.raises(ValueError, match="interferers: expected 4 speakers beside 3, found 3"):
+    with pytest.raises(UserError, match="interferers: expected 4 speakers beside 3, found 3"):
         draw_others(group, "3", 4, rng)
 
 
@@ -238,7 +239,7 @@ def test_interferers_may_have_the_gender_of_the_target(found: Catalog) -> None:
 )
 def test_wrong_genders_are_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "genders.csv").write_text(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make_catalog(replace(sources, genders=str(tmp_path / "genders.csv")))
 
 
@@ -371,7 +372,7 @@ def test_codecs_keep_length_and_place(codec: str) -> None:
     ],
 )
 def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Scene.of(changes)
 
 
@@ -385,7 +386,7 @@ def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None
 )
 def test_what_a_scene_needs_must_be_there(sources: Sources, scene: Scene, message: str) -> None:
     bare = make_catalog(replace(sources, noise=None, rirs=None))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         plan_row(bare, scene, 0, 0, 0)
 
 
@@ -410,7 +411,7 @@ def test_rows_are_kept_exactly(found: Catalog, tmp_path: Path) -> None:
     assert manifest.read(tmp_path / "manifest.jsonl") == rows
     with (tmp_path / "manifest.jsonl").open("a") as file:
         file.write('{"name": "x"}\n')
-    with pytest.raises(ValueError, match="line 51: expected a row of a manifest"):
+    with pytest.raises(UserError, match="line 51: expected a row of a manifest"):
         manifest.read(tmp_path / "manifest.jsonl")
 
 
@@ -557,7 +558,7 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
 )
 def test_a_wrong_list_is_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make_catalog(replace(sources, manifest=str(tmp_path / "list.csv")))
 
 
@@ -565,7 +566,7 @@ def test_a_list_as_spreadsheets_write_it(sources: Sources, tmp_path: Path) -> No
     rows = [f"{name},part/{number}/1/{take}.flac\n" for number, name in enumerate(("ann", "bob")) for take in range(2)]
     (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(rows), encoding="utf-8-sig")
     assert set(make_catalog(replace(sources, manifest=str(tmp_path / "list.csv"))).speakers) == {"ann", "bob"}
-    with pytest.raises(ValueError, match="audios_dir: expected a folder, found none at nowhere"):
+    with pytest.raises(UserError, match="audios_dir: expected a folder, found none at nowhere"):
         make_catalog(replace(sources, manifest=str(tmp_path / "list.csv"), audios_dir="nowhere"))
 
 
@@ -617,7 +618,7 @@ def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_p
     ],
 )
 def test_a_wrong_folder_is_refused(sources: Sources, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         mix({"scene": {}, "audios_dir": sources.audios_dir, "out_folder": str(tmp_path / "out"), "nfiles": 1, **changes})
     assert not (tmp_path / "out").exists()
 

@@ -17,6 +17,7 @@ from test_runtime import blocks, close, everything
 
 from ss import checkpoint
 from ss.checkpoint import load_extractor
+from ss.errors import UserError
 from ss.export import export
 from ss.export.extractor import ExportedExtractor
 from ss.extraction import separate
@@ -181,7 +182,7 @@ def test_a_folder_holds_one_model_the_newest(tmp_path: Path, enrolment: np.ndarr
     assert not Extractor.load(folder).online
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "exported"]
     (folder / "step.onnx").write_bytes(b"")
-    with pytest.raises(ValueError, match="expected the files of one model, found those of two"):
+    with pytest.raises(UserError, match="expected the files of one model, found those of two"):
         Extractor.load(folder)
 
 
@@ -205,6 +206,6 @@ def test_a_swap_that_fails_leaves_the_former_export(tmp_path: Path, monkeypatch:
 
 def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"or an export to replace; found notes\.txt in it"):
+    with pytest.raises(UserError, match=r"or an export to replace; found notes\.txt in it"):
         export(online(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -26,6 +26,7 @@ from ss.data.scene import Scene
 from ss.data.shards import Member, contents, pack, written
 from ss.data.sources import Sources
 from ss.datasets import TrainingBatches, Triplets
+from ss.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_the_same_files_give_the_same_shards(folder: Path, packed: Path, tmp_pat
     pack({"folder": folder, "out_folder": tmp_path / "again", "megabytes": 0.2, "seed": 0})
     for path in packed.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
-    with pytest.raises(ValueError, match="expected an empty folder"):
+    with pytest.raises(UserError, match="expected an empty folder"):
         pack({"folder": folder, "out_folder": packed, "megabytes": 1, "seed": 0})
 
 
@@ -214,5 +215,5 @@ def wait_for_steps(log: Path, n: int) -> None:
 
 
 def test_a_url_that_cannot_be_read_says_why() -> None:
-    with pytest.raises(ValueError, match=r"nothing://bucket: expected a URL that fsspec can read here, but: .*nothing"):
+    with pytest.raises(UserError, match=r"nothing://bucket: expected a URL that fsspec can read here, but: .*nothing"):
         contents("nothing://bucket")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ss.errors import UserError
 from ss.streamer import Streamer, Whole
 
 GOLDEN = Path(__file__).parent / "assets" / "golden"
@@ -41,5 +42,5 @@ def test_gradients_pass() -> None:
 
 @pytest.mark.parametrize(("window", "step", "method"), [(10, 4, "half"), (10, 5, "nonintersec"), (10, 5, "other"), (0, 0, "half")])
 def test_wrong_sizes_are_refused(window: int, step: int, method: str) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(UserError, match="expected"):
         Streamer(window, step, method)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from conftest import SIZES, make_triplets
 
+from ss.errors import UserError
 from ss.trainer import job
 from ss.trainer.writers import JsonLines
 
@@ -45,7 +46,7 @@ def test_writers_are_closed_on_an_error(broken: str, tmp_path: Path, monkeypatch
         (tmp_path / "train" / "s1_b-ref.wav").write_bytes(b"no audio")
     monkeypatch.setattr(job, "JsonLines", Recorder)
     monkeypatch.setattr(Recorder, "closed", 0)
-    with pytest.raises(ValueError, match="s1_b-ref" if broken == "audio" else "streamer"):
+    with pytest.raises(UserError, match="s1_b-ref" if broken == "audio" else "streamer"):
         job.train(config(tmp_path, {"_target_": "ss.streamer.Whole"} if broken == "setup" else None))
     assert Recorder.closed == 1
 

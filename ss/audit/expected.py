@@ -28,7 +28,7 @@ class Expected(NamedTuple):
 
 
 def read_expected(folder: Path) -> dict[str, Expected]:
-    """By name, what `manifest.jsonl` in a folder says, if there. Raises ValueError for one that is none."""
+    """By name, what `manifest.jsonl` in a folder says, if there. Raises UserError for one that is none."""
     path = folder / manifest.FILE
     return {row.name: expected_of_row(row) for row in manifest.read(path)} if path.exists() else {}
 

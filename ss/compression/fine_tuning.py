@@ -99,7 +99,7 @@ def judge_channels(config: dict[str, Any], n_batches: int, model: Path) -> Impor
 
 
 def read_training_config(model: Path) -> dict[str, Any]:
-    """How a checkpoint was trained. Raises UserError for one of the predecessor's, which does not say, and ValueError for one whose
+    """How a checkpoint was trained. Raises UserError for one of the predecessor's, which does not say, and for one whose
     config names what no file may (see `ss.allowlist`)."""
     config = read_checkpoint(model)["config"]
     if not isinstance(config, dict) or "trainer" not in config:

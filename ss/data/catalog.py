@@ -13,6 +13,7 @@ from ss.data.index import IndexedFile, index
 from ss.data.sampling import Chances, Group, make_chances
 from ss.data.shards import Place, contents, file_of, is_packed
 from ss.data.sources import Sources
+from ss.errors import UserError
 
 
 class Catalog(NamedTuple):
@@ -42,7 +43,7 @@ class Catalog(NamedTuple):
 
 
 def make_catalog(sources: Sources) -> Catalog:
-    """Looks into the sources. Raises ValueError where there are not two speakers, or a folder holds no audio."""
+    """Looks into the sources. Raises UserError where there are not two speakers, or a folder holds no audio."""
     files, rate = index(sources), sources.sample_rate
     speech = {file.path: _resampled(file, rate) for file in files if file.speech}
     speakers: dict[str, tuple[Span, ...]] = {}
@@ -53,7 +54,7 @@ def make_catalog(sources: Sources) -> Catalog:
                 speakers[file.speaker] = (*speakers.get(file.speaker, ()), Span(file.path, start, stop))
     faults = tuple(file.fault for file in files if file.fault)
     if len(speakers) < 2:
-        raise ValueError(
+        raise UserError(
             f"{sources.audios_dir}: expected at least two speakers with {sources.min_len} s of speech in a file, found "
             f"{len(speakers)} in {len(files)} files, {len(faults)} of them unusable" + "".join(f"; {why}" for why in faults[:1])
         )
@@ -66,7 +67,7 @@ def make_catalog(sources: Sources) -> Catalog:
 
 
 def same_gender(drawn: Chances, sources: Sources) -> dict[str, Group]:
-    """By speaker, those of the same group and gender. Raises ValueError where `genders` is given and knows nobody."""
+    """By speaker, those of the same group and gender. Raises UserError where `genders` is given and knows nobody."""
     if sources.genders is None:
         return {}
     known, alike = read_genders(Path(sources.genders)), {}
@@ -77,7 +78,7 @@ def same_gender(drawn: Chances, sources: Sources) -> dict[str, Group]:
                 by_gender.setdefault(known[speaker], {})[speaker] = len(places)
         alike.update({speaker: own for own in map(Group.of, by_gender.values()) for speaker in own.places})
     if not alike:
-        raise ValueError(f"{sources.genders}: expected the genders of speakers in {sources.audios_dir}, found only of others")
+        raise UserError(f"{sources.genders}: expected the genders of speakers in {sources.audios_dir}, found only of others")
     return alike
 
 
@@ -91,11 +92,11 @@ def _samples(path: Place, rate: int) -> int:
 
 
 def _below(key: str, folder: str | None) -> Iterable[str]:
-    """The audio files of a folder and its subfolders. Raises ValueError where one is asked for and there are none."""
+    """The audio files of a folder and its subfolders. Raises UserError where one is asked for and there are none."""
     if folder is None:
         return []
     names = contents(folder) if is_packed(folder) else (str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
     paths = sorted(name for name in names if name.lower().endswith(audio.EXTENSIONS))
     if not paths:
-        raise ValueError(f"{key}: expected a folder with audio files ({' '.join(audio.EXTENSIONS)}), found none in {folder}")
+        raise UserError(f"{key}: expected a folder with audio files ({' '.join(audio.EXTENSIONS)}), found none in {folder}")
     return paths

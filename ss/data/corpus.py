@@ -13,6 +13,7 @@ import numpy as np
 from ss import audio
 from ss.data.shards import check_folder, contents, is_packed
 from ss.data.sources import Sources
+from ss.errors import UserError
 
 PATH_COLUMNS, SPEAKER_COLUMNS = ("path", "file", "audio"), ("speaker", "speaker_id", "spk")
 
@@ -30,7 +31,7 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
 
     The template is a path with `*` and with names in braces: `{speaker}` says where the speaker's id is, `{part}` stands for
     each of `parts` (names or patterns), other names for anything. Files that are not audio by extension are passed over.
-    Raises ValueError where a folder or speaker is not found, or no file matches.
+    Raises UserError where a folder or speaker is not found, or no file matches.
     """
     check_folder("audios_dir", sources.audios_dir)
     if sources.manifest is None:
@@ -49,13 +50,13 @@ def _find(sources: Sources) -> list[str]:
     named = "{part}" in sources.template
     parts = [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]
     if sources.parts and not named:
-        raise ValueError(f"template: expected {{part}} in it because parts are given, found {sources.template}")
+        raise UserError(f"template: expected {{part}} in it because parts are given, found {sources.template}")
     found: set[str] = set()
     for part in parts:
         pattern = re.sub(r"\{\w+\}", "*", sources.template.replace("{part}", part))
         matches = [path for path in _matches(root, pattern) if path.lower().endswith(audio.EXTENSIONS)]
         if not matches:
-            raise ValueError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
+            raise UserError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
         found.update(matches)
     return sorted(found)
 
@@ -70,7 +71,7 @@ def _matches(root: str, pattern: str) -> list[str]:
 def _group_by_speaker(paths: Iterable[str], template: str) -> dict[str, list[str]]:
     """The paths of each speaker."""
     if "{speaker}" not in template:
-        raise ValueError(f"template: expected {{speaker}} in it, found {template}")
+        raise UserError(f"template: expected {{speaker}} in it, found {template}")
     pattern = "".join(_to_regex(token, seen) for seen, token in _split_template(template))
     speakers: dict[str, list[str]] = {}
     for path in paths:
@@ -79,7 +80,7 @@ def _group_by_speaker(paths: Iterable[str], template: str) -> dict[str, list[str
         speakers.setdefault(match["speaker"], []).append(path)
     renamed = {_id(speaker): files for speaker, files in speakers.items()}
     if len(renamed) < len(speakers):
-        raise ValueError("expected speakers whose ids differ by more than _ and -, found some that do not")
+        raise UserError("expected speakers whose ids differ by more than _ and -, found some that do not")
     return renamed
 
 
@@ -108,7 +109,7 @@ def _choose(paths: dict[str, list[str]], sources: Sources) -> dict[str, list[str
     named = {key: set(map(_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
         if missing := sorted(ids - set(paths)):
-            raise ValueError(f"{key}: expected speakers of {sources.audios_dir}, not found there: {', '.join(missing)}")
+            raise UserError(f"{key}: expected speakers of {sources.audios_dir}, not found there: {', '.join(missing)}")
     chosen = sorted((named["speakers"] or set(paths)) - named["exclude_speakers"])
     if sources.max_n_speakers is not None and sources.max_n_speakers < len(chosen):
         rng = np.random.default_rng(sources.random_state)
@@ -117,25 +118,25 @@ def _choose(paths: dict[str, list[str]], sources: Sources) -> dict[str, list[str
 
 
 def read_list(path: Path) -> Iterator[tuple[str, str]]:
-    """(speaker, path) of the lines of a CSV or JSONL file. Raises ValueError with the entry where one is missing, and for none."""
+    """(speaker, path) of the lines of a CSV or JSONL file. Raises UserError with the entry where one is missing, and for none."""
     number = 0
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, entry {number}"
         yield _speaker(line, where), _cell(line, PATH_COLUMNS, where)
     if not number:
-        raise ValueError(f"{path}: expected entries with a path and a speaker, found none")
+        raise UserError(f"{path}: expected entries with a path and a speaker, found none")
 
 
 def read_genders(path: Path) -> dict[str, str]:
-    """The gender of each speaker of whom a CSV or JSONL file gives it. Raises ValueError where it gives none, or two of one."""
+    """The gender of each speaker of whom a CSV or JSONL file gives it. Raises UserError where it gives none, or two of one."""
     known: dict[str, str] = {}
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, entry {number}"
         speaker, gender = _speaker(line, where), line.get("gender")
         if gender and known.setdefault(speaker, gender) != gender:
-            raise ValueError(f"{where}: expected {known[speaker]} as the gender of {speaker}, like before, found {gender}")
+            raise UserError(f"{where}: expected {known[speaker]} as the gender of {speaker}, like before, found {gender}")
     if not known:
-        raise ValueError(f"{path}: expected a speaker and a gender in its lines, found no gender")
+        raise UserError(f"{path}: expected a speaker and a gender in its lines, found no gender")
     return known
 
 
@@ -147,17 +148,17 @@ def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
     """What the first of these columns holds that there is."""
     name = next((column for column in columns if column in line), None)
     if name is None:
-        raise ValueError(f"{where}: expected {' or '.join(columns)}, found only {', '.join(sorted(map(str, line)))}")
+        raise UserError(f"{where}: expected {' or '.join(columns)}, found only {', '.join(sorted(map(str, line)))}")
     if line[name] in (None, ""):
-        raise ValueError(f"{where}: expected a {name}, found none")
+        raise UserError(f"{where}: expected a {name}, found none")
     return str(line[name])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
-        raise ValueError(f"{path}: expected a CSV or JSONL file, found none")
+        raise UserError(f"{path}: expected a CSV or JSONL file, found none")
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: expected a JSON object on each line, but: {error}") from error
+            raise UserError(f"{path}: expected a JSON object on each line, but: {error}") from error

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from ss.errors import reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys
 
 HALF = ".part"  # what is not whole yet ends so
 PIECE = 1 << 20  # bytes that are read at once
@@ -69,7 +69,7 @@ class Download:
     base_url: the folder of the archives, at the publisher's or a mirror. keep_archives: they are not deleted when unpacked.
     retries: how many connections in a row may bring nothing new. wait: seconds before the next one, doubled each time.
     checksums: the SHA-256 sum of each part instead of the published ones.
-    Raises ValueError for a corpus or part that there is not, or a value out of range.
+    Raises UserError for a corpus or part that there is not, or a value out of range.
     """
 
     corpus: str
@@ -83,16 +83,16 @@ class Download:
 
     def __post_init__(self) -> None:
         if self.corpus not in CORPORA:
-            raise ValueError(f"corpus: expected one of {', '.join(CORPORA)}, found {self.corpus}")
+            raise UserError(f"corpus: expected one of {', '.join(CORPORA)}, found {self.corpus}")
         parts, sums = self.names(), self.sums()
         if unknown := [part for part in parts if part not in sums]:
-            raise ValueError(f"parts: expected some of {', '.join(sums)}, found {', '.join(map(str, unknown))}")
+            raise UserError(f"parts: expected some of {', '.join(sums)}, found {', '.join(map(str, unknown))}")
         if not parts:
-            raise ValueError(f"parts: expected some of {', '.join(sums)}, found none")
+            raise UserError(f"parts: expected some of {', '.join(sums)}, found none")
         if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url: expected http://... or https://..., found {self.base_url}")
+            raise UserError(f"base_url: expected http://... or https://..., found {self.base_url}")
         if self.retries < 0 or self.wait < 0:
-            raise ValueError(f"retries and wait: expected at least 0, found {self.retries} and {self.wait}")
+            raise UserError(f"retries and wait: expected at least 0, found {self.retries} and {self.wait}")
 
     def names(self) -> list[str]:
         """The parts, each once."""
@@ -106,12 +106,12 @@ class Download:
 def download(config: Mapping[str, Any]) -> int | None:
     """Downloads, checks and unpacks the parts that are not there yet, and says what was done. config: the fields of Download.
 
-    Gives an exit code: None, or INTERRUPTED after Ctrl-C, which leaves what has come for the next call. Raises ValueError where
+    Gives an exit code: None, or INTERRUPTED after Ctrl-C, which leaves what has come for the next call. Raises UserError where
     the settings, the server, the checksum of an archive or the disk do not allow it.
     """
     settings = Download(**reject_unknown_keys(Download, config))
     if not hasattr(tarfile, "data_filter"):
-        raise ValueError(f"expected Python 3.10.12, 3.11.4 or later, which unpack safely, found {sys.version.split()[0]}")
+        raise UserError(f"expected Python 3.10.12, 3.11.4 or later, which unpack safely, found {sys.version.split()[0]}")
     print(f"{settings.corpus}: {CORPORA[settings.corpus].licence}", flush=True)
     out = Path(settings.out_folder)
     try:
@@ -119,7 +119,7 @@ def download(config: Mapping[str, Any]) -> int | None:
         for part in settings.names():
             bring(part, out, settings)
     except OSError as error:  # the disk is full, or may not be written: those of the network are `NetworkError`
-        raise ValueError(f"{out}: {error}") from error
+        raise UserError(f"{out}: {error}") from error
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
@@ -127,7 +127,7 @@ def download(config: Mapping[str, Any]) -> int | None:
 
 
 def bring(part: str, out: Path, settings: Download) -> None:
-    """Downloads, checks and unpacks one part, if it is not there. Raises ValueError or OSError where that cannot be done."""
+    """Downloads, checks and unpacks one part, if it is not there. Raises UserError or OSError where that cannot be done."""
     folder, archive = out / part, out / f"{part}.tar.gz"
     if folder.is_dir() and any(folder.iterdir()):
         print(f"skipped {part}: {folder} is there already", flush=True)
@@ -146,7 +146,7 @@ def fetch(url: str, path: Path, retries: int, wait: float) -> None:
     """Downloads a file to `<path>.part`, going on after what is there, and renames it when it is whole.
 
     wait: seconds before another try, doubled each time, and as it was once something new has come.
-    Raises ValueError where the server does not have the file, or where `retries` more tries in a row brought nothing new.
+    Raises UserError where the server does not have the file, or where `retries` more tries in a row brought nothing new.
     """
     half, failures = path.with_name(path.name + HALF), 0
     furthest = _size(half)
@@ -158,7 +158,7 @@ def fetch(url: str, path: Path, retries: int, wait: float) -> None:
             came = _size(half)  # a server that always starts anew may bring less than another time
             failures, furthest = (0 if came > furthest else failures + 1), max(came, furthest)
             if failures > retries:
-                raise ValueError(f"{url}: expected the whole file, found {dropped}; gave up after {retries} retries") from None
+                raise UserError(f"{url}: expected the whole file, found {dropped}; gave up after {retries} retries") from None
             tqdm.write(f"{url}: {dropped}; trying again", file=sys.stderr)
             time.sleep(wait * 2 ** min(failures, DOUBLINGS))
     half.rename(path)
@@ -167,7 +167,7 @@ def fetch(url: str, path: Path, retries: int, wait: float) -> None:
 def fetch_rest(url: str, half: Path) -> None:
     """Downloads what comes after the bytes that are in `half`; all of it where the server cannot begin there.
 
-    Raises NetworkError where less came than the server had said, and ValueError where it does not have the file.
+    Raises NetworkError where less came than the server had said, and UserError where it does not have the file.
     """
     response = ask(url, _size(half))
     if response is None:
@@ -188,7 +188,7 @@ def ask(url: str, start: int) -> HTTPResponse | None:
     """A server's answer when asked for a file from byte `start` on; None: the file ends before.
 
     Such a file is whole, or not the one that was begun: the checksum will tell. Raises NetworkError where another try may do, and
-    ValueError where the server does not have the file.
+    UserError where the server does not have the file.
     """
     request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -199,7 +199,7 @@ def ask(url: str, start: int) -> HTTPResponse | None:
             return None
         if error.code in PASSING:
             raise NetworkError(f"{error.code} {error.reason}") from None
-        raise ValueError(f"{url}: expected a file, found {error.code} {error.reason}") from None
+        raise UserError(f"{url}: expected a file, found {error.code} {error.reason}") from None
     except (OSError, HTTPException) as error:
         raise NetworkError(str(error) or repr(error)) from None
     return response
@@ -214,7 +214,7 @@ def receive(response: HTTPResponse) -> bytes:
 
 
 def check(path: Path, expected: str) -> None:
-    """Compares a file's SHA-256 sum. Deletes a file with another and raises ValueError: the next call begins anew."""
+    """Compares a file's SHA-256 sum. Deletes a file with another and raises UserError: the next call begins anew."""
     digest = hashlib.sha256()
     with path.open("rb") as file, _bar(f"checking {path.name}", _size(path)) as bar:
         while piece := file.read(PIECE):
@@ -222,7 +222,7 @@ def check(path: Path, expected: str) -> None:
             bar.update(len(piece))
     if digest.hexdigest() != expected:
         path.unlink()
-        raise ValueError(
+        raise UserError(
             f"{path}: expected the SHA-256 sum {expected}, found {digest.hexdigest()}; deleted it: the next call downloads it anew"
         )
 
@@ -230,7 +230,7 @@ def check(path: Path, expected: str) -> None:
 def unpack(archive: Path, folder: Path, top: str) -> None:
     """Unpacks an archive's `<top>/<name of folder>` as `folder`, which is there when it is whole and not before.
 
-    The texts beside it (licence, speakers, chapters, books) go beside `folder`. Raises ValueError for an archive that holds no such
+    The texts beside it (licence, speakers, chapters, books) go beside `folder`. Raises UserError for an archive that holds no such
     folder or anything unsafe.
     """
     aside = folder.with_name(f".{folder.name}{HALF}")
@@ -239,7 +239,7 @@ def unpack(archive: Path, folder: Path, top: str) -> None:
         extract(archive, aside)
         whole = aside / top / folder.name
         if not any(whole.glob("*/*/*.flac")):
-            raise ValueError(f"{archive}: expected {top}/{folder.name}/<speaker>/<chapter>/*.flac in it, found none")
+            raise UserError(f"{archive}: expected {top}/{folder.name}/<speaker>/<chapter>/*.flac in it, found none")
         for text in (aside / top).glob("*.TXT"):
             text.replace(folder.with_name(text.name))
         whole.rename(folder)
@@ -248,12 +248,12 @@ def unpack(archive: Path, folder: Path, top: str) -> None:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpacks a whole archive into a folder. Raises ValueError where it is damaged, or would write anywhere else."""
+    """Unpacks a whole archive into a folder. Raises UserError where it is damaged, or would write anywhere else."""
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, tqdm(tar, f"unpacking {archive.name}", unit=" files"), filter="data")
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive}: expected an archive that can be unpacked, found {error}") from error
+        raise UserError(f"{archive}: expected an archive that can be unpacked, found {error}") from error
 
 
 def _size(path: Path) -> int:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ss import audio
 from ss.data import manifest
 from ss.data.mixture import EXTENSIONS, Mixture
+from ss.errors import UserError
 
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
 WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in EXTENSIONS)
@@ -43,7 +44,7 @@ class Outcome(NamedTuple):
 class Output:
     """Where triplets go, as files of which extension; by how many processes, or by the workers of a Dask scheduler at `cluster`.
 
-    overwrite: start anew where other mixtures are. Raises ValueError for a value out of range.
+    overwrite: start anew where other mixtures are. Raises UserError for a value out of range.
     """
 
     out_folder: str
@@ -54,9 +55,9 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.extension not in EXTENSIONS:
-            raise ValueError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
+            raise UserError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
         if self.num_workers < 1:
-            raise ValueError(f"num_workers: expected more than 0, found {self.num_workers}")
+            raise UserError(f"num_workers: expected more than 0, found {self.num_workers}")
 
 
 Render = Callable[[Any], Mixture]  # of a row
@@ -66,7 +67,7 @@ def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: 
     """Makes the triplets that are not there yet, and says what was done.
 
     rows: dataclasses with a name and a sample_rate. render: one row, picklable. about: a line on the sources; unusable: why some
-    of them are not used. Raises ValueError where the folder holds other mixtures (and `overwrite` is not set), or where not one
+    of them are not used. Raises UserError where the folder holds other mixtures (and `overwrite` is not set), or where not one
     mixture could be made.
     """
     out = Path(to.out_folder)
@@ -107,16 +108,16 @@ def _on_cluster(one: Callable[[Any], Any], rows: Sequence[Any], address: str) ->
 
     `dask scheduler` on one machine, `dask worker tcp://it:8786` on as many as there are; all see the corpus and the output folder
     under the same paths. What is written is whole or absent, so a row that is made twice does no harm.
-    Raises ValueError where Dask or the scheduler is not there.
+    Raises UserError where Dask or the scheduler is not there.
     """
     try:
         from distributed import Client, as_completed
     except ImportError as error:
-        raise ValueError("cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'") from error
+        raise UserError("cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'") from error
     try:
         client = Client(address)
     except OSError as error:
-        raise ValueError(f"cluster: expected a Dask scheduler at {address}, but: {error}") from error
+        raise UserError(f"cluster: expected a Dask scheduler at {address}, but: {error}") from error
     with client:
         batches = [rows[begin : begin + ROWS_PER_BATCH] for begin in range(0, len(rows), ROWS_PER_BATCH)]
         for done in as_completed(client.map(partial(_several, one), batches, pure=False, retries=LOST)):
@@ -178,25 +179,25 @@ def _files(out: Path, ends: tuple[str, ...]) -> list[Path]:
 
 
 def _check_same(out: Path, planned: Sequence[str]) -> None:
-    """Raises ValueError where the folder holds mixtures of another plan; a shorter one with the same beginning is continued."""
+    """Raises UserError where the folder holds mixtures of another plan; a shorter one with the same beginning is continued."""
     path = out / manifest.FILE
     anew = "give another out_folder, or overwrite=true to delete these mixtures and start anew"
     if not path.exists():
         if _files(out, WAVES):
-            raise ValueError(f"{out}: expected {manifest.FILE} of its mixtures or an empty folder, found mixtures without; {anew}")
+            raise UserError(f"{out}: expected {manifest.FILE} of its mixtures or an empty folder, found mixtures without; {anew}")
         return
     there = path.read_text().splitlines()
     if len(there) > len(planned):
-        raise ValueError(f"{path}: expected at most {len(planned)} mixtures (nfiles), found more; {anew}")
+        raise UserError(f"{path}: expected at most {len(planned)} mixtures (nfiles), found more; {anew}")
     for number, (old, new) in enumerate(zip(there, planned, strict=False), start=1):
         if old != new:
             try:
                 before, now = dict(json.loads(old)), json.loads(new)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
+                raise UserError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
             differing = [key for key in now if key not in before or before[key] != now[key]][:SHOWN]
             what = "; ".join(f"{key} {_brief(now[key])}, found {_brief(before.get(key))}" for key in differing)
-            raise ValueError(f"{path}, line {number}: expected {what}: the folder holds other mixtures; {anew}")
+            raise UserError(f"{path}, line {number}: expected {what}: the folder holds other mixtures; {anew}")
 
 
 def _brief(value: object, most: int = 60) -> str:
@@ -205,7 +206,7 @@ def _brief(value: object, most: int = 60) -> str:
 
 
 def _report(out: Path, n_rows: int, n_before: int, skipped: list[tuple[str, str]]) -> None:
-    """Writes skipped.csv and says how it went. Raises ValueError where there is not one mixture."""
+    """Writes skipped.csv and says how it went. Raises UserError where there is not one mixture."""
     with (out / "skipped.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("name", "reason"), *skipped])
     missing = sum(bool(name) for name, _ in skipped)
@@ -213,4 +214,4 @@ def _report(out: Path, n_rows: int, n_before: int, skipped: list[tuple[str, str]
     if skipped:
         print(f"skipped: {missing} mixtures, {len(skipped) - missing} files of the sources: see {out / 'skipped.csv'}")
     if missing == n_rows:
-        raise ValueError(f"{out}: expected at least one mixture, but all {n_rows} were skipped; the first because {skipped[0][1]}")
+        raise UserError(f"{out}: expected at least one mixture, but all {n_rows} were skipped; the first because {skipped[0][1]}")

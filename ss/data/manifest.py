@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ss.errors import UserError
+
 FILE = "manifest.jsonl"
 
 
@@ -100,13 +102,13 @@ def to_line(row: Any) -> str:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a manifest. Raises ValueError with the file and line where it is not one."""
+    """The rows of a manifest. Raises UserError with the file and line where it is not one."""
     rows = []
     for number, text in enumerate(path.read_text().splitlines(), start=1):
         try:
             rows.append(_row(json.loads(text)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
+            raise UserError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
     return rows
 
 

@@ -18,6 +18,7 @@ from ss.data.render import Renderer
 from ss.data.scene import Scene
 from ss.data.sources import Sources, check_sources
 from ss.data.two_speakers import as_scenes
+from ss.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +33,14 @@ class Folder(Output):
         super().__post_init__()
         for key, least in (("nfiles", 1), ("random_state", 0), ("cache_mb", 0)):
             if getattr(self, key) < least:
-                raise ValueError(f"{key}: expected {'more than' if least else 'at least'} 0, found {getattr(self, key)}")
+                raise UserError(f"{key}: expected {'more than' if least else 'at least'} 0, found {getattr(self, key)}")
 
 
 def mix(config: Mapping[str, Any]) -> None:
     """Makes the triplets that are not there yet, and says what was done.
 
     config: `scene` and the fields of Sources and of Folder; without a scene, the keys of `as_scenes` instead.
-    Raises ValueError where the settings or the sources do not allow it, where the folder holds other mixtures (and `overwrite` is
+    Raises UserError where the settings or the sources do not allow it, where the folder holds other mixtures (and `overwrite` is
     not set), or where not one mixture could be made.
     """
     scene, sources, folder = read_config(config)
@@ -50,7 +51,7 @@ def mix(config: Mapping[str, Any]) -> None:
 
 
 def read_config(config: Mapping[str, Any]) -> tuple[Scene, Sources, Folder]:
-    """What `mix` is asked for. Raises ValueError for keys and values that cannot be, and for sources that the scene lacks."""
+    """What `mix` is asked for. Raises UserError for keys and values that cannot be, and for sources that the scene lacks."""
     config = config if "scene" in config else as_scenes(config)
     scene = Scene.of(config["scene"])
     names = {one.name for one in fields(Folder)}

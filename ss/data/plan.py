@@ -16,6 +16,7 @@ from ss.data.manifest import Noise, Piece, Room, Row, Voice
 from ss.data.sampling import Group, draw_others, group_of
 from ss.data.scene import Range, Scene
 from ss.data.timeline import SHORTEST, Interval, plan_times
+from ss.errors import UserError
 
 Draw = np.random.Generator
 Point: TypeAlias = tuple[float, float, float]
@@ -34,7 +35,7 @@ def plan(catalog: Catalog, scene: Scene, seed: int, n: int, epoch: int = 0) -> l
 def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) -> Row:
     """Row number `index` of an epoch.
 
-    Raises ValueError where the scene asks for noise, rooms, genders or more speakers than there are.
+    Raises UserError where the scene asks for noise, rooms, genders or more speakers than there are.
     """
     rng, rate = np.random.default_rng((seed, epoch, index)), catalog.sources.sample_rate
     speaker = catalog.drawn.targets[rng.integers(len(catalog.drawn.targets))]
@@ -107,13 +108,13 @@ def count_interferers(pattern: str, scene: Scene, rng: Draw) -> int:
 def find_candidates(catalog: Catalog, scene: Scene, speaker: str, n: int, rng: Draw) -> Group:
     """Those whom n interferers are drawn from: the speaker's group, or in a share of all cases those of it with the same gender.
 
-    Where the speaker's gender is not known, or not n others have it, all of the group. Raises ValueError where no gender is known.
+    Where the speaker's gender is not known, or not n others have it, all of the group. Raises UserError where no gender is known.
     """
     everybody = catalog.drawn.interferers[group_of(speaker, catalog.sources.speaker_group_regex)]
     if rng.random() >= scene.same_gender_share:
         return everybody
     if catalog.sources.genders is None:
-        raise ValueError("same_gender_share: expected a file with the speakers' genders as `genders`, found none")
+        raise UserError("same_gender_share: expected a file with the speakers' genders as `genders`, found none")
     alike = catalog.same_gender.get(speaker, everybody)
     return alike if len(alike.places) > n else everybody
 
@@ -175,7 +176,7 @@ def draw_room(catalog: Catalog, scene: Scene, share: float, rng: Draw) -> Any:
         return lambda: (None, None)
     if scene.rt60 is None or rng.random() >= scene.simulated_share:
         if not catalog.rirs:
-            raise ValueError("reverb_share: expected impulse responses in `rirs`, or `rt60` to simulate rooms, found neither")
+            raise UserError("reverb_share: expected impulse responses in `rirs`, or `rt60` to simulate rooms, found neither")
         return lambda: (catalog.rirs[rng.integers(len(catalog.rirs))], None)
     size = to_point(rng.uniform(*side) for side in SIZES)
     microphone, rt60 = draw_inside(size, rng), round(draw_between(scene.rt60, rng), 3)
@@ -203,11 +204,11 @@ def draw_near(size: Point, microphone: Point, rng: Draw) -> Point:
 
 
 def draw_noise(catalog: Catalog, share: float, snr: Range, rng: Draw) -> Noise | None:
-    """Noise in a share of all cases. Raises ValueError where there is none."""
+    """Noise in a share of all cases. Raises UserError where there is none."""
     if rng.random() >= share:
         return None
     if not catalog.noise:
-        raise ValueError("noise_share: expected a folder of files as `noise`, found none")
+        raise UserError("noise_share: expected a folder of files as `noise`, found none")
     path, samples = catalog.noise[rng.integers(len(catalog.noise))]
     return Noise(path, int(rng.integers(samples)), draw_between(snr, rng))
 

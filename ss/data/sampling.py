@@ -10,6 +10,7 @@ import numpy as np
 
 from ss.data.corpus import Span
 from ss.data.sources import Sources
+from ss.errors import UserError
 
 CHANCE = 10  # seconds of speech for each of a speaker's chances
 
@@ -36,14 +37,14 @@ class Chances(NamedTuple):
 
 
 def make_chances(speakers: Mapping[str, tuple[Span, ...]], sources: Sources) -> Chances:
-    """The speakers that can be the target are those with two files, or with one that is split. Raises ValueError if none can."""
+    """The speakers that can be the target are those with two files, or with one that is split. Raises UserError if none can."""
     own = {speaker: _chances_of(spans, sources) for speaker, spans in speakers.items()}
     members: dict[str, dict[str, int]] = {}
     for speaker, n in own.items():
         members.setdefault(group_of(speaker, sources.speaker_group_regex), {})[speaker] = n
     groups = {group: Group.of(names) for group, names in members.items() if len(names) > 1}
     if not groups:
-        raise ValueError(f"speaker_group_regex: expected two speakers whose ids agree in {sources.speaker_group_regex}, found none")
+        raise UserError(f"speaker_group_regex: expected two speakers whose ids agree in {sources.speaker_group_regex}, found none")
     able = [
         speaker
         for speaker, spans in speakers.items()
@@ -51,7 +52,7 @@ def make_chances(speakers: Mapping[str, tuple[Span, ...]], sources: Sources) -> 
         for _ in range(own[speaker])
     ]
     if not able:
-        raise ValueError(
+        raise UserError(
             f"{sources.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found only speakers "
             "with one; split_single_utterances=true takes target and enrolment from the two halves of it"
         )
@@ -67,10 +68,10 @@ def group_of(speaker: str, regex: str | None) -> str:
 def draw_others(group: Group, speaker: str, n: int, rng: np.random.Generator) -> list[str]:
     """n speakers of the group beside this one, all different, each draw by the chances of those that are left.
 
-    Raises ValueError where there are not so many.
+    Raises UserError where there are not so many.
     """
     if len(group.places) <= n:
-        raise ValueError(f"interferers: expected {n} speakers beside {speaker}, found {len(group.places) - 1}")
+        raise UserError(f"interferers: expected {n} speakers beside {speaker}, found {len(group.places) - 1}")
     chosen = [speaker]
     for _ in range(n):
         taken = sorted((group.places[name] for name in chosen), key=lambda places: places.start)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
-from ss.errors import reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys
 
 Range: TypeAlias = tuple[float, float]
 
@@ -30,7 +30,7 @@ class Enrolment:
                 object.__setattr__(self, key, a_range(key, getattr(self, key)))
         check_shares(self)
         if (self.seconds is not None and self.seconds[0] <= 0) or self.utterances[0] < 1:
-            raise ValueError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
+            raise UserError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
 
 
 @dataclass(frozen=True)
@@ -90,21 +90,21 @@ class Scene:
         check_shares(self)
         weights = dict(self.patterns)
         if unknown := sorted(set(weights) - set(PATTERNS)):
-            raise ValueError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
+            raise UserError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
         if not weights or min(weights.values()) < 0 or not sum(weights.values()):
-            raise ValueError(f"patterns: expected weights of which one is above 0, found {weights}")
+            raise UserError(f"patterns: expected weights of which one is above 0, found {weights}")
         if not 0 <= self.interferers[0] <= self.interferers[1] <= MOST_INTERFERERS:
-            raise ValueError(f"interferers: expected 0 to {MOST_INTERFERERS}, found {list(self.interferers)}")
+            raise UserError(f"interferers: expected 0 to {MOST_INTERFERERS}, found {list(self.interferers)}")
         for key in ("seconds", "turn", "speed", "rt60"):
             if getattr(self, key) is not None and getattr(self, key)[0] <= 0:
-                raise ValueError(f"{key}: expected more than 0, found {list(getattr(self, key))}")
+                raise UserError(f"{key}: expected more than 0, found {list(getattr(self, key))}")
         for key in ("overlap", "silence"):
             if not 0 <= getattr(self, key)[0] <= getattr(self, key)[1] <= 1:
-                raise ValueError(f"{key}: expected parts from 0 to 1, found {list(getattr(self, key))}")
+                raise UserError(f"{key}: expected parts from 0 to 1, found {list(getattr(self, key))}")
         if self.sir_levels is not None and not self.sir_levels:
-            raise ValueError("sir_levels: expected at least one level in dB, found none")
+            raise UserError("sir_levels: expected at least one level in dB, found none")
         if unknown := sorted(set(self.codecs) - set(CODECS)):
-            raise ValueError(f"codecs: expected some of {', '.join(CODECS)}, found {', '.join(unknown)}")
+            raise UserError(f"codecs: expected some of {', '.join(CODECS)}, found {', '.join(unknown)}")
 
     @property
     def noisy(self) -> bool:
@@ -123,24 +123,24 @@ class Scene:
 
     @classmethod
     def of(cls, config: Mapping[str, Any] | None) -> "Scene":
-        """From the keys of a config. Raises ValueError for none, and for keys and values that cannot be."""
+        """From the keys of a config. Raises UserError for none, and for keys and values that cannot be."""
         if config is None:
-            raise ValueError("scene: expected one of configs/groups/scene.yaml, e.g. scene=two_speakers, found none")
+            raise UserError("scene: expected one of configs/groups/scene.yaml, e.g. scene=two_speakers, found none")
         enrolment = Enrolment(**reject_unknown_keys(Enrolment, config.get("enrolment") or {}))
         lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs", "sir_levels") if config.get(key) is not None}
         return cls(**{**reject_unknown_keys(cls, config), **lists, "enrolment": enrolment})
 
 
 def a_range(key: str, value: Any) -> Any:
-    """[low, high] as a tuple; one number stands for both. Raises ValueError."""
+    """[low, high] as a tuple; one number stands for both. Raises UserError."""
     pair = (value, value) if isinstance(value, (int, float)) else tuple(value)
     if len(pair) != 2 or pair[0] > pair[1]:
-        raise ValueError(f"{key}: expected [low, high], found {value}")
+        raise UserError(f"{key}: expected [low, high], found {value}")
     return pair
 
 
 def check_shares(config: Any) -> None:
-    """Raises ValueError for a share that is no part from 0 to 1."""
+    """Raises UserError for a share that is no part from 0 to 1."""
     for key in (one.name for one in fields(config) if one.name.endswith("_share")):
         if not 0 <= getattr(config, key) <= 1:
-            raise ValueError(f"{key}: expected a part from 0 to 1, found {getattr(config, key)}")
+            raise UserError(f"{key}: expected a part from 0 to 1, found {getattr(config, key)}")

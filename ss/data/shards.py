@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ss.audio import EXTENSIONS, AudioError
+from ss.errors import UserError
 
 INDEX = "shards.json"
 VERSION = 1
@@ -71,35 +72,35 @@ def is_packed(folder: str | Path) -> bool:
 
 
 def check_folder(key: str, folder: str | Path) -> None:
-    """Raises ValueError, naming the key, for a folder that is not there, packed or not."""
+    """Raises UserError, naming the key, for a folder that is not there, packed or not."""
     if not is_packed(folder) and not Path(folder).is_dir():
-        raise ValueError(f"{key}: expected a folder, found none at {folder}")
+        raise UserError(f"{key}: expected a folder, found none at {folder}")
 
 
 @cache
 def contents(root: str) -> dict[str, tuple[str, int, int]]:
-    """Shard, first byte and size of every file, by name. Raises ValueError where there is no index, or one of a newer version."""
+    """Shard, first byte and size of every file, by name. Raises UserError where there is no index, or one of a newer version."""
     system, path = storage(root)
     try:
         index = json.loads(system.cat_file(f"{path}/{INDEX}"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{root}: expected a packed folder with {INDEX}, but: {error}") from error
+        raise UserError(f"{root}: expected a packed folder with {INDEX}, but: {error}") from error
     if index["version"] > VERSION:
-        raise ValueError(f"{root}/{INDEX}: expected version {VERSION} or older, found {index['version']}")
+        raise UserError(f"{root}/{INDEX}: expected version {VERSION} or older, found {index['version']}")
     return {name: (shard, begin, size) for shard, members in index["shards"].items() for name, begin, size in members}
 
 
 @cache
 def storage(root: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL or folder, and the path in it. Raises ValueError where fsspec is needed and not there."""
+    """fsspec's file system of a URL or folder, and the path in it. Raises UserError where fsspec is needed and not there."""
     try:
         import fsspec  # with the packages that a URL needs, like s3fs
     except ImportError as error:
-        raise ValueError(f"{root}: reading shards needs fsspec: pip install fsspec") from error
+        raise UserError(f"{root}: reading shards needs fsspec: pip install fsspec") from error
     try:
         system, path = fsspec.core.url_to_fs(root)
     except (ImportError, ValueError) as error:  # s3:// needs s3fs, and says so
-        raise ValueError(f"{root}: expected a URL that fsspec can read here, but: {error}") from error
+        raise UserError(f"{root}: expected a URL that fsspec can read here, but: {error}") from error
     return system, path.rstrip("/")
 
 
@@ -121,12 +122,12 @@ def pack(config: Mapping[str, Any]) -> None:
     """Packs the audio files of `folder` and its subfolders into `out_folder`, in shards of about `megabytes`; prints what there is.
 
     Their order is drawn by `seed`, what belongs to one mixture staying together, so that any few shards are like the whole.
-    Raises ValueError for a folder without audio files, and where `out_folder` holds anything.
+    Raises UserError for a folder without audio files, and where `out_folder` holds anything.
     """
     folder, out = Path(config["folder"]), Path(config["out_folder"])
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     if not names:
-        raise ValueError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")
+        raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")
     together: dict[str, list[str]] = {}
     for name in names:
         together.setdefault(re.sub(r"-(mixed|target|ref)\.\w+$", "", name), []).append(name)
@@ -140,12 +141,12 @@ def pack(config: Mapping[str, Any]) -> None:
 def written(folder: Path, groups: Sequence[Sequence[str]], out: Path, megabytes: float) -> dict[str, int]:
     """Packs files of a folder in this order into shards of about so many megabytes; gives the number of files in each shard.
 
-    Those of a group are in one shard. The index is written last, so that a folder without one is not whole. Raises ValueError
+    Those of a group are in one shard. The index is written last, so that a folder without one is not whole. Raises UserError
     where `out` holds anything.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
-        raise ValueError(f"{out}: expected an empty folder, found files in it")
+        raise UserError(f"{out}: expected an empty folder, found files in it")
     shards: dict[str, list[tuple[str, int, int]]] = {}
     archive: tarfile.TarFile | None = None
     for names in tqdm(groups, "packing"):

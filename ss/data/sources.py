@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ss.data.scene import Scene
-from ss.errors import reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys
 
 SPEAKER_SAMPLING = ("uniform", "by_duration")
 
@@ -54,15 +54,15 @@ class Sources:
         for key in ("sample_rate", "num_workers", "trim_db", "max_n_speakers"):
             value = getattr(self, key)
             if value is not None and value <= 0:
-                raise ValueError(f"{key}: expected more than 0, found {value}")
+                raise UserError(f"{key}: expected more than 0, found {value}")
         if self.min_len < 0 or self.random_state < 0:
-            raise ValueError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
+            raise UserError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
         if self.speaker_sampling not in SPEAKER_SAMPLING:
-            raise ValueError(f"speaker_sampling: expected one of {', '.join(SPEAKER_SAMPLING)}, found {self.speaker_sampling}")
+            raise UserError(f"speaker_sampling: expected one of {', '.join(SPEAKER_SAMPLING)}, found {self.speaker_sampling}")
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Sources":
-        """From the keys of a config. Raises ValueError for keys and values that cannot be."""
+        """From the keys of a config. Raises UserError for keys and values that cannot be."""
         config = dict(config)
         if "drawn" in config:  # a checkpoint of release 1 says how it was trained with these two keys
             config["speaker_sampling"] = "by_duration" if config.pop("drawn") == "speech" else "uniform"
@@ -71,7 +71,7 @@ class Sources:
 
 
 def check_sources(scene: Scene, sources: Sources) -> None:
-    """Raises ValueError for all that a scene asks for and the sources do not name."""
+    """Raises UserError for all that a scene asks for and the sources do not name."""
     missing = []
     if scene.same_gender_share and sources.genders is None:
         missing.append("genders (genders=<a CSV file with the columns speaker and gender>)")
@@ -80,4 +80,4 @@ def check_sources(scene: Scene, sources: Sources) -> None:
     if scene.uses_rirs and sources.rirs is None:
         missing.append("rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)")
     if missing:
-        raise ValueError(f"the scene asks for {', '.join(missing)}, found none")
+        raise UserError(f"the scene asks for {', '.join(missing)}, found none")

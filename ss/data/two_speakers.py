@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ss.errors import UserError
+
 
 def as_scenes(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of scenes that a config of two-speaker mixing stands for; other keys stay. Lengths are in seconds, None is off.
@@ -11,13 +13,13 @@ def as_scenes(config: Mapping[str, Any]) -> dict[str, Any]:
     the target is silent, is silent for a part of the time, or speaks alone; in the rest, both speak. audio_len: of mixture and
     target; None: whole targets. ref_max_len: the longest enrolment. vad_db: silence so far below the loudest part of a file is
     dropped inside as well, instead of `trim_db` at the ends alone. loudness: LUFS of the targets, and levels compared so.
-    Raises ValueError for shares or levels that cannot be.
+    Raises UserError for shares or levels that cannot be.
     """
     rest = dict(config)
     absent, partly, clean = (rest.pop(key, None) or 0 for key in ("absent_share", "partly_absent_share", "clean_share"))
     if min(absent, partly, clean) < 0 or absent + partly + clean > 1 + 1e-9:
         found = f"absent_share {absent}, partly_absent_share {partly}, clean_share {clean}"
-        raise ValueError(f"shares: expected at least 0 each and at most 1 together, found {found}")
+        raise UserError(f"shares: expected at least 0 each and at most 1 together, found {found}")
     scene = {
         "seconds": rest.pop("audio_len", None),
         "patterns": {

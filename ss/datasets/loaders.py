@@ -101,7 +101,7 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = self.heard = 0
         if not len(self):
             needed = batch_size * distributed.world_size()
-            raise ValueError(f"expected at least {needed} training examples (batch size x processes), found {n_examples}")
+            raise UserError(f"expected at least {needed} training examples (batch size x processes), found {n_examples}")
 
     def __len__(self) -> int:
         return (self.n_examples - self.heard) // (self.batch_size * distributed.world_size())

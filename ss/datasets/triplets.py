@@ -19,6 +19,7 @@ from ss.data.audio_cache import AudioCache, shared_array
 from ss.data.augment import SCENES, change_gains, change_speed, change_speeds, replace_interferer, scene_of, speaking, start_of_cut
 from ss.data.sampling import group_of
 from ss.data.shards import Place, files_in, shard_of
+from ss.errors import UserError
 from ss.loss import UNKNOWN_SPEAKER
 
 KINDS = ("mixed", "target", "ref")
@@ -88,7 +89,7 @@ def speaker_of(name: str) -> str:
 def make_filenames(folder: str | Path, path: str | Path, n_speakers: int | None = None) -> list[str]:
     """Writes the speaker list of a triplet folder, one id a line; a speaker's number is its line, from 0.
 
-    n_speakers: how many there may be at most (the model's classes). Raises ValueError where there are more.
+    n_speakers: how many there may be at most (the model's classes). Raises UserError where there are more.
     """
     speakers = sorted({speaker_of(triplet.name) for triplet in find_triplets(folder)})
     write_speakers(speakers, path, n_speakers, folder)
@@ -96,9 +97,9 @@ def make_filenames(folder: str | Path, path: str | Path, n_speakers: int | None 
 
 
 def write_speakers(speakers: Sequence[str], path: str | Path, n_speakers: int | None, source: str | Path) -> None:
-    """Writes a speaker list. Raises ValueError, naming the source, for more than n_speakers."""
+    """Writes a speaker list. Raises UserError, naming the source, for more than n_speakers."""
     if n_speakers is not None and len(speakers) > n_speakers:
-        raise ValueError(f"{source}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
+        raise UserError(f"{source}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("".join(f"{speaker}\n" for speaker in speakers))
 
@@ -107,7 +108,7 @@ def read_speakers(path: str | Path) -> list[str]:
     """The speaker list that `make_filenames` wrote."""
     speakers = Path(path).read_text().split()
     if len(set(speakers)) != len(speakers) or not speakers:
-        raise ValueError(
+        raise UserError(
             f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {len(set(speakers))} speakers"
         )
     return speakers
@@ -163,7 +164,7 @@ class Triplets(Dataset[Example]):
         for group, alike in self.alike.items():
             if remix and len({speaker_of(triplet.name) for triplet in alike}) < 2:
                 where = f" in {group}" if group else ""
-                raise ValueError(f"{folder}: expected at least two target speakers to remix{where}, found one")
+                raise UserError(f"{folder}: expected at least two target speakers to remix{where}, found one")
 
     def __len__(self) -> int:
         return len(self.triplets)

@@ -85,7 +85,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
 def largest_difference(model: Extractor, runtime: Runtime) -> float:
     """The largest difference of an export from torch: what enrolments of noise give, and waves over several steps of noise.
 
-    Raises ArithmeticError where it is more than 1e-4, or not a number.
+    Raises UserError where it is more than 1e-4, or not a number.
     """
     rng, differences = np.random.default_rng(0), []
     for batch in (1, 2):
@@ -103,7 +103,7 @@ def largest_difference(model: Extractor, runtime: Runtime) -> float:
             differences.append(np.abs(wave - waves[0].numpy()).max() / max(1.0, waves[0].abs().max().item()))
     difference = float(np.max(differences))
     if not difference <= TOLERANCE:
-        raise ArithmeticError(f"the exported graphs differ from the model by {difference:.2g}, expected at most {TOLERANCE}")
+        raise UserError(f"the exported graphs differ from the model by {difference:.2g}, expected at most {TOLERANCE}")
     return difference
 
 

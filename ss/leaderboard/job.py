@@ -37,7 +37,7 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
         try:
             running[label] = entry = make_entry(about)
             entries[label] = {"about": entry.about, "bound": entry.is_bound, "failed": "", "costs": {}}
-        except ValueError as error:
+        except UserError as error:
             entries[label] = {"about": "", "bound": False, "failed": str(error), "costs": {}}
     scores: dict[str, dict[str, list[Score]]] = {}
 

@@ -11,6 +11,7 @@ from ss.data.mixture import Mixture
 from ss.data.published import librimix, wsj0_2mix_extr
 from ss.data.published.rows import PublishedRow
 from ss.data.published.settings import Published, Roots
+from ss.errors import UserError
 
 __all__ = ["Published", "plan", "rebuild", "render"]
 
@@ -20,7 +21,7 @@ RECIPES: dict[str, ModuleType] = {"librimix": librimix, "wsj0_2mix_extr": wsj0_2
 def rebuild(config: Mapping[str, Any]) -> int:
     """Makes the triplets that are not there yet, and says what was done. config: the fields of Published.
 
-    Gives the exit code: 1 where some could not be made, as what is measured on the others is not comparable. Raises ValueError
+    Gives the exit code: 1 where some could not be made, as what is measured on the others is not comparable. Raises UserError
     where the settings or lists do not allow it, where the folder holds other mixtures, or where not one could be made.
     """
     settings = Published.of(config)
@@ -31,13 +32,13 @@ def rebuild(config: Mapping[str, Any]) -> int:
 
 
 def plan(settings: Published) -> list[PublishedRow]:
-    """The triplets of a set in the order of its list, each once. Raises ValueError for a list that does not name any."""
+    """The triplets of a set in the order of its list, each once. Raises UserError for a list that does not name any."""
     rows: dict[str, PublishedRow] = {}
     for row in RECIPES[settings.recipe].rows(settings):
         if rows.setdefault(row.name, row) != row:
-            raise ValueError(f"{settings.metadata}: expected one triplet {row.name}, found two that differ")
+            raise UserError(f"{settings.metadata}: expected one triplet {row.name}, found two that differ")
     if not rows:
-        raise ValueError(f"{settings.enrolments or settings.metadata}: expected a line for each triplet, found none")
+        raise UserError(f"{settings.enrolments or settings.metadata}: expected a line for each triplet, found none")
     return list(rows.values())
 
 

@@ -22,10 +22,11 @@ from ss.data.published.rows import Part, PublishedRow, finite, lines, same_speak
 from ss.data.published.settings import Published, Roots
 from ss.data.published.waves import RATE, Signal, fit, speech
 from ss.data.shards import file_of
+from ss.errors import UserError
 
 
 def rows(settings: Published) -> Iterator[PublishedRow]:
-    """The triplets of a CSV file and a map. Raises ValueError, with file and line, for what they should not hold."""
+    """The triplets of a CSV file and a map. Raises UserError, with file and line, for what they should not hold."""
     mixtures = _mixtures(settings.metadata)
     assert settings.enrolments is not None
     for where, (mixture, utterance, enrolment) in lines(settings.enrolments, "mixture_ID utterance_ID s1/mixture_ID"):
@@ -36,7 +37,7 @@ def rows(settings: Published) -> Iterator[PublishedRow]:
             target = [part.utterance for part in sources].index(utterance)
             ref = [f"s{number}" for number in range(1, 1 + len(others))].index(source)
         except (KeyError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{where}: expected a mixture of {settings.metadata}, one of its utterances, and a source of such a mixture, "
                 f"found {mixture} {utterance} {enrolment}"
             ) from error
@@ -57,7 +58,7 @@ def _mixtures(path: str) -> dict[str, list[Part]]:
                 parts = [Part(columns[f"source_{n}_path"], finite(columns[f"source_{n}_gain"])) for n in numbers]
                 mixtures[columns["mixture_ID"]] = [*parts, Part(columns["noise_path"], finite(columns["noise_gain"]), "noise")]
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
+                raise UserError(
                     f"{path}, line {line}: expected the columns mixture_ID, source_1_path, source_1_gain, source_2_path, "
                     f"source_2_gain, noise_path, noise_gain, but: {error!r}"
                 ) from error

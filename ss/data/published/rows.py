@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ss.errors import UserError
+
 
 @dataclass(frozen=True)
 class Part:
@@ -36,11 +38,11 @@ class PublishedRow:
 
 
 def lines(path: str, form: str) -> Iterator[tuple[str, list[str]]]:
-    """Where each line of a list is, and its words. Raises ValueError for a line of another form."""
+    """Where each line of a list is, and its words. Raises UserError for a line of another form."""
     for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
         if words := line.split():
             if len(words) != len(form.split()):
-                raise ValueError(f"{path}, line {number}: expected '{form}', found {line!r}")
+                raise UserError(f"{path}, line {number}: expected '{form}', found {line!r}")
             yield f"{path}, line {number}", words
 
 
@@ -53,7 +55,7 @@ def finite(text: str) -> float:
 
 
 def same_speaker(where: str, target: str, enrolled: str) -> str:
-    """The speaker. Raises ValueError where the enrolment is of another than the target."""
+    """The speaker. Raises UserError where the enrolment is of another than the target."""
     if target != enrolled:
-        raise ValueError(f"{where}: expected an enrolment of the target's speaker {target}, found one of {enrolled}")
+        raise UserError(f"{where}: expected an enrolment of the target's speaker {target}, found one of {enrolled}")
     return target

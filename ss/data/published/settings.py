@@ -6,7 +6,7 @@ from typing import Any
 
 from ss.data.folder import Output
 from ss.data.shards import check_folder
-from ss.errors import reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys
 
 CHOICES = {
     "recipe": ("librimix", "wsj0_2mix_extr"),
@@ -31,7 +31,7 @@ class Published(Output):
     recipe: of which set. metadata: its CSV file or list. enrolments: the map of librimix; lists of wsj0_2mix_extr name their own.
     kind: librimix without noise (mix_clean), for which there need not be any, or with (mix_both). mode: mixtures end with the
     shortest source (min) or the longest (max).
-    Raises ValueError for what there is not.
+    Raises UserError for what there is not.
     """
 
     recipe: str
@@ -46,16 +46,16 @@ class Published(Output):
         super().__post_init__()
         for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
-                raise ValueError(f"{key}: expected one of {', '.join(map(str, choices))}, found {getattr(self, key)}")
+                raise UserError(f"{key}: expected one of {', '.join(map(str, choices))}, found {getattr(self, key)}")
         if (self.enrolments is None) == (self.recipe == "librimix"):
-            raise ValueError(f"enrolments: expected a map for librimix, none for others, found {self.enrolments} for {self.recipe}")
+            raise UserError(f"enrolments: expected a map for librimix, none for others, found {self.enrolments} for {self.recipe}")
         if self.kind == "mix_both" and (self.recipe != "librimix" or self.roots.noise is None):
-            raise ValueError(f"kind: expected librimix and roots.noise for mix_both, found {self.recipe} and {self.roots.noise}")
+            raise UserError(f"kind: expected librimix and roots.noise for mix_both, found {self.recipe} and {self.roots.noise}")
         for key, root in asdict(self.roots).items():
             if root is not None:
                 check_folder(f"roots.{key}", root)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Published":
-        """From the keys of a config. Raises ValueError for keys and values that cannot be."""
+        """From the keys of a config. Raises UserError for keys and values that cannot be."""
         return cls(**{**reject_unknown_keys(cls, config), "roots": Roots(**reject_unknown_keys(Roots, config["roots"]))})

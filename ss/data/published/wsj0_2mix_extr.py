@@ -19,17 +19,18 @@ from ss.data.published.rows import Part, PublishedRow, finite, lines, same_speak
 from ss.data.published.settings import Published, Roots
 from ss.data.published.speech_level import active_power
 from ss.data.published.waves import RATE, Signal, fit, speech
+from ss.errors import UserError
 
 PEAK = 0.9  # of all that belongs to one mixture
 
 
 def rows(settings: Published) -> Iterator[PublishedRow]:
-    """The triplets of a list. Raises ValueError, with file and line, for what it should not hold."""
+    """The triplets of a list. Raises UserError, with file and line, for what it should not hold."""
     for where, words in lines(settings.metadata, "target.wav SNR interferer.wav SNR enrolment.wav"):
         try:
             target, interferer = (Part(path.lstrip("/"), finite(snr)) for path, snr in (words[:2], words[2:4]))
         except ValueError as error:
-            raise ValueError(f"{where}: expected levels in dB as words 2 and 4, found {words[1]} and {words[3]}") from error
+            raise UserError(f"{where}: expected levels in dB as words 2 and 4, found {words[1]} and {words[3]}") from error
         ref = Part(words[4].lstrip("/"), 0.0)
         speaker = same_speaker(where, target.utterance[:3], ref.utterance[:3])
         name = "_".join((speaker, *(f"{part.utterance}_{part.gain:.5g}" for part in (target, interferer)), ref.utterance))
