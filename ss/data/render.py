@@ -140,7 +140,10 @@ def on_one_scale(parts: Sequence[Wave], row: Row) -> list[PCM]:
     power, peak = np.square(mixture).mean(), max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
     if not peak:
         return [np.zeros(len(mixture), np.int16) for _ in parts]
-    asked = 10 ** (row.level / 20) / np.sqrt(power) if row.loudness is None else 10 ** (row.loudness / 20)
+    if row.loudness is not None:
+        asked = 10 ** (row.loudness / 20)
+    else:  # parts may cancel each other: then a peak sets the gain
+        asked = 10 ** (row.level / 20) / np.sqrt(power) if power else np.inf
     gain = min(asked, PEAK / peak) * FULL_SCALE
     return [np.rint(wave * np.float32(gain)).astype(np.int16) for wave in parts]
 
