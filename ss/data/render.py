@@ -137,13 +137,11 @@ def loudness_meter(sample_rate: int) -> Any:
 def on_one_scale(parts: Sequence[Wave], row: Row) -> list[PCM]:
     """Parts [S] in 16 bits at the level or loudness of the row, or lower where a peak would be too high."""
     mixture = np.sum(parts, axis=0)
-    power, peak = np.square(mixture).mean(), max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
+    peak = max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
     if not peak:
         return [np.zeros(len(mixture), np.int16) for _ in parts]
-    if row.loudness is not None:
-        asked = 10 ** (row.loudness / 20)
-    else:  # parts may cancel each other: then a peak sets the gain
-        asked = 10 ** (row.level / 20) / np.sqrt(power) if power else np.inf
+    rms = float(np.sqrt(np.square(mixture).mean())) or np.finfo(float).tiny  # parts may cancel each other: then a peak sets the gain
+    asked = 10 ** (row.level / 20) / rms if row.loudness is None else 10 ** (row.loudness / 20)
     gain = min(asked, PEAK / peak) * FULL_SCALE
     return [np.rint(wave * np.float32(gain)).astype(np.int16) for wave in parts]
 
