@@ -140,7 +140,8 @@ def on_one_scale(parts: Sequence[Wave], row: Row) -> list[PCM]:
     peak = max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
     if not peak:
         return [np.zeros(len(mixture), np.int16) for _ in parts]
-    rms = float(np.sqrt(np.square(mixture).mean())) or np.finfo(float).tiny  # parts may cancel each other: then a peak sets the gain
+    # parts may cancel each other: then a peak sets the gain
+    rms = float(np.sqrt(np.square(mixture).mean())) or float(np.finfo(float).tiny)
     asked = 10 ** (row.level / 20) / rms if row.loudness is None else 10 ** (row.loudness / 20)
     gain = min(asked, PEAK / peak) * FULL_SCALE
     return [np.rint(wave * np.float32(gain)).astype(np.int16) for wave in parts]
