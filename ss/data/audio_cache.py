@@ -83,7 +83,11 @@ class AudioCache:
         return np.rint(scaled.clip(-FULL_SCALE, FULL_SCALE - 1, out=scaled), out=scaled).astype(np.int16)
 
     def _unpack(self, samples: NDArray[Any]) -> Wave:
-        return samples if self.dtype is np.float32 else np.multiply(samples, np.float32(1 / FULL_SCALE), dtype=np.float32)
+        if self.dtype is np.float32:
+            return samples
+        wave = samples.astype(np.float32)
+        wave *= np.float32(1 / FULL_SCALE)  # in place: four times as fast as a division, and as exact
+        return wave
 
 
 def shared_array(length: int, dtype: type) -> NDArray:

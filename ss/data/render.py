@@ -64,8 +64,8 @@ class Renderer:
             spoken[piece.at :][: len(wave)] = True
         if not voice.pieces:
             return dry, None
-        power = np.square(dry).sum() / spoken.sum()
-        if power < DIGITAL_SILENCE:
+        n_spoken = int(spoken.sum())
+        if np.square(dry).sum() < DIGITAL_SILENCE * n_spoken:
             raise AudioError(f"{voice.pieces[0].path}: expected speech, found silence in {row.name}")
         response = self.response(voice, row)
         if response is None:
@@ -74,7 +74,7 @@ class Renderer:
             (wet,), early = acoustics.reverberate(dry, response), None
         else:
             wet, early = acoustics.reverberate(dry, response, acoustics.early(response, early_ms, row.sample_rate))
-        gain = np.float32(10 ** (-voice.level / 20) / amplitude(wet, spoken.sum(), row, voice.pieces[0].path))
+        gain = np.float32(10 ** (-voice.level / 20) / amplitude(wet, n_spoken, row, voice.pieces[0].path))
         return (gain * wet, None) if early is None else (gain * early, gain * (wet - early))
 
     def piece(self, piece: Piece, speed: float, room_left: int, rate: int) -> Wave:
@@ -137,10 +137,12 @@ def loudness_meter(sample_rate: int) -> Any:
 def on_one_scale(parts: Sequence[Wave], row: Row) -> list[PCM]:
     """Parts [S] in 16 bits at the level or loudness of the row, or lower where a peak would be too high."""
     mixture = np.sum(parts, axis=0)
-    power, peak = np.square(mixture).mean(), max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
+    peak = max(float(max(wave.max(), -wave.min())) for wave in (mixture, *parts))
     if not peak:
         return [np.zeros(len(mixture), np.int16) for _ in parts]
-    asked = 10 ** (row.level / 20) / np.sqrt(power) if row.loudness is None else 10 ** (row.loudness / 20)
+    # parts may cancel each other: then a peak sets the gain
+    rms = float(np.sqrt(np.square(mixture).mean())) or float(np.finfo(float).tiny)
+    asked = 10 ** (row.level / 20) / rms if row.loudness is None else 10 ** (row.loudness / 20)
     gain = min(asked, PEAK / peak) * FULL_SCALE
     return [np.rint(wave * np.float32(gain)).astype(np.int16) for wave in parts]
 
