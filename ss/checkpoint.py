@@ -15,7 +15,7 @@ from torch import nn
 
 from ss import allowlist
 from ss.errors import UserError
-from ss.model.extractor import Extractor
+from ss.model.extractor import ExtractionModel
 from ss.model.stateful import Chain, StatefulLayer
 from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint
 
@@ -36,12 +36,12 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     aside.replace(path)
 
 
-def build(model_config: Any) -> Extractor:
+def build(model_config: Any) -> ExtractionModel:
     """The extractor that a config's `model` describes. Raises UserError for what `ss.allowlist` does not let a file ask for."""
     return allowlist.create("model", model_config)
 
 
-def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.device = "cpu") -> Extractor:
+def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.device = "cpu") -> ExtractionModel:
     """The extractor of a checkpoint (a path, or what `read_checkpoint` gave), in eval mode; it says itself what it is."""
     content = checkpoint if isinstance(checkpoint, dict) else read_checkpoint(checkpoint)
     if is_predecessor(content):

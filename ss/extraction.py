@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ss.loss import length_mask
-from ss.model.extractor import Extraction, Extractor
+from ss.model.extractor import Extraction, ExtractionModel
 
 
 class Chunking(Protocol):
@@ -32,7 +32,7 @@ class Chunking(Protocol):
         """chunks [K,B,W] -> wave [B,samples]; lengths [B]: the samples of each, where padded."""
 
 
-def may_pad(model: Extractor, streamer: Chunking) -> bool:
+def may_pad(model: ExtractionModel, streamer: Chunking) -> bool:
     """Whether zeros behind an utterance change nothing before them, so that a batch may hold utterances of different lengths."""
     return model.online or streamer.causal
 

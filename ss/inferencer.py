@@ -19,7 +19,7 @@ from ss.datasets import Triplet, scan, triplet_of
 from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, separate
 from ss.loss import ExtractionLoss
-from ss.model import Extraction, Extractor
+from ss.model import Extraction, ExtractionModel
 from ss.utils.predecessor import read_checkpoint
 
 PREDECESSOR_RATE = 16000
@@ -33,7 +33,7 @@ class Inferencer:
     """
 
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
-        self.model: Extractor
+        self.model: ExtractionModel
         if Path(checkpoint).is_dir():
             from ss.export.extractor import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
 

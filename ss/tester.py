@@ -16,7 +16,7 @@ from ss.errors import UserError
 from ss.extraction import may_pad
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
-from ss.metric import Metric, Row, Summary, Utterance, applies, columns, evaluate_all, summarize
+from ss.metric import Metric, Summary, Utterance, UtteranceScores, applies, columns, evaluate_all, summarize
 
 ACCURACY = "ACC"
 
@@ -38,14 +38,14 @@ def test(config: dict[str, Any]) -> int:
 
 def run_test(
     extractor: Inferencer, metrics: Mapping[str, Metric], folder: str | Path, batch_size: int, n_workers: int = 0
-) -> dict[str, Row]:
+) -> dict[str, UtteranceScores]:
     """The row of every triplet of a folder, by name; the folder is shared out to all processes, and each has all rows.
 
     n_workers: processes that compute the metrics beside the model (see `evaluate_all`).
     """
     examples = Triplets(folder, extractor.sample_rate, speakers=extractor.speakers)
     batches = EvaluationBatches(examples.lengths(), batch_size, may_pad(extractor.model, extractor.streamer))
-    recognized: dict[str, Row] = {}
+    recognized: dict[str, UtteranceScores] = {}
 
     def utterances() -> Iterator[Utterance]:
         for batch in loader(examples, batches):
@@ -60,20 +60,20 @@ def run_test(
     shown = tqdm(evaluate_all(metrics, utterances(), n_workers), Path(folder).name, n_utterances, disable=not distributed.is_main())
     for name, row in shown:
         speaker = recognized[name]
-        found.append((name, Row(row.values | speaker.values, row.missing | speaker.missing)))
+        found.append((name, UtteranceScores(row.values | speaker.values, row.missing | speaker.missing)))
     return dict(sorted(distributed.gather(found)))
 
 
-def accuracy(logits: Tensor, speaker: int) -> Row:
+def accuracy(logits: Tensor, speaker: int) -> UtteranceScores:
     """Whether the enrolment's speaker was recognised, where it is one of the training's."""
     if speaker == UNKNOWN_SPEAKER:
-        return Row({}, {ACCURACY: "the speaker is not one of the training set"})
+        return UtteranceScores({}, {ACCURACY: "the speaker is not one of the training set"})
     if not len(logits):
-        return Row({}, {ACCURACY: "the export tells no speakers apart"})
-    return Row({ACCURACY: float(logits.argmax() == speaker)}, {})
+        return UtteranceScores({}, {ACCURACY: "the export tells no speakers apart"})
+    return UtteranceScores({ACCURACY: float(logits.argmax() == speaker)}, {})
 
 
-def write(folder: Path, rows: dict[str, Row], summary: Summary, about: dict[str, Any]) -> None:
+def write(folder: Path, rows: dict[str, UtteranceScores], summary: Summary, about: dict[str, Any]) -> None:
     """utterances.csv (empty where a value is missing) and summary.json."""
     folder.mkdir(parents=True, exist_ok=True)
     names = columns(rows.values())

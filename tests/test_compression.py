@@ -22,7 +22,7 @@ from ss.compression.structured import (
 )
 from ss.errors import UserError
 from ss.export import export
-from ss.model import Extractor
+from ss.model import ExtractionModel
 from ss.model.tcn import DepthwiseConv
 
 ONLINE: dict[str, Any] = {"_target_": "ss.model.SpexPlusOnline", **SIZES, **WINDOWS, "memory": "none"}
@@ -30,7 +30,7 @@ SEGMENTS: dict[str, Any] = {"_target_": "ss.model.SpexPlusShortGRUModel", **SIZE
 BOTH = pytest.mark.parametrize("config", [ONLINE, SEGMENTS], ids=["online", "segments"])
 
 
-def model_of(config: dict[str, Any]) -> Extractor:
+def model_of(config: dict[str, Any]) -> ExtractionModel:
     torch.manual_seed(0)
     return lively(build(config))
 
@@ -41,7 +41,7 @@ def audio() -> tuple[torch.Tensor, torch.Tensor]:
     return 0.1 * torch.randn(3, 2, 800), 0.1 * torch.randn(2, 2000)
 
 
-def judged(model: Extractor) -> Importance:
+def judged(model: ExtractionModel) -> Importance:
     importance = Importance(model)
     for _ in range(2):
         model.zero_grad()

@@ -14,7 +14,7 @@ from hydra.utils import get_class, instantiate
 from ss import checkpoint
 from ss.config import CONFIGS
 from ss.inferencer import Inferencer
-from ss.model import Extractor
+from ss.model import ExtractionModel
 from ss.trainer import Settings, Trainer
 from ss.trainer.job import scheduler_factory
 
@@ -31,8 +31,8 @@ def parameter() -> torch.nn.Parameter:
 @pytest.mark.parametrize("name", MODELS)
 def test_model(name: str) -> None:
     config = composed("configs", None, f"+model={name}")["model"]
-    assert isinstance(checkpoint.build(config), Extractor)
-    assert isinstance(instantiate(config), Extractor)
+    assert isinstance(checkpoint.build(config), ExtractionModel)
+    assert isinstance(instantiate(config), ExtractionModel)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def check_trainer(config: dict[str, Any]) -> None:
 def test_training(name: str, tmp_path: Path) -> None:
     overrides = [f"{SOURCE}=x"] if name in ("release", "trial") else []
     config = composed("training", name, *overrides)
-    assert isinstance(checkpoint.build(config["model"]), Extractor)
+    assert isinstance(checkpoint.build(config["model"]), ExtractionModel)
     for group in ("streamer", "loss", "optimizer", "scheduler", "trainer", "writer", "data"):
         check_group(group, config[group], tmp_path)
     if name in MODELS:

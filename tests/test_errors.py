@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from conftest import make_triplets
+from conftest import make_triplets, run
 
 from ss.config import clear_errors
 from ss.datasets import EvaluationBatches, Triplets, loader
 from ss.errors import UserError
+from ss.trainer.settings import Settings
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -27,3 +28,54 @@ def test_only_a_users_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "error: a.wav: expected one channel, found 2\n"
     with pytest.raises(ValueError, match="too many values"), clear_errors():
         raise ValueError("too many values to unpack")
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("training/train.py", ["-cn", "spexplus", "data.valid.folder=nowhere"], "nowhere: expected a folder of triplets"),
+        ("testing/make_test_sets.py", ["only=[nothing]", "corpus=nowhere", "out_folder=nowhere"], "only: expected some of"),
+        ("inferencing/export.py", ["checkpoint=nowhere.pth"], "nowhere.pth: expected a checkpoint"),
+        ("mixing/pack.py", ["folder=nowhere", "out_folder=nowhere"], "nowhere: expected audio files"),
+        ("mixing/pack.py", ["folder=nowhere", "out_folder=nowhere", "seed=-1"], "seed: expected at least 0, found -1"),
+        ("training/train.py", ["-cn", "spexplus", "seed=-1"], "seed: expected at least 0, found -1"),
+        (
+            "measure_weight_and_time/measure_weight_and_time.py",
+            ["-cn", "spexplus", "checkpoint=no.pth"],
+            "no.pth: expected a checkpoint",
+        ),
+        ("pruning_and_quantization/prune_and_quantize.py", ["-cn", "spexplus", "recipe=nowhere"], "recipe: expected a file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.endswith(".py") else "",
+)
+def test_a_users_mistake_is_one_line(script: str, words: list[str], message: str, tmp_path: Path) -> None:
+    run_dir = [f"run_dir={tmp_path}"] if script.startswith("training") else []
+    done = run(script, *words, *run_dir, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["unknown=1", "checkpoint.unknown=1"])
+def test_an_unknown_key_shows_no_traceback(key: str) -> None:
+    done = run("inferencing/export.py", key, check=False)
+    assert done.returncode == 1
+    assert "Could not override" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_the_software_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: object) -> None:
+        raise ValueError("too many values to unpack")
+
+    monkeypatch.setattr("ss.export.run", fail)
+    done = run("inferencing/export.py", check=False)
+    assert done.returncode == 1
+    assert f"{Path(__file__).name}" in done.stderr
+    assert "ValueError: too many values to unpack" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["batch_size", "accumulate", "num_workers"])
+def test_a_number_below_the_least_is_a_users_error(key: str) -> None:
+    with pytest.raises(UserError, match=f"{key}: expected at least [01], found -1"):
+        Settings(**{"epochs": 1, "batch_size": 1, key: -1})

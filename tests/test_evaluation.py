@@ -12,16 +12,16 @@ from conftest import RATE, SIZES, WINDOWS, lively, make_triplets
 from ss import checkpoint
 from ss.extraction import may_pad
 from ss.inferencer import Inferencer
-from ss.metric import SISDR, Metric, Row, SingleMetric, Utterance, evaluate_all
+from ss.metric import SISDR, Metric, SingleMetric, Utterance, UtteranceScores, evaluate_all
 from ss.metric.base import Array
-from ss.model import Extractor, SpexPlus, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel, SpexPlusShortRNN
+from ss.model import ExtractionModel, SpexPlus, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel, SpexPlusShortRNN
 from ss.tester import run_test
 
 HALF = {"_target_": "ss.streamer.Streamer", "chunk_window": 960, "chunk_step": 480, "overlap_add_method": "half"}
 JOINED = {**HALF, "chunk_step": 960, "overlap_add_method": "nonintersec"}
 WHOLE = {"_target_": "ss.streamer.Whole"}
 SHORT = {**SIZES, "short_kernel": 20}
-CASES: list[tuple[type[Extractor], dict[str, Any], dict[str, Any]]] = [
+CASES: list[tuple[type[ExtractionModel], dict[str, Any], dict[str, Any]]] = [
     (SpexPlusOnline, {**SIZES, **WINDOWS, "memory": "lstm", "lookahead": 1, "n_slots": 3}, WHOLE),
     (SpexPlusOnline, {**SIZES, **WINDOWS}, JOINED),
     (SpexPlusShortGRUModel, {**SHORT, "memory_size": 5}, HALF),
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("kind", "sizes", "streamer"), CASES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_padded_batch_gives_what_each_utterance_gives_alone(
-    kind: type[Extractor], sizes: dict[str, Any], streamer: dict[str, Any], folder: Path, tmp_path: Path
+    kind: type[ExtractionModel], sizes: dict[str, Any], streamer: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     config = {"model": {"_target_": f"ss.model.{kind.__name__}", **sizes}, "streamer": streamer, "data": {"sample_rate": RATE}}
@@ -75,19 +75,21 @@ class LastSamples(SingleMetric):
 class Process(Metric):
     """The number of the process, of the length of the utterance."""
 
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
-        return Row({"process": os.getpid(), "samples": len(estimate), "sum": float((estimate + target + mixture).sum())}, {})
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
+        return UtteranceScores(
+            {"process": os.getpid(), "samples": len(estimate), "sum": float((estimate + target + mixture).sum())}, {}
+        )
 
 
 class Failing(Metric):
     """Fails, or ends its process, for utterances that begin with such a value."""
 
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
         if estimate[0] == 2:
             raise ZeroDivisionError("no such thing")
         if estimate[0] == 3:
             os._exit(1)
-        return Row({column: 0.0}, {})
+        return UtteranceScores({column: 0.0}, {})
 
 
 def utterances(n: int, first: float = 1) -> list[Utterance]:

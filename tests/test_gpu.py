@@ -16,7 +16,7 @@ from torch import nn
 
 from ss import distributed
 from ss.extraction import separate
-from ss.model import Extractor, SpexPlusOnline, SpexPlusShortGRUModel
+from ss.model import ExtractionModel, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.optimizer import Muon
 from ss.streamer import Streamer, Whole
 from ss.trainer.trainer import WeightAverage
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 SCRIPT = ("training/train.py", "-cn", "spexplus_online")
 
 
-def gru() -> Extractor:
+def gru() -> ExtractionModel:
     return SpexPlusShortGRUModel(**SIZES, short_kernel=20, dimension=16, memory_size=4, causal=True, version=0)
 
 
@@ -129,14 +129,14 @@ def test_onnx_runtime_on_cuda(tmp_path: Path) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA provider (onnxruntime-gpu has)")
     from ss.export import export
-    from ss.runtime import Extractor as Runtime
+    from ss.runtime import Extractor
 
     torch.manual_seed(0)
     export(lively(SpexPlusOnline(**SIZES, **WINDOWS)), tmp_path)
     wave = 0.1 * np.random.default_rng(0).standard_normal(24 * 200).astype(np.float32)
     found = []
     for provider in ("CPUExecutionProvider", "CUDAExecutionProvider"):
-        extractor = Runtime.load(tmp_path, provider=provider)
+        extractor = Extractor.load(tmp_path, provider=provider)
         assert provider in extractor.stepping.get_providers()
         stream = extractor.stream(np.tile(wave, 4), extractor.sample_rate)
         found.append(np.concatenate([stream.process(wave), stream.flush()]))

@@ -19,7 +19,7 @@ from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
 from ss.leaderboard.scoring import TestSet as Trial
 from ss.leaderboard.scoring import digest_of_folder, pieces, score
-from ss.metric import SISDR, Improvement, Row
+from ss.metric import SISDR, Improvement, UtteranceScores
 from ss.model import SpexPlusOnline
 
 
@@ -158,10 +158,10 @@ def test_tables_of_speakers(tmp_path: Path) -> None:
 
 def test_curves_and_intervals() -> None:
     known = [
-        ({"sir": x, "genders": word}, Row({"SI-SDRi": y}, {}))
+        ({"sir": x, "genders": word}, UtteranceScores({"SI-SDRi": y}, {}))
         for x, word, y in ((-5, "b", 1), (-1, "a", 3), (0, "a", 6), (9, "b", 7))
     ]
-    known += [({"sir": 6.0}, Row({}, {"SI-SDRi": "why"})), ({}, Row({"SI-SDRi": 50.0}, {}))]
+    known += [({"sir": 6.0}, UtteranceScores({}, {"SI-SDRi": "why"})), ({}, UtteranceScores({"SI-SDRi": 50.0}, {}))]
     assert curve("sir", [-5, 0, 5, 7, 9, 10], known) == [
         {"x": -3, "mean": 2, "low": None, "high": None, "count": 2},
         {"x": 0, "mean": 6, "low": None, "high": None, "count": 1},

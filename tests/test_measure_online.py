@@ -24,7 +24,7 @@ from ss.measure.family import FamilySettings, apart
 from ss.measure.latency import longest_wait, measure_latency
 from ss.measure.streams import model_streams
 from ss.measure.worker import run_alone
-from ss.model import Extractor, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel
+from ss.model import ExtractionModel, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel
 from ss.streamer import Streamer, Whole
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def segment(**changes: Any) -> SpexPlusShort:
     return SpexPlusShort(**{**SEGMENT, **changes}).eval()
 
 
-def latency_of(model: Extractor, streamer: Any) -> tuple[int, int]:
+def latency_of(model: ExtractionModel, streamer: Any) -> tuple[int, int]:
     speaker = torch.randn(1, SIZE["out_channels"], generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         return measure_latency(model_streams(model, streamer, speaker, 1000))

@@ -28,10 +28,10 @@ from ss.metric import (
     CannotCompute,
     CompositeMetric,
     Improvement,
-    Row,
     SingleMetric,
     STOIDrop,
     Suppression,
+    UtteranceScores,
     applies,
     evaluate,
     summarize,
@@ -170,7 +170,7 @@ def test_what_cannot_be_computed_says_why(metric: SingleMetric, case: str, reaso
         metric(estimate[None], target[None])
     assert refusal.value.reason == reason
     row = evaluate({"it": metric}, estimate, target, target)
-    assert row == Row({}, {"it": reason})
+    assert row == UtteranceScores({}, {"it": reason})
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_failure_inside_pesq_is_no_value() -> None:
     estimate, target = pair(0)
     estimate, target = estimate[20000:25000], torch.cat([torch.zeros(4900), target[20000:20100]])
     row = evaluate({"PESQ": PESQ()}, estimate, target, target)
-    assert row == Row({}, {"PESQ": "PESQ failed: cannot convert float NaN to integer"})
+    assert row == UtteranceScores({}, {"PESQ": "PESQ failed: cannot convert float NaN to integer"})
 
 
 @needs_pesq
@@ -255,8 +255,12 @@ def test_other_errors_are_not_taken_for_missing_values() -> None:
 
 def test_a_summary_is_exact_and_independent_of_order() -> None:
     draw = random.Random(0)
-    rows = [Row({"SI-SDR": draw.gauss(0, 10.0 ** draw.randint(-8, 8)), "mine": 1.5}, {}) for _ in range(50)]
-    rows += [Row({"SI-SDR": 3.25}, {"mine": "b"}), Row({}, {"SI-SDR": "a", "mine": "a"}), Row({}, {"SI-SDR": "c", "mine": "b"})]
+    rows = [UtteranceScores({"SI-SDR": draw.gauss(0, 10.0 ** draw.randint(-8, 8)), "mine": 1.5}, {}) for _ in range(50)]
+    rows += [
+        UtteranceScores({"SI-SDR": 3.25}, {"mine": "b"}),
+        UtteranceScores({}, {"SI-SDR": "a", "mine": "a"}),
+        UtteranceScores({}, {"SI-SDR": "c", "mine": "b"}),
+    ]
     summary = summarize(rows)
     exact = sum(Fraction(row.values["SI-SDR"]) for row in rows[:51]) / 51
     assert summary["metrics"]["SI-SDR"]["mean"] == pytest.approx(float(exact), rel=1e-15)
@@ -271,7 +275,7 @@ def test_a_summary_is_exact_and_independent_of_order() -> None:
 
 
 def test_a_metric_that_was_never_computed_has_no_mean() -> None:
-    summary = summarize([Row({}, {"PESQ": "the package pesq is not installed"})] * 3)
+    summary = summarize([UtteranceScores({}, {"PESQ": "the package pesq is not installed"})] * 3)
     reasons = {"the package pesq is not installed": 3}
     assert summary["metrics"]["PESQ"] == {"mean": None, "median": None, "count": 0, "missing": 3, "reasons": reasons}
     assert summarize([]) == {"metrics": {}, "utterances": 0}
@@ -289,7 +293,7 @@ def test_suppression_is_the_output_over_the_mixture_where_the_target_is_silent()
         ((nan, silence, mixture), "the estimate is not finite"),
         ((silence[:0],) * 3, "there are no samples"),
     ):
-        assert evaluate(metrics, *waves) == Row({}, {"absent-dB": reason})
+        assert evaluate(metrics, *waves) == UtteranceScores({}, {"absent-dB": reason})
 
 
 def test_stoi_drop_is_what_clean_speech_loses() -> None:
@@ -309,9 +313,11 @@ def test_stoi_drop_is_what_clean_speech_loses() -> None:
 
 
 def test_what_is_for_other_scenes_only_does_not_apply() -> None:
-    metrics = summarize([Row({}, {**OTHER_SCENES, "PESQ": "the package pesq is not installed"})] * 2)["metrics"]
+    metrics = summarize([UtteranceScores({}, {**OTHER_SCENES, "PESQ": "the package pesq is not installed"})] * 2)["metrics"]
     assert {name: applies(average) for name, average in metrics.items()} == {"PESQ": True, "absent-dB": False, "STOI-drop": False}
-    mixed = summarize([Row({}, OTHER_SCENES), Row({"absent-dB": -20.0}, {"STOI-drop": "the estimate is silent"})])["metrics"]
+    mixed = summarize(
+        [UtteranceScores({}, OTHER_SCENES), UtteranceScores({"absent-dB": -20.0}, {"STOI-drop": "the estimate is silent"})]
+    )["metrics"]
     assert all(applies(average) for average in mixed.values())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import ss.model
 from ss.errors import UserError
 from ss.loss import SpexPlusLoss, SpexPlusShortLoss, masked_si_sdr
-from ss.model import Extractor
+from ss.model import ExtractionModel
 from ss.streamer import Streamer, Whole
 from ss.utils.predecessor import load_predecessor_checkpoint, load_predecessor_weights
 
@@ -38,7 +38,7 @@ class Golden:
     def weights(self, prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
 
-    def extractor(self) -> Extractor:
+    def extractor(self) -> ExtractionModel:
         arch = {"type": self.about["class_name"], "args": self.about["args"]}
         return load_predecessor_checkpoint({"model": self.weights("param/"), "config": {"arch": arch}}).eval()
 

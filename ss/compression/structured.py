@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ss import checkpoint, distributed
 from ss.errors import UserError
-from ss.model import Extractor
+from ss.model import ExtractionModel
 from ss.model.cost import n_macs
 from ss.model.online import DilatedBlock
 from ss.model.tcn import TCNBlock
@@ -54,7 +54,7 @@ def prunable_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 class Importance:
     """Gathers what the channels are worth: call it after the backward pass of every batch."""
 
-    def __init__(self, model: Extractor) -> None:
+    def __init__(self, model: ExtractionModel) -> None:
         self.model = model
         self.by_block: dict[str, list[Tensor]] = {}
 
@@ -131,7 +131,9 @@ def count_macs(model_config: dict[str, Any]) -> int:
         return n_macs(lambda wave: model.step(wave, state)[0][0], torch.zeros(1, SECOND - SECOND % model.hop))
 
 
-def prune_channels(model: Extractor, model_config: dict[str, Any], importance: Importance, kept: list[int]) -> Extractor:
+def prune_channels(
+    model: ExtractionModel, model_config: dict[str, Any], importance: Importance, kept: list[int]
+) -> ExtractionModel:
     """What is left of a model with so many of the best hidden channels in each block, in their order (0: without the block)."""
     small = checkpoint.build({**model_config, "hidden_channels": kept})
     survivors = [(name, block, n) for (name, block), n in zip(prunable_blocks(model), kept, strict=True) if n]

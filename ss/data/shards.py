@@ -122,9 +122,11 @@ def pack(config: Mapping[str, Any]) -> None:
     """Packs the audio files of `folder` and its subfolders into `out_folder`, in shards of about `megabytes`; prints what there is.
 
     Their order is drawn by `seed`, what belongs to one mixture staying together, so that any few shards are like the whole.
-    Raises UserError for a folder without audio files, and where `out_folder` holds anything.
+    Raises UserError for a folder without audio files, a seed below 0, and where `out_folder` holds anything.
     """
     folder, out = Path(config["folder"]), Path(config["out_folder"])
+    if config["seed"] < 0:
+        raise UserError(f"seed: expected at least 0, found {config['seed']}")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     if not names:
         raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")

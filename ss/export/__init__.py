@@ -22,9 +22,8 @@ from ss.checkpoint import load_extractor
 from ss.errors import UserError
 from ss.export.online import enroll_graph, step_graph
 from ss.export.segments import write_segment_graphs
-from ss.model import Extractor, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
-from ss.runtime.extractor import FORMAT
-from ss.runtime.extractor import Extractor as Runtime
+from ss.model import ExtractionModel, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
+from ss.runtime.extractor import FORMAT, Extractor
 from ss.runtime.pretrained import ENROLL, SEGMENT_GRU, STEP
 from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
@@ -44,7 +43,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
     was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
-    extractor = cast(Extractor, model) if isinstance(model, nn.Module) else load_extractor(content)
+    extractor = cast(ExtractionModel, model) if isinstance(model, nn.Module) else load_extractor(content)
     config = content.get("config", {})
     streamer = allowlist.create("streamer", config["streamer"]) if config.get("streamer") else None
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
@@ -74,7 +73,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
                 stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
             else:
                 write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, streamer), facts, enrolling, stepping)
-            difference = largest_difference(extractor, Runtime.load(made))
+            difference = largest_difference(extractor, Extractor.load(made))
             replace_folder(made, folder, is_graph)
     finally:
         extractor.train(was_training).to(device)
@@ -82,7 +81,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
 
 
 @torch.inference_mode()
-def largest_difference(model: Extractor, runtime: Runtime) -> float:
+def largest_difference(model: ExtractionModel, runtime: Extractor) -> float:
     """The largest difference of an export from torch: what enrolments of noise give, and waves over several steps of noise.
 
     Raises UserError where it is more than 1e-4, or not a number.

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ss.errors import UserError
-from ss.model.extractor import Extraction, Extractor
+from ss.model.extractor import Extraction, ExtractionModel
 from ss.model.stateful import State
-from ss.runtime import Extractor as Runtime
+from ss.runtime import Extractor
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -31,7 +31,7 @@ def provider(name: str) -> str:
     return PROVIDERS[name]
 
 
-class ExportedExtractor(Extractor):
+class ExportedExtractor(ExtractionModel):
     """The model in an export's folder; nothing to train. The state is (conditions [B,D], the runtime's states).
 
     provider: cpu or cuda. Raises UserError where there is no export in the folder, or the provider is not there.
@@ -39,7 +39,7 @@ class ExportedExtractor(Extractor):
 
     def __init__(self, folder: str | Path, on: str = "cpu", threads: int = 1) -> None:
         super().__init__()
-        self.runtime = Runtime.load(folder, threads, provider(on))
+        self.runtime = Extractor.load(folder, threads, provider(on))
         self.online, self.latency = self.runtime.online, self.runtime.latency
         self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
 
@@ -52,13 +52,13 @@ class ExportedExtractor(Extractor):
         return torch.cat([torch.from_numpy(self.runtime.conditions_of(one.numpy())) for one in single_enrolments(ref, lengths)])
 
     def init_state(self, speaker: Tensor, samples: int = 0) -> State:
-        """See Extractor. Raises UserError for segments of another length than the export's."""
+        """See ExtractionModel. Raises UserError for segments of another length than the export's."""
         if not self.online and samples != self.runtime.window:
             raise UserError(f"this export is for segments of {self.runtime.window} samples, got {samples}")
         return speaker, {key: torch.from_numpy(value) for key, value in self.runtime.zeros(len(speaker)).items()}
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
-        """See Extractor."""
+        """See ExtractionModel."""
         conditions, states = state
         given = {key: value.numpy() for key, value in states.items()}
         wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), given)

@@ -10,7 +10,7 @@ import numpy as np
 from ss.leaderboard.conditions import LABELS
 from ss.leaderboard.scoring import Score
 from ss.measure.report import machine_line
-from ss.metric import COLUMNS, Row, summarize
+from ss.metric import COLUMNS, UtteranceScores, summarize
 from ss.tables import markdown_table
 
 RANKING, ABSENT = "SI-SDRi", "absent-dB"
@@ -55,12 +55,14 @@ def summarize_scores(scores: Sequence[Score]) -> dict[str, Any]:
     return summary
 
 
-def values_of(metric: str, rows: Iterable[Row]) -> list[float]:
+def values_of(metric: str, rows: Iterable[UtteranceScores]) -> list[float]:
     """The values of a metric that there are."""
     return [row.values[metric] for row in rows if metric in row.values]
 
 
-def curve(condition: str, edges: Sequence[float] | None, known: Sequence[tuple[Mapping[str, Any], Row]]) -> list[dict[str, Any]]:
+def curve(
+    condition: str, edges: Sequence[float] | None, known: Sequence[tuple[Mapping[str, Any], UtteranceScores]]
+) -> list[dict[str, Any]]:
     """SI-SDRi over a condition: one point for each range between two edges, or for each value where there are no edges.
 
     known: conditions and metrics of each utterance. A point is {x, mean, low, high, count}, all but x None where none of the

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ss.datasets.triplets import find_triplets, load
 from ss.leaderboard.conditions import KnownConditions
 from ss.leaderboard.entries import Entry, digest_of_files
-from ss.metric import Metric, Row, evaluate
+from ss.metric import Metric, UtteranceScores, evaluate
 
 VERSION = 1  # of what is kept
 
@@ -27,7 +27,7 @@ class Score(NamedTuple):
 
     name: str
     start: float
-    row: Row
+    row: UtteranceScores
 
 
 class TestSet(NamedTuple):
@@ -71,7 +71,7 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
             for piece in pieces(len(mixture), round(piece_seconds * entry.sample_rate)):
                 row = evaluate(test.metrics, *(torch.from_numpy(wave[piece]) for wave in (estimate, target, mixture)))
                 if reason:
-                    row = Row({}, dict.fromkeys([*row.values, *row.missing], reason))
+                    row = UtteranceScores({}, dict.fromkeys([*row.values, *row.missing], reason))
                 scores.append(Score(one.name, piece.start / entry.sample_rate, row))
             file.write(json.dumps([[*score[:2], *score.row] for score in scores]) + "\n")
             file.flush()
@@ -87,7 +87,7 @@ def read_scores(path: Path) -> dict[str, list[Score]]:
     whole, end, _ = path.read_text().rpartition("\n")
     path.write_text(whole + end)
     for line in whole.splitlines():
-        scores = [Score(name, start, Row(values, missing)) for name, start, values, missing in json.loads(line)]
+        scores = [Score(name, start, UtteranceScores(values, missing)) for name, start, values, missing in json.loads(line)]
         found[scores[0].name] = scores
     return found
 

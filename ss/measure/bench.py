@@ -21,7 +21,7 @@ from ss.measure.latency import measure_latency
 from ss.measure.report import machine, machine_line, publish
 from ss.measure.streams import bare_call, model_streams
 from ss.measure.worker import WorkerRun, run_alone
-from ss.model import Extractor
+from ss.model import ExtractionModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.tables import text_table
 from ss.utils.predecessor import read_checkpoint
@@ -102,14 +102,14 @@ class BenchSettings:
         """So many seconds, in samples."""
         return round(seconds * self.sample_rate)
 
-    def load(self) -> Extractor:
+    def load(self) -> ExtractionModel:
         """The extractor in eval mode: the checkpoint's, or the model with the same random weights every time."""
         if self.checkpoint is not None:
             return checkpoint.load_extractor(self.checkpoint)
         torch.manual_seed(0)
         return checkpoint.build(self.model).eval()
 
-    def streams(self, model: Extractor) -> Streams:
+    def streams(self, model: ExtractionModel) -> Streams:
         """Streams of a speaker of noise."""
         with torch.no_grad():
             speaker = model.enroll(0.1 * torch.randn(1, self.samples(self.enrolment_seconds)))
@@ -202,7 +202,7 @@ def measure_export(config: dict[str, Any]) -> int:
     return 0
 
 
-def write_backends(settings: BenchSettings, model: Extractor, folder: Path) -> tuple[list[Backend], dict[str, str]]:
+def write_backends(settings: BenchSettings, model: ExtractionModel, folder: Path) -> tuple[list[Backend], dict[str, str]]:
     """Writes what the runtimes need of the settings' model into a folder: the torch backend, then others; why one is missing."""
     source = settings.checkpoint
     if source is None:
@@ -217,7 +217,7 @@ def write_backends(settings: BenchSettings, model: Extractor, folder: Path) -> t
     return [*backends, Backend(ONNX, str(folder / "onnx"))], {}
 
 
-def why_not_exported(model: Extractor) -> str:
+def why_not_exported(model: ExtractionModel) -> str:
     """Why ONNX Runtime cannot run a model here; empty if it can."""
     if not model.online:
         return f"{type(model).__name__} is measured in torch only: exports are made of online models here"
@@ -225,7 +225,7 @@ def why_not_exported(model: Extractor) -> str:
     return f"{' and '.join(absent)} not installed" if absent else ""
 
 
-def weights_bytes(model: Extractor) -> int:
+def weights_bytes(model: ExtractionModel) -> int:
     """Size of the weights as torch saves them."""
     weights = io.BytesIO()
     torch.save(model.state_dict(), weights)
@@ -316,7 +316,7 @@ def bare_calls(settings: BenchSettings, streams: Streams) -> list[tuple[str, int
 
 
 def bare_rows(
-    settings: BenchSettings, streams: Streams, model: Extractor, backend: Backend, devices: Sequence[str]
+    settings: BenchSettings, streams: Streams, model: ExtractionModel, backend: Backend, devices: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row per device and call without a buffer: time, MACs, and peak memory, each in a process of its own."""
     with torch.no_grad():

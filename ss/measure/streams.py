@@ -15,7 +15,7 @@ from ss.checkpoint import load_extractor
 from ss.errors import UserError
 from ss.extraction import Chunking
 from ss.measure.backend import Process, Samples, Streams, Workload, unclipped
-from ss.model import Extractor
+from ss.model import ExtractionModel
 from ss.model.stateful import State
 from ss.runtime.stream import BatchStream, Stream
 
@@ -25,7 +25,7 @@ class TorchModel:
 
     sample_rate = 16000  # the same for what comes and goes, so any number does
 
-    def __init__(self, model: Extractor, speaker: Tensor, window: int, hop: int) -> None:
+    def __init__(self, model: ExtractionModel, speaker: Tensor, window: int, hop: int) -> None:
         self.model, self.speaker, self.window, self.hop = model, speaker, window, hop
         self.online, self.delay = model.online, model.delay if model.online else window - hop
 
@@ -41,7 +41,7 @@ class TorchModel:
         return waves[0].cpu().numpy(), states
 
 
-def bare_call(model: Extractor, speaker: Tensor, name: str, samples: int) -> Process:
+def bare_call(model: ExtractionModel, speaker: Tensor, name: str, samples: int) -> Process:
     """A call without a buffer, on so many samples: an "enrolment", a whole "utterance", or the next "chunk" of a stream [1,E]."""
     stepped = TorchModel(model, speaker, samples, samples)
     state = stepped.zeros(1) if name == "chunk" else None
@@ -61,7 +61,7 @@ def bare_call(model: Extractor, speaker: Tensor, name: str, samples: int) -> Pro
     return call
 
 
-def model_streams(model: Extractor, streamer: Chunking, speaker: Tensor, utterance: int) -> Streams:
+def model_streams(model: ExtractionModel, streamer: Chunking, speaker: Tensor, utterance: int) -> Streams:
     """Streams of a speaker [1,E]; utterance: samples of one, for what cannot be streamed.
 
     Raises UserError for an online model with a streamer for segments: it carries all it needs by itself.

@@ -1,7 +1,7 @@
 """Metrics of extracted speech, one utterance at a time, and summaries that say what could not be computed and why."""
 
 from ss.metric.absence import STOIDrop, Suppression
-from ss.metric.base import ACC, CannotCompute, Improvement, Metric, Row, SingleMetric
+from ss.metric.base import ACC, CannotCompute, Improvement, Metric, SingleMetric, UtteranceScores
 from ss.metric.composite import CompositeMetric
 from ss.metric.perceptual import PESQ, STOI
 from ss.metric.ratios import SDR, SISDR, SNR
@@ -21,12 +21,12 @@ __all__ = [
     "CompositeMetric",
     "Improvement",
     "Metric",
-    "Row",
     "STOIDrop",
     "SingleMetric",
     "Summary",
     "Suppression",
     "Utterance",
+    "UtteranceScores",
     "applies",
     "columns",
     "evaluate",

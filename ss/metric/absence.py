@@ -5,7 +5,7 @@ Shapes: S samples.
 
 import numpy as np
 
-from ss.metric.base import Array, CannotCompute, Metric, Row, check, is_silent, record
+from ss.metric.base import Array, CannotCompute, Metric, UtteranceScores, check, is_silent, record
 from ss.metric.perceptual import STOI
 from ss.metric.ratios import decibels, energy
 
@@ -35,7 +35,7 @@ class Suppression(Metric):
             raise CannotCompute("the mixture is silent")
         return max(self.floor, decibels(energy(estimate), energy(mixture)))
 
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
         """See Metric."""
         return record(column, lambda: self.value(estimate, target, mixture))
 
@@ -53,6 +53,6 @@ class STOIDrop(Metric):
         check(estimate, target)
         return self.stoi.compute(mixture, target) - self.stoi.compute(estimate, target)
 
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
         """See Metric."""
         return record(column, lambda: self.value(estimate, target, mixture))

@@ -29,7 +29,7 @@ class CannotCompute(Exception):  # noqa: N818, the name says what happened
         self.reason = reason
 
 
-class Row(NamedTuple):
+class UtteranceScores(NamedTuple):
     """What the metrics gave for one utterance: finite values by column, and for the columns without one the reason."""
 
     values: dict[str, float]
@@ -40,7 +40,7 @@ class Metric(ABC):
     """A measure of an estimate that fills one or more columns of a table."""
 
     @abstractmethod
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
         """The values for one utterance, waves [S]; `column` names the value of a metric that has only one."""
 
 
@@ -60,7 +60,7 @@ class SingleMetric(Metric):
         """estimate and target [B,S] -> values [B]. Raises CannotCompute if that is so for any of them."""
         return torch.tensor([self.value(*waves) for waves in utterances(estimate, target)], device=estimate.device)
 
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
         """See Metric."""
         return record(column, lambda: self.value(estimate, target))
 
@@ -86,19 +86,19 @@ class Improvement(Metric):
         """estimate, target and mixture [B,S] -> differences [B]. Raises CannotCompute."""
         return torch.tensor([self.value(*waves) for waves in utterances(estimate, target, mixture)], device=estimate.device)
 
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
         """See Metric."""
         return record(column, lambda: self.value(estimate, target, mixture))
 
 
-def record(column: str, compute: Callable[[], float]) -> Row:
+def record(column: str, compute: Callable[[], float]) -> UtteranceScores:
     """The row of one column. An infinite value is missing too: no mean could hold it."""
     try:
         value = compute()
     except CannotCompute as error:
-        return Row({}, {column: error.reason})
+        return UtteranceScores({}, {column: error.reason})
     assert not math.isnan(value), column
-    return Row({column: value}, {}) if math.isfinite(value) else Row({}, {column: f"the value is {value}"})
+    return UtteranceScores({column: value}, {}) if math.isfinite(value) else UtteranceScores({}, {column: f"the value is {value}"})
 
 
 def utterances(*waves: Tensor) -> list[tuple[Array, ...]]:

@@ -6,7 +6,7 @@ Shapes: B batch, S samples.
 import torch
 from torch import Tensor
 
-from ss.metric.base import Array, CannotCompute, Metric, Row, check, utterances
+from ss.metric.base import Array, CannotCompute, Metric, UtteranceScores, check, utterances
 from ss.metric.perceptual import PESQ
 from ss.metric.spectral import frame_length, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
 
@@ -29,27 +29,27 @@ class CompositeMetric(Metric):
             raise CannotCompute(reason)
         return {name: torch.tensor([row.values[name] for row in rows], device=estimate.device) for name in self.NAMES}
 
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> Row:
+    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
         """See Metric."""
         return self.rate(estimate, target)
 
-    def rate(self, estimate: Array, target: Array) -> Row:
+    def rate(self, estimate: Array, target: Array) -> UtteranceScores:
         """What of NAMES can be computed for waves [S]."""
         try:
             check(estimate, target)
             if len(target) < 2 * frame_length(self.sample_rate):
                 raise CannotCompute("the utterance is shorter than two frames of 30 ms")
         except CannotCompute as error:
-            return Row({}, dict.fromkeys(self.NAMES, error.reason))
+            return UtteranceScores({}, dict.fromkeys(self.NAMES, error.reason))
         ssnr = segmental_snr(estimate, target, self.sample_rate)
         try:
             pesq = self.pesq.compute(estimate, target)
         except CannotCompute as error:
-            return Row({"SSNR": ssnr}, dict.fromkeys(self.NAMES[:4], error.reason))
+            return UtteranceScores({"SSNR": ssnr}, dict.fromkeys(self.NAMES[:4], error.reason))
         llr = log_likelihood_ratio(estimate, target, self.sample_rate)
         wss = weighted_spectral_slope(estimate, target, self.sample_rate)
         signal = 3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss
         background = 1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * ssnr
         overall = 1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss
         ratings = (min(max(rating, 1.0), 5.0) for rating in (signal, background, overall))
-        return Row(dict(zip(self.NAMES, (pesq, *ratings, ssnr), strict=True)), {})
+        return UtteranceScores(dict(zip(self.NAMES, (pesq, *ratings, ssnr), strict=True)), {})

@@ -12,7 +12,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from ss.metric.absence import OTHER_SCENES
-from ss.metric.base import Array, Metric, Row, utterances
+from ss.metric.base import Array, Metric, UtteranceScores, utterances
 
 COLUMNS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR", "absent-dB", "STOI-drop")
 
@@ -34,15 +34,15 @@ class Summary(TypedDict):
     utterances: int
 
 
-def evaluate(metrics: Mapping[str, Metric], estimate: Tensor, target: Tensor, mixture: Tensor) -> Row:
+def evaluate(metrics: Mapping[str, Metric], estimate: Tensor, target: Tensor, mixture: Tensor) -> UtteranceScores:
     """All metrics of one utterance, waves [S]. The key of a metric is its column, unless it has several values with names."""
     (waves,) = utterances(estimate[None], target[None], mixture[None])
     return record_all(metrics, *waves)
 
 
-def record_all(metrics: Mapping[str, Metric], estimate: Array, target: Array, mixture: Array) -> Row:
+def record_all(metrics: Mapping[str, Metric], estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
     """The same for arrays [S]."""
-    row = Row({}, {})
+    row = UtteranceScores({}, {})
     for column, metric in metrics.items():
         values, missing = metric.record(column, estimate, target, mixture)
         row.values.update(values)
@@ -50,18 +50,18 @@ def record_all(metrics: Mapping[str, Metric], estimate: Array, target: Array, mi
     return row
 
 
-def columns(rows: Iterable[Row]) -> list[str]:
+def columns(rows: Iterable[UtteranceScores]) -> list[str]:
     """Every column that occurs: those known here in their usual order, then others by name."""
     found = {name for row in rows for part in row for name in part}
     return sorted(found, key=lambda name: (COLUMNS.index(name) if name in COLUMNS else len(COLUMNS), name))
 
 
-def summarize(rows: Sequence[Row]) -> Summary:
+def summarize(rows: Sequence[UtteranceScores]) -> Summary:
     """The same for the same rows, to the last bit, in whatever order they come."""
     return {"metrics": {name: _average(name, rows) for name in columns(rows)}, "utterances": len(rows)}
 
 
-def _average(name: str, rows: Sequence[Row]) -> Average:
+def _average(name: str, rows: Sequence[UtteranceScores]) -> Average:
     values = [row.values[name] for row in rows if name in row.values]
     reasons = Counter(row.missing[name] for row in rows if name in row.missing)
     mean, middle = (math.fsum(values) / len(values), median(values)) if values else (None, None)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ss.metric.base import Metric, Row
+from ss.metric.base import Metric, UtteranceScores
 from ss.metric.summary import record_all
 
 WAITING = 4  # utterances for each worker: more would only fill the memory
@@ -29,7 +29,9 @@ class Utterance(NamedTuple):
     mixture: Wave
 
 
-def evaluate_all(metrics: Mapping[str, Metric], utterances: Iterable[Utterance], n_workers: int = 0) -> Iterator[tuple[str, Row]]:
+def evaluate_all(
+    metrics: Mapping[str, Metric], utterances: Iterable[Utterance], n_workers: int = 0
+) -> Iterator[tuple[str, UtteranceScores]]:
     """(name, row) of every utterance, in their order.
 
     n_workers: processes that compute the metrics while `utterances` makes the next ones (0: this process does). Raises
@@ -39,7 +41,7 @@ def evaluate_all(metrics: Mapping[str, Metric], utterances: Iterable[Utterance],
         for utterance in utterances:
             yield utterance.name, record_utterance(metrics, utterance)
         return
-    waiting: deque[tuple[str, Future[Row]]] = deque()
+    waiting: deque[tuple[str, Future[UtteranceScores]]] = deque()
     pool = ProcessPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for utterance in utterances:
@@ -57,7 +59,7 @@ def evaluate_all(metrics: Mapping[str, Metric], utterances: Iterable[Utterance],
         pool.shutdown(cancel_futures=True)
 
 
-def record_utterance(metrics: Mapping[str, Metric], utterance: Utterance) -> Row:
+def record_utterance(metrics: Mapping[str, Metric], utterance: Utterance) -> UtteranceScores:
     """The row of an utterance. Raises RuntimeError, naming it, where a metric fails."""
     try:
         return record_all(metrics, *(wave.astype(np.float64) for wave in utterance[1:]))

@@ -1,6 +1,6 @@
 """Extractors: the SpEx+ family as compositions of layers with explicit state."""
 
-from ss.model.extractor import Extraction, Extractor, SegmentExtractor
+from ss.model.extractor import Extraction, ExtractionModel, SegmentExtractor
 from ss.model.family import (
     SpexPlus,
     SpexPlusShort,
@@ -15,7 +15,7 @@ from ss.model.online import SpexPlusOnline
 
 __all__ = [
     "Extraction",
-    "Extractor",
+    "ExtractionModel",
     "SegmentExtractor",
     "SpexPlus",
     "SpexPlusOnline",

@@ -26,7 +26,7 @@ class Extraction(NamedTuple):
     logits: Tensor
 
 
-class Extractor(nn.Module, ABC):
+class ExtractionModel(nn.Module, ABC):
     """What every extractor can do.
 
     online: whether it streams by itself: `step` takes any number of whole hops. Other models take segments of one length, which a
@@ -116,7 +116,7 @@ class Stepping(nn.Module):
         return self.decoder(masked, chunk.shape[-1]), (speaker, body)
 
 
-class SegmentExtractor(Enrolling, Stepping, Extractor):
+class SegmentExtractor(Enrolling, Stepping, ExtractionModel):
     """Extracts the enrolled speaker from segments, one by one; subclasses differ in the body they compose.
 
     n_channels: N filters per kernel; out_channels: E of the embedding; kernels: samples of each scale's window, the shortest

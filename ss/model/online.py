@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ss.errors import UserError
-from ss.model.extractor import Extraction, Extractor
+from ss.model.extractor import Extraction, ExtractionModel
 from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 from ss.model.speaker import SlotEncoder, SpeakerEncoder
 from ss.model.stateful import Chain, State, StatefulLayer
@@ -94,7 +94,7 @@ class DilatedBlock(StatefulLayer):
         return x + self.output(y), longer[:, frames:]
 
 
-class SpexPlusOnline(Extractor):
+class SpexPlusOnline(ExtractionModel):
     """A causal SpEx+ (Ge et al., 2020) for live streams: `step` takes any number of hops, `forward` is the same in one pass.
 
     kernels: samples of the analysis windows, the longest last (that one is masked); synthesis_kernel: samples that a frame gives

@@ -74,6 +74,8 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
 
 def check(config: dict[str, Any]) -> None:
     """Raises UserError for what would otherwise show only after long work."""
+    if config["seed"] < 0:
+        raise UserError(f"seed: expected at least 0, found {config['seed']}")
     find_triplets(config["data"]["valid"]["folder"])
     if scenes(config):
         train = config["data"]["train"]

@@ -14,7 +14,7 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16
 class Settings:
     """How to train; `configs/groups/trainer.yaml` explains every key.
 
-    Raises UserError for a precision that there is not, and for an average that is no decay.
+    Raises UserError for a number below the least, a precision that there is not, and an average that is no decay.
     """
 
     epochs: int
@@ -35,6 +35,9 @@ class Settings:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        for key, least in (("epochs", 0), ("batch_size", 1), ("accumulate", 1), ("num_workers", 0)):
+            if (value := getattr(self, key)) is not None and value < least:
+                raise UserError(f"{key}: expected at least {least}, found {value}")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.average is not None and not 0 < self.average < 1:

@@ -24,7 +24,7 @@ from ss.datasets import Batch, EvaluationBatches, Rendered, TrainingBatches, Tri
 from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, may_pad, separate
 from ss.loss import LossOutput
-from ss.model import Extractor
+from ss.model import ExtractionModel
 from ss.streamer import Streamer, Whole
 from ss.trainer.progress import Interval, LossMeter, Monitor, Progress, Stop
 from ss.trainer.settings import Settings
@@ -66,7 +66,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Extractor,
+        model: ExtractionModel,
         loss: nn.Module,
         optimizer: Callable[..., Optimizer],
         train: Triplets | Rendered,

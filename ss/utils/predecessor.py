@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ss import allowlist
 from ss.errors import UserError
-from ss.model.extractor import Extractor
+from ss.model.extractor import ExtractionModel
 from ss.model.stateful import FeatureMapScaling, GatedMemory
 from ss.model.tcn import ChannelNorm, RecurrentStack, Stack
 
@@ -88,7 +88,7 @@ def is_predecessor(content: dict[str, Any]) -> bool:
     return isinstance(config, dict) and "arch" in config
 
 
-def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> Extractor:
+def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> ExtractionModel:
     """The extractor in a checkpoint of the predecessor, all weights strictly matched.
 
     checkpoint: a path, or {"model": state dict, "config": {"arch": {"type": class name, "args": {...}}}}; names may begin with
