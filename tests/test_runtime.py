@@ -297,7 +297,7 @@ def test_files_of_any_rate_and_number_of_channels(extractor: Extractor, enrolmen
     ids=lambda value: str(value)[:20],
 )
 def test_enrolments_that_are_none(extractor: Extractor, samples: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         extractor.enroll(samples)
 
 
