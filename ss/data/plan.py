@@ -20,7 +20,7 @@ from ss.errors import UserError
 
 Draw = np.random.Generator
 Point: TypeAlias = tuple[float, float, float]
-PAUSE = (0.1, 0.4)  # seconds between two utterances of a speaker
+UTTERANCE_GAP = (0.1, 0.4)  # seconds between two utterances of a speaker
 SIZES = ((4.0, 8.0), (3.0, 6.0), (2.5, 3.5))  # metres of a simulated room
 WALL, DISTANCE = 0.4, (0.5, 2.5)  # metres from the walls, and from the microphone
 ENDLESS = 2**40  # samples of an enrolment that is whole
@@ -139,7 +139,7 @@ def fill_times(
             for start, stop in cut_parts(find_parts(catalog, span), catalog.speech[span.path], needed, rng):
                 pieces.append(Piece(span.path, start, stop, now))
                 now += floor((stop - start) / speed)
-            now += round(rng.uniform(*PAUSE) * rate)
+            now += round(rng.uniform(*UTTERANCE_GAP) * rate)
     return tuple(pieces)
 
 
