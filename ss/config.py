@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
+from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -88,10 +88,13 @@ class NamedConfigs(ConfigSource):
         choices = dict.fromkeys(opened, name)
         values: dict[str, Any] = {}
         if opened and Path(self.path).resolve() != TRAININGS.resolve():
-            load = ConfigLoaderImpl(create_config_search_path(str(TRAININGS))).load_configuration
-            training = load(name, [], RunMode.RUN)
-            choices = {group: training.hydra.runtime.choices[group] for group in opened}
-            bare = load("default", [f"{group}={option}" for group, option in choices.items()], RunMode.RUN)
+            outer = GlobalHydra.instance().hydra  # it composes the script's config just now
+            GlobalHydra.instance().clear()
+            with initialize_config_dir(str(TRAININGS), job_name=str(JobRuntime.instance().get("name")), version_base=None):
+                training = compose(name, return_hydra_config=True)
+                choices = {group: training.hydra.runtime.choices[group] for group in opened}
+                bare = compose("default", [f"{group}={option}" for group, option in choices.items()])
+            GlobalHydra.instance().hydra = outer
             for group in opened:  # what the training changes in the option, so that the command line may still choose another
                 values[group] = {key: value for key, value in training[group].items() if bare[group].get(key) != value}
         defaults = ["default", *({f"override {group}": option} for group, option in choices.items()), "_self_"]

@@ -43,13 +43,11 @@ class Inferencer:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)
         trained = content["config"] if isinstance(content["config"], dict) else {}
-        cut_as = trained.get("streamer")
         if streamer is None:
-            if cut_as is None:
-                raise UserError(
-                    f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole"
-                )
-            streamer = allowlist.create("streamer", cut_as)
+            if trained.get("streamer") is None:
+                wanted = "give a streamer, e.g. +streamer=half or +streamer=whole"
+                raise UserError(f"{checkpoint} does not say how it cuts utterances: {wanted}")
+            streamer = allowlist.create("streamer", trained["streamer"])
         self.streamer: Chunking = streamer
         self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])

@@ -17,6 +17,7 @@ from ss.extraction import may_pad
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
 from ss.metric import Metric, Summary, Utterance, UtteranceScores, applies, columns, evaluate_all, summarize
+from ss.tables import text_table
 
 ACCURACY = "ACC"
 
@@ -87,11 +88,10 @@ def write(folder: Path, rows: dict[str, UtteranceScores], summary: Summary, abou
 
 def table(summary: Summary) -> str:
     """The summary as text: a line per metric that is for any of the utterances, and the reasons of what is missing."""
-    lines = [f"{'metric':<10}{'mean':>10}{'median':>10}{'count':>8}{'missing':>9}"]
+    head, rows = ["metric", "mean", "median", "count", "missing", ""], []
     for name, average in summary["metrics"].items():
-        if not applies(average):
-            continue
-        mean, median = ("-" if value is None else f"{value:.3f}" for value in (average["mean"], average["median"]))
-        why = ";".join(f"  {reason} ({count})" for reason, count in average["reasons"].items())
-        lines.append(f"{name:<10}{mean:>10}{median:>10}{average['count']:>8}{average['missing']:>9}{why}")
-    return "\n".join(lines)
+        if applies(average):
+            means = ("-" if value is None else f"{value:.3f}" for value in (average["mean"], average["median"]))
+            why = "; ".join(f"{reason} ({count})" for reason, count in average["reasons"].items())
+            rows.append([name, *means, str(average["count"]), str(average["missing"]), why])
+    return text_table(head, rows, left=(0, 5))

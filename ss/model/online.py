@@ -154,9 +154,7 @@ class SpexPlusOnline(ExtractionModel):
         self.phase = nn.Linear(n_channels, 2 * self.masked) if complex_mask else None
         self.slot_encoder = SlotEncoder(features, n_channels, n_slots, KEY, n_stacks) if n_slots else None
         self.n_conditions = self.conditions.out_features + n_stacks * n_slots * (KEY + n_channels)  # D
-        with (
-            torch.no_grad()
-        ):  # gains near one, masks alike for all bins, no turn: the mixture passes, nearly as it is
+        with torch.no_grad():  # gains near one, masks alike for all bins, no turn: the mixture passes, nearly as it is
             self.conditions.weight.mul_(0.3)
             self.conditions.bias.zero_()
             self.conditions.bias.view(-1, 2, n_channels)[:, 0] = 1
