@@ -316,7 +316,8 @@ class Trainer:
             if steps > scheduled:
                 raise UserError(
                     f"trainer.epochs: expected at most the {scheduled} steps that this run's learning rate was scheduled for, "
-                    f"found {steps} in {self.settings.epochs} epochs: init_from={self.run_dir}/best.pth begins another run with its weights"
+                    f"found {steps} in {self.settings.epochs} epochs: "
+                    f"init_from={self.run_dir}/best.pth begins another run with its weights"
                 )
             self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
