@@ -40,7 +40,7 @@ def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, 
 
     Raises AudioError for a file that is missing, unreadable, empty, not mono, of another rate, or not finite.
     """
-    with _readable(path) as file:
+    with readable(path) as file:
         wave, rate = soundfile.read(file, dtype="float32", always_2d=True, start=start, stop=stop)
     if rate != sample_rate:
         raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {rate} Hz")
@@ -55,7 +55,7 @@ def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = No
 
     A part has the very samples that it has in the whole: where the codec or the resampler would change them, all is decoded.
     """
-    with _readable(path) as source, soundfile.SoundFile(source) as file:
+    with readable(path) as source, soundfile.SoundFile(source) as file:
         rate = file.samplerate
         seeks = rate == sample_rate and str(path).lower().endswith(SEEKABLE)
         if seeks:
@@ -77,7 +77,7 @@ def _check_samples(path: File, wave: Wave) -> None:
 
 def sample_rate_of(path: File) -> int:
     """A file's sample rate in Hz, from its header alone. Raises AudioError where it cannot be read."""
-    with _readable(path) as file:
+    with readable(path) as file:
         return int(soundfile.info(file).samplerate)
 
 
@@ -86,7 +86,7 @@ def n_samples(path: File, sample_rate: int | None = None) -> int:
 
     Raises AudioError where it has none, cannot be read, or is of another rate than the one given.
     """
-    with _readable(path) as file:
+    with readable(path) as file:
         info = soundfile.info(file)
     if sample_rate not in (None, info.samplerate):
         raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {info.samplerate} Hz")
@@ -96,7 +96,7 @@ def n_samples(path: File, sample_rate: int | None = None) -> int:
 
 
 @contextmanager
-def _readable(path: File) -> Iterator[str | BinaryIO]:
+def readable(path: File) -> Iterator[str | BinaryIO]:
     """What soundfile reads a file from; its errors meanwhile become AudioErrors."""
     try:
         if isinstance(path, (str, Path)) and not Path(path).is_file():

@@ -17,7 +17,7 @@ from ss.errors import UserError
 from ss.files import whole_file
 from ss.model.extractor import ExtractionModel
 from ss.model.stateful import Chain, StatefulLayer
-from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint
+from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint, replace_prefix
 
 FORMAT = 1
 
@@ -96,9 +96,4 @@ def matched_names(model: nn.Module) -> dict[str, str]:
         if isinstance(module, StatefulLayer) and not isinstance(module, Chain):
             kind = type(module).__name__
             layers[name], counts[kind] = f"{kind} {counts[kind]}", counts[kind] + 1
-
-    def matched(name: str) -> str:
-        inner = max((layer for layer in layers if name.startswith(f"{layer}.")), key=len, default="")
-        return layers[inner] + name[len(inner) :] if inner else name
-
-    return {name: matched(name) for name in model.state_dict()}
+    return {name: replace_prefix(name, layers) for name in model.state_dict()}

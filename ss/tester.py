@@ -23,15 +23,21 @@ ACCURACY = "ACC"
 
 
 def test(config: dict[str, Any]) -> int:
-    """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
+    """Writes utterances.csv and summary.json to `out_folder`, and prints the table. Returns the exit code."""
     if not config.get("metrics"):
         raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     extractor, metrics = inferencer(config), instantiate(config["metrics"])
     n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
     rows = run_test(extractor, metrics, config["folder"], config["batch_size"], n_workers)
     if distributed.is_main():
-        summary = summarize(list(rows.values()))
-        write(Path(config["out_folder"]), rows, summary, {"checkpoint": config["checkpoint"], "folder": config["folder"]})
+        out, summary, names = Path(config["out_folder"]), summarize(list(rows.values())), columns(rows.values())
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "utterances.csv").open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(["name", *names])
+            lines.writerows([name, *(row.values.get(column, "") for column in names)] for name, row in rows.items())
+        about = {"checkpoint": config["checkpoint"], "folder": config["folder"]}
+        (out / "summary.json").write_text(json.dumps({**about, **summary}, indent=1) + "\n")
         print(table(summary))
         print(f"{len(rows)} utterances of {config['folder']}; each in {config['out_folder']}/utterances.csv")
     return 0
@@ -72,18 +78,6 @@ def accuracy(logits: Tensor, speaker: int) -> UtteranceScores:
     if not len(logits):
         return UtteranceScores({}, {ACCURACY: "the export tells no speakers apart"})
     return UtteranceScores({ACCURACY: float(logits.argmax() == speaker)}, {})
-
-
-def write(folder: Path, rows: dict[str, UtteranceScores], summary: Summary, about: dict[str, Any]) -> None:
-    """utterances.csv (empty where a value is missing) and summary.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = columns(rows.values())
-    with (folder / "utterances.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["name", *names])
-        for name, row in rows.items():
-            table.writerow([name, *(row.values.get(column, "") for column in names)])
-    (folder / "summary.json").write_text(json.dumps({**about, **summary}, indent=1) + "\n")
 
 
 def table(summary: Summary) -> str:

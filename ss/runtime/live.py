@@ -155,7 +155,7 @@ def record_enrolment(args: argparse.Namespace, source: Source, stop: StopSignal)
 
 
 def run(args: argparse.Namespace, stop: StopSignal) -> int:
-    """All of a session, from its input, output and enrolment to its summary. Raises UserError and OSError for what users can mend."""
+    """All of a session, from opening its ends to its summary. Raises UserError and OSError for what users can mend."""
     if args.list_devices:
         print(sounddevice().query_devices())
         return 0

@@ -14,7 +14,7 @@ from types import FrameType
 import numpy as np
 import soundfile
 
-from ss.audio import Wave
+from ss.audio import Wave, readable
 from ss.errors import UserError
 from ss.runtime.stream import to_float, to_type
 
@@ -98,12 +98,8 @@ class FileSource(Source):
     """
 
     def __init__(self, path: str | Path, block_ms: float, stop: StopSignal, fast: bool = False) -> None:
-        if not Path(path).is_file():
-            raise UserError(f"{path}: expected an audio file, but there is none")
-        try:
-            self.file = soundfile.SoundFile(str(path))
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise UserError(f"{path}: expected a readable audio file, but: {error}") from error
+        with readable(path) as file:
+            self.file = soundfile.SoundFile(file)
         self.path, self.stop, self.fast = path, stop, fast
         self.rate = self.file.samplerate
         self.block = samples_of(block_ms, self.rate)
