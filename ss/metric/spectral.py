@@ -92,20 +92,16 @@ def weighted_spectral_slope(estimate: Array, target: Array, sample_rate: int) ->
 def _slopes(framed: Array, sample_rate: int) -> tuple[Array, Array]:
     """Frames [F,L] -> slopes in dB between neighbouring bands [F,C-1], and what each counts [F,C-1]."""
     n_fft = 2 ** int(np.ceil(np.log2(2 * framed.shape[1])))
+    per_hz = n_fft / sample_rate
+    offset = (np.arange(n_fft // 2) - np.floor(_CENTRES * per_hz)[:, None]) / (_WIDTHS * per_hz)[:, None]
+    filters = np.exp(-11 * offset**2) * (_WIDTHS[0] / _WIDTHS)[:, None]  # Gaussian [C,N]
+    filters = np.where(filters > np.exp(-30 / (2 * 2.303)), filters, 0)
     power = np.abs(np.fft.rfft(framed, n_fft)[:, : n_fft // 2]) ** 2
-    level = 10 * np.log10(np.maximum(power @ _critical_bands(sample_rate, n_fft // 2).T, 1e-10))
+    level = 10 * np.log10(np.maximum(power @ filters.T, 1e-10))
     slopes, lower = np.diff(level), level[:, :-1]
     below_top = level.max(1, keepdims=True) - lower
     below_peak = _peaks(lower, slopes) - lower
     return slopes, 20 / (20 + below_top) / (1 + below_peak)
-
-
-def _critical_bands(sample_rate: int, bins: int) -> Array:
-    """Gaussian filters [C,N]."""
-    per_hz = 2 * bins / sample_rate
-    offset = (np.arange(bins) - np.floor(_CENTRES * per_hz)[:, None]) / (_WIDTHS * per_hz)[:, None]
-    filters = np.exp(-11 * offset**2) * (_WIDTHS[0] / _WIDTHS)[:, None]
-    return np.where(filters > np.exp(-30 / (2 * 2.303)), filters, 0)
 
 
 def _peaks(lower: Array, slopes: Array) -> Array:

@@ -49,12 +49,6 @@ def plain_body(parts: Parts, n_stacks: int) -> StatefulLayer:
     return Chain(parts.stack() for _ in range(n_stacks))
 
 
-def rnn_body(parts: Parts, n_stacks: int) -> StatefulLayer:
-    """The last stack is recurrent."""
-    plain = [parts.stack() for _ in range(n_stacks - 1)]
-    return Chain([*plain, RecurrentStack(parts.channels, parts.hidden, parts.embedding, parts.n_blocks, parts.causal)])
-
-
 def gru_body(parts: Parts, n_stacks: int, memory: int, version: int, frames: int | None) -> StatefulLayer:
     """The last stack is gated. Version 1: and all are cached; 2: and the first is cached; 3: and all are scaled."""
     if version not in (0, 1, 2) and not (version == 3 and frames):
@@ -68,16 +62,6 @@ def gru_body(parts: Parts, n_stacks: int, memory: int, version: int, frames: int
         return InputCache(inner, cached) if cached else inner
 
     return Chain(map(layer, range(n_stacks)))
-
-
-def cached_body(parts: Parts, n_stacks: int, memory: int) -> StatefulLayer:
-    """Every stack is cached."""
-    return Chain(InputCache(parts.stack(memory), memory) for _ in range(n_stacks))
-
-
-def special_body(parts: Parts, n_stacks: int, special: int) -> StatefulLayer:
-    """Special channels through all stacks."""
-    return SpecialChannels(plain_body(parts._replace(channels=parts.channels + special), n_stacks), special)
 
 
 def only_channels(name: str, value: str) -> None:
@@ -121,7 +105,12 @@ class SpexPlusShortRNN(SpexPlusShort):
     """Carries one vector through the last stack."""
 
     def __init__(self, **sizes: Any) -> None:
-        super().__init__(**sizes, body=rnn_body)
+
+        def body(parts: Parts, n_stacks: int) -> StatefulLayer:
+            plain = [parts.stack() for _ in range(n_stacks - 1)]
+            return Chain([*plain, RecurrentStack(parts.channels, parts.hidden, parts.embedding, parts.n_blocks, parts.causal)])
+
+        super().__init__(**sizes, body=body)
 
 
 class SpexPlusShortGRUModel(SpexPlusShort):
@@ -139,14 +128,19 @@ class SpexPlusShortCacheModel(SpexPlusShort):
 
     def __init__(self, *, memory_size: int, cache_type: str = "channels", **sizes: Any) -> None:
         only_channels("cache_type", cache_type)
-        super().__init__(**sizes, body=partial(cached_body, memory=memory_size))
+        super().__init__(**sizes, body=lambda parts, n: Chain(InputCache(parts.stack(memory_size), memory_size) for _ in range(n)))
 
 
 class SpexPlusShortSpecialChannelsModel(SpexPlusShort):
     """Carries n_sp_channels channels that go through all stacks."""
 
     def __init__(self, *, n_sp_channels: int, **sizes: Any) -> None:
-        super().__init__(**sizes, body=partial(special_body, special=n_sp_channels))
+
+        def body(parts: Parts, n_stacks: int) -> StatefulLayer:
+            wider = parts._replace(channels=parts.channels + n_sp_channels)
+            return SpecialChannels(plain_body(wider, n_stacks), n_sp_channels)
+
+        super().__init__(**sizes, body=body)
 
 
 class SpexPlusShortSpeakerHandler(Enrolling):
