@@ -147,7 +147,6 @@ class SpexPlusLoss(ExtractionLoss):
         super().__init__(weights, gamma)
 
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See ExtractionLoss."""
         return -masked_si_sdr(estimate, reference.target, reference.lengths)
 
 
@@ -194,7 +193,6 @@ class PresenceLoss(ExtractionLoss):
         return Reference(target, lengths, mixture, active, silent & counts[:, None])
 
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See ExtractionLoss."""
         target, lengths, mixture, active, inactive = reference
         assert mixture is not None
         assert inactive is not None

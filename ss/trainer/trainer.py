@@ -7,7 +7,6 @@ can stop at any optimizer step and go on from there later, bit for bit as if it 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +40,13 @@ class WeightAverage(AveragedModel):
     """The exponential mean of a model's weights and buffers, over about the last tenth of the steps while these are few."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=True)
-        self.decay = decay
+        def average(means: Any, values: Any, n_averaged: Any) -> None:
+            if means[0].is_floating_point():
+                torch._foreach_lerp_(means, values, max(1 - decay, 10 / (10 + int(n_averaged))))
+            else:
+                torch._foreach_copy_(means, values)
 
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """Takes in the model's weights after a step; all tensors at once, which torch's own does not do on a CPU."""
-        share = max(1 - self.decay, 10 / (10 + int(self.n_averaged)))
-        pairs = list(zip(*(chain(m.parameters(), m.buffers()) for m in (self.module, model)), strict=True))
-        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-        torch._foreach_lerp_(means, values, share)
-        for mean, value in pairs:
-            if not mean.is_floating_point():
-                mean.copy_(value)
-        self.n_averaged += 1
+        super().__init__(model, multi_avg_fn=average, use_buffers=True)
 
 
 class Trainer:
