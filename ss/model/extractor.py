@@ -109,11 +109,11 @@ class Stepping(nn.Module):
     decoder: SpeechDecoder
 
     def init_state(self, speaker: Tensor, samples: int) -> State:
-        """The state of a new stream of this speaker [B,E], for chunks of so many samples."""
+        """See ExtractionModel: the speaker, and the state of the body."""
         return speaker, self.separator.body.init_state(len(speaker), self.encoder.n_frames(samples))
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
-        """One chunk [B,W] -> (waves [B,W] per scale, the state after it). Changes nothing on the model."""
+        """See ExtractionModel. A chunk that fills no frame at its end is filled up."""
         speaker, body = state
         frames = self.encoder(F.pad(chunk, (0, self.encoder.shortfall(chunk.shape[-1]))))
         masked, body = self.separator(frames, speaker, body)
