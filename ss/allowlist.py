@@ -14,28 +14,16 @@ Class = TypeVar("Class", bound=type)
 
 TARGET = "_target_"
 DEPTH = 8  # of lists and dicts in each other: a pickle may hold a list that holds itself
+MODELS = ("", "Online", "Short", "ShortCacheModel", "ShortGRUMainModel", "ShortGRUModel", "ShortRNN", "ShortSpeakerHandler")
 CLASSES: dict[str, list[str]] = {
-    "model": [
-        "ss.model.SpexPlus",
-        "ss.model.SpexPlusOnline",
-        "ss.model.SpexPlusShort",
-        "ss.model.SpexPlusShortCacheModel",
-        "ss.model.SpexPlusShortGRUMainModel",
-        "ss.model.SpexPlusShortGRUModel",
-        "ss.model.SpexPlusShortRNN",
-        "ss.model.SpexPlusShortSpeakerHandler",
-        "ss.model.SpexPlusShortSpecialChannelsModel",
-    ],
+    "model": [f"ss.model.SpexPlus{kind}" for kind in (*MODELS, "ShortSpecialChannelsModel")],
     "streamer": ["ss.streamer.Streamer", "ss.streamer.Whole"],
     "loss": ["ss.loss.PresenceLoss", "ss.loss.SpexPlusLoss", "ss.loss.SpexPlusShortLoss"],
     "optimizer": ["ss.optimizer.Muon", "torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD"],
     "scheduler": ["torch.optim.lr_scheduler.OneCycleLR", "torch.optim.lr_scheduler.ReduceLROnPlateau"],
     "trainer": [
         "ss.compression.distillation.DistillingTrainer",
-        "ss.trainer.CausalTrainer",
-        "ss.trainer.ShortCausalTrainer",
-        "ss.trainer.SimpleShortCausalTrainer",
-        "ss.trainer.Trainer",
+        *(f"ss.trainer.{kind}Trainer" for kind in ("", "Causal", "ShortCausal", "SimpleShortCausal")),
     ],
     "writer": ["ss.trainer.writers.TensorBoard", "ss.wandb.Wandb"],
 }

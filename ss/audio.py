@@ -4,7 +4,8 @@ Shapes: S samples.
 """
 
 import io
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
@@ -14,6 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ss.errors import UserError
+from ss.files import whole_file
 
 Wave = NDArray[np.float32]
 
@@ -38,10 +40,8 @@ def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, 
 
     Raises AudioError for a file that is missing, unreadable, empty, not mono, of another rate, or not finite.
     """
-    try:
-        wave, rate = soundfile.read(_opened(path), dtype="float32", always_2d=True, start=start, stop=stop)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    with readable(path) as file:
+        wave, rate = soundfile.read(file, dtype="float32", always_2d=True, start=start, stop=stop)
     if rate != sample_rate:
         raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {rate} Hz")
     if wave.shape[1] != 1 and not downmix:
@@ -55,15 +55,12 @@ def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = No
 
     A part has the very samples that it has in the whole: where the codec or the resampler would change them, all is decoded.
     """
-    try:
-        with soundfile.SoundFile(_opened(path)) as file:
-            rate = file.samplerate
-            seeks = rate == sample_rate and str(path).lower().endswith(SEEKABLE)
-            if seeks:
-                file.seek(start)
-            wave = file.read(stop - start if seeks and stop is not None else -1, "float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    with readable(path) as source, soundfile.SoundFile(source) as file:
+        rate = file.samplerate
+        seeks = rate == sample_rate and str(path).lower().endswith(SEEKABLE)
+        if seeks:
+            file.seek(start)
+        wave = file.read(stop - start if seeks and stop is not None else -1, "float32", always_2d=True)
     _check_samples(path, wave)
     mono = wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]
     if seeks:
@@ -80,10 +77,8 @@ def _check_samples(path: File, wave: Wave) -> None:
 
 def sample_rate_of(path: File) -> int:
     """A file's sample rate in Hz, from its header alone. Raises AudioError where it cannot be read."""
-    try:
-        return int(soundfile.info(_opened(path)).samplerate)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    with readable(path) as file:
+        return int(soundfile.info(file).samplerate)
 
 
 def n_samples(path: File, sample_rate: int | None = None) -> int:
@@ -91,10 +86,8 @@ def n_samples(path: File, sample_rate: int | None = None) -> int:
 
     Raises AudioError where it has none, cannot be read, or is of another rate than the one given.
     """
-    try:
-        info = soundfile.info(_opened(path))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    with readable(path) as file:
+        info = soundfile.info(file)
     if sample_rate not in (None, info.samplerate):
         raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {info.samplerate} Hz")
     if info.frames <= 0:
@@ -102,22 +95,24 @@ def n_samples(path: File, sample_rate: int | None = None) -> int:
     return info.frames
 
 
-def _opened(path: File) -> str | BinaryIO:
-    if not isinstance(path, (str, Path)):
-        return path.open()
-    if not Path(path).is_file():
-        raise FileNotFoundError("there is no such file")  # libsndfile only says "System error"
-    return str(path)
+@contextmanager
+def readable(path: File) -> Iterator[str | BinaryIO]:
+    """What soundfile reads a file from; its errors meanwhile become AudioErrors."""
+    try:
+        if isinstance(path, (str, Path)) and not Path(path).is_file():
+            raise FileNotFoundError("there is no such file")  # libsndfile only says "System error"
+        yield str(path) if isinstance(path, (str, Path)) else path.open()
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
 
 
 def write(path: str | Path, wave: NDArray[np.generic], sample_rate: int, subtype: str = "PCM_16") -> None:
-    """Writes the samples [S] beside the place and then renames them into it, so that a file is whole or absent.
+    """Writes the samples [S]; the file is whole or absent.
 
     wave: float32 in -1..1 or int16; subtype: as libsndfile calls it (PCM_16, FLOAT).
     """
     path = Path(path)
     encoded = io.BytesIO()  # in memory, as soundfile waits for the disk at the end of every file
     soundfile.write(encoded, wave, sample_rate, subtype=subtype, format=path.suffix[1:].upper())
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    aside.write_bytes(encoded.getbuffer())
-    aside.replace(path)
+    with whole_file(path) as aside:
+        aside.write_bytes(encoded.getbuffer())

@@ -4,7 +4,6 @@ A checkpoint is {"format": 1, "config": the run's whole config, "model": state d
 resumed training needs.
 """
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,25 +14,20 @@ from torch import nn
 
 from ss import allowlist
 from ss.errors import UserError
+from ss.files import whole_file
 from ss.model.extractor import ExtractionModel
 from ss.model.stateful import Chain, StatefulLayer
-from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint
+from ss.utils.predecessor import is_predecessor, load_predecessor_checkpoint, read_checkpoint, replace_prefix
 
 FORMAT = 1
 
 
 def save(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes aside, then renames: an interrupted save leaves the former file.
-
-    Raises UserError for a model that nobody could load.
-    """
+    """Writes a checkpoint, whole or not at all. Raises UserError for a model that nobody could load."""
     if model := content["config"].get("model"):
         allowlist.check("model", model)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch.save({"format": FORMAT, **content}, aside)
-    aside.replace(path)
+    with whole_file(Path(path)) as aside:
+        torch.save({"format": FORMAT, **content}, aside)
 
 
 def build(model_config: Any) -> ExtractionModel:
@@ -64,8 +58,8 @@ def begin_from(model: nn.Module, checkpoint: str | Path, speakers: Sequence[str]
     """
     content = read_checkpoint(checkpoint)
     before = load_extractor(content)
-    known, places = dict(before.state_dict()), matched_names(before)
-    known = {places[name]: tensor for name, tensor in known.items()}
+    places = matched_names(before)
+    known = {places[name]: tensor for name, tensor in before.state_dict().items()}
     if content.get("speakers", list(speakers)) != list(speakers):
         rows = {name: row for row, name in enumerate(content["speakers"])}
         for key in ("classifier.weight", "classifier.bias"):
@@ -102,9 +96,4 @@ def matched_names(model: nn.Module) -> dict[str, str]:
         if isinstance(module, StatefulLayer) and not isinstance(module, Chain):
             kind = type(module).__name__
             layers[name], counts[kind] = f"{kind} {counts[kind]}", counts[kind] + 1
-
-    def matched(name: str) -> str:
-        inner = max((layer for layer in layers if name.startswith(f"{layer}.")), key=len, default="")
-        return layers[inner] + name[len(inner) :] if inner else name
-
-    return {name: matched(name) for name in model.state_dict()}
+    return {name: replace_prefix(name, layers) for name in model.state_dict()}

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
@@ -23,7 +21,6 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -53,6 +50,7 @@ class NamedConfigs(ConfigSource):
 
     For a training that is `model=<name>`. For other scripts every group that their default leaves open (`- model: ???`) is as the
     training has it, so a config in `training/configs/` is all that a training needs to be tested, used and measured by its name.
+    What the training changes in an option is given as such, so that the command line may still choose another one.
     """
 
     @staticmethod
@@ -84,29 +82,34 @@ class NamedConfigs(ConfigSource):
             others = {path.stem for path in Path(self.path).glob("*.yaml")} - {"default"}
             known = ", ".join(sorted(others.union(self.names())))
             raise MissingConfigException(f"Cannot find primary config '{name}' in {self.path}: expected one of {known}", name)
-        opened = [group for group, option in self.default_groups() if option == "???"]
-        choices = dict.fromkeys(opened, name)
-        values: dict[str, Any] = {}
-        if opened and Path(self.path).resolve() != TRAININGS.resolve():
-            load = ConfigLoaderImpl(create_config_search_path(str(TRAININGS))).load_configuration
-            training = load(name, [], RunMode.RUN)
-            choices = {group: training.hydra.runtime.choices[group] for group in opened}
-            bare = load("default", [f"{group}={option}" for group, option in choices.items()], RunMode.RUN)
-            for group in opened:  # what the training changes in the option, so that the command line may still choose another
-                values[group] = {key: value for key, value in training[group].items() if bare[group].get(key) != value}
+        folder = Path(self.path)
+        opened = [group for group, option in read_config(folder, "default")[0].items() if option == "???"]
+        choices, values = dict.fromkeys(opened, name), {}
+        if opened and folder.resolve() != TRAININGS.resolve():
+            has_file = (TRAININGS / f"{name}.yaml").is_file()
+            chosen, given = read_config(TRAININGS, name if has_file else "default")
+            choices = {group: chosen[group] if has_file or group != "model" else name for group in opened}
+            values = {group: given[group] for group in opened if group in given}
         defaults = ["default", *({f"override {group}": option} for group, option in choices.items()), "_self_"]
         return ConfigResult(self.provider, self.full_path(), OmegaConf.create({"defaults": defaults, **values}), {"package": None})
-
-    def default_groups(self) -> Iterator[tuple[str, str]]:
-        """(group, option) of the script's default."""
-        content: Any = OmegaConf.to_container(OmegaConf.load(Path(self.path) / "default.yaml"))
-        for entry in content["defaults"]:
-            if isinstance(entry, dict):
-                yield from entry.items()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> Names:
         """The names, for the shell's completion."""
         return [] if config_path or results_filter == ObjectType.GROUP else self.names()
+
+
+def read_config(folder: Path, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """What a file and those of its folder that it builds on choose: the options, by group, and the values that are their own."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"))
+    options: dict[str, str] = {}
+    values: Any = {}
+    for entry in content.pop("defaults"):
+        if isinstance(entry, dict):
+            options |= {group.removeprefix("override "): option for group, option in entry.items()}
+        elif (folder / f"{entry}.yaml").is_file():
+            chosen, values = read_config(folder, entry)
+            options |= chosen
+    return options, OmegaConf.to_container(OmegaConf.merge(values, content))  # type: ignore[return-value]
 
 
 Plugins.instance().register(SharedConfigs)

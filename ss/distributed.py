@@ -42,14 +42,10 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
 
 
-def n_cores() -> int:
-    """Cores that this process may use: all, or those that it is pinned to."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def n_spare_cores() -> int:
-    """Cores that are left for each process of this machine beside its own."""
-    return max(0, n_cores() // local_world_size() - 1)
+    """Cores that are left for each process of this machine beside its own, of all or of those that it is pinned to."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, n_cores // local_world_size() - 1)
 
 
 def is_main() -> bool:
@@ -96,14 +92,7 @@ def launch(job: Callable[..., Item], *args: Any, n_gpu: int | None = None, n_pro
     if n == 1:
         return [job(*args)]
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=n,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
+        1, 1, n, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.2
     )
     results = elastic_launch(config, joined)(job, *args)
     return [results[i] for i in range(n)]
@@ -189,18 +178,11 @@ def sole_owner(folder: Path) -> Iterator[None]:
         yield
 
 
-def share_weights(model: nn.Module) -> None:
-    """Gives every process the main one's parameters and buffers."""
+def share(tensors: Iterable[Tensor]) -> None:
+    """Gives every process the main one's values: of a model's weights, or of statistics that each took from its own examples."""
     if world_size() > 1:
-        for tensor in model.state_dict().values():
+        for tensor in tensors:
             dist.broadcast(tensor, 0)
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Gives every process the main one's buffers: running statistics that each took from its own examples."""
-    if world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -240,25 +222,20 @@ class BatchNorm(nn.BatchNorm1d):
             return super().forward(x)
         wide = x.float()  # under autocast, sums of bf16 would be far too coarse
         others, shape = [d for d in range(x.ndim) if d != 1], (-1, *[1] * (x.ndim - 2))
-        assert self.running_mean is not None
-        shift = self.running_mean.detach().clone()  # the same everywhere: sums about it keep their precision
+        running_mean, running_var = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        shift = running_mean.detach().clone()  # the same everywhere: sums about it keep their precision
         shifted = wide - shift.view(shape)
         count = wide.new_full((1,), wide.numel() // wide.shape[1])
         sums = Sum.apply(torch.cat([shifted.sum(others), shifted.square().sum(others), count]))  # one exchange, and one back
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
         variance = square - mean.square()
-        self._track((mean + shift).detach(), variance.detach() * sums[-1].detach() / (sums[-1].detach() - 1))
+        with torch.no_grad():
+            assert self.momentum is not None
+            running_mean.lerp_((mean + shift).to(running_mean.dtype), self.momentum)
+            running_var.lerp_((variance * sums[-1] / (sums[-1] - 1)).to(running_var.dtype), self.momentum)
+            self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
         return ((shifted - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
-
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
-        self.num_batches_tracked += 1
 
 
 def keep_freed_memory() -> None:

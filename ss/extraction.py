@@ -3,33 +3,16 @@
 Shapes: B batch, S samples of the mixture, R of the enrolment.
 """
 
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ss.loss import length_mask
 from ss.model.extractor import Extraction, ExtractionModel
+from ss.streamer import Streamer, Whole
 
-
-class Chunking(Protocol):
-    """What cuts and joins: a Streamer, or Whole. causal: no chunk's output depends on what comes after the chunk."""
-
-    causal: bool
-
-    @property
-    def window(self) -> int | None:
-        """Samples of a chunk; None: the whole utterance is one."""
-
-    @property
-    def step(self) -> int | None:
-        """Samples from the beginning of a chunk to that of the next."""
-
-    def split(self, wave: Tensor) -> Tensor:
-        """wave [B,S] -> chunks [K,B,W]."""
-
-    def join(self, chunks: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:
-        """chunks [K,B,W] -> wave [B,samples]; lengths [B]: the samples of each, where padded."""
+Chunking: TypeAlias = Streamer | Whole  # what cuts and joins
 
 
 def may_pad(model: ExtractionModel, streamer: Chunking) -> bool:

@@ -18,7 +18,6 @@ from ss.checkpoint import load_extractor
 from ss.datasets import Triplet, scan, triplet_of
 from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, separate
-from ss.loss import ExtractionLoss
 from ss.model import Extraction, ExtractionModel
 from ss.utils.predecessor import read_checkpoint
 
@@ -43,17 +42,16 @@ class Inferencer:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)
         trained = content["config"] if isinstance(content["config"], dict) else {}
-        cut_as = trained.get("streamer")
         if streamer is None:
-            if cut_as is None:
-                raise UserError(
-                    f"{checkpoint} does not say how it cuts utterances: give a streamer, e.g. +streamer=half or +streamer=whole"
-                )
-            streamer = allowlist.create("streamer", cut_as)
+            if trained.get("streamer") is None:
+                wanted = "give a streamer, e.g. +streamer=half or +streamer=whole"
+                raise UserError(f"{checkpoint} does not say how it cuts utterances: {wanted}")
+            streamer = allowlist.create("streamer", trained["streamer"])
         self.streamer: Chunking = streamer
         self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])
-        self.fixes_level = fixes_level(trained.get("loss"))
+        loss = (trained.get("loss") or {}).get("_target_")
+        self.fixes_level: bool = loss in allowlist.CLASSES["loss"] and allowlist.class_of(loss).fixes_level
 
     @torch.inference_mode()
     def __call__(self, mixture: Tensor, lengths: Tensor, ref: Tensor, ref_lengths: Tensor) -> Extraction:
@@ -67,16 +65,6 @@ class Inferencer:
         """One mixture [S] and enrolment [R] -> estimate [S]."""
         waves, _ = self(*(x for wave in (mixture, ref) for x in (torch.from_numpy(wave)[None], torch.tensor([len(wave)]))))
         return waves[0][0].numpy()
-
-
-def fixes_level(loss: dict[str, Any] | None) -> bool:
-    """Whether a config's loss made the model give its estimates at the right level."""
-    target = (loss or {}).get("_target_")
-    if target not in allowlist.CLASSES["loss"]:
-        return False
-    kind = allowlist.class_of(target)
-    assert issubclass(kind, ExtractionLoss)
-    return kind.fixes_level
 
 
 class CausalInferencer(Inferencer):
@@ -111,7 +99,12 @@ def infer(config: dict[str, Any]) -> int:
     for find in tqdm(share, "extracting", disable=not distributed.is_main()):
         try:
             triplet = find()
-            audio.write(out / f"{triplet.name}-pred.wav", estimate_of(extractor, triplet), extractor.sample_rate, "FLOAT")
+            mixture, ref = (audio.read_any(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
+            try:
+                estimate = extractor.extract(mixture, ref)
+            except UserError as error:
+                raise UserError(f"{triplet.mixture} with {triplet.ref}: {error}") from error
+            audio.write(out / f"{triplet.name}-pred.wav", estimate, extractor.sample_rate, "FLOAT")
         except UserError as error:
             problems.append(str(error))
     problems = distributed.gather(problems)
@@ -120,15 +113,6 @@ def infer(config: dict[str, Any]) -> int:
             print(f"skipped: {problem}", file=sys.stderr)
         print(f"{len(work) - len(problems)} of {len(work)} mixtures extracted to {out}")
     return 1 if problems else 0
-
-
-def estimate_of(extractor: Inferencer, triplet: Triplet) -> audio.Wave:
-    """The estimate [S] at the extractor's rate for a triplet's files of any rate and channels. Raises AudioError, naming them."""
-    mixture, ref = (audio.read_any(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
-    try:
-        return extractor.extract(mixture, ref)
-    except UserError as error:
-        raise audio.AudioError(f"{triplet.mixture} with {triplet.ref}: {error}") from error
 
 
 def jobs(config: dict[str, Any]) -> Iterator[Callable[[], Triplet]]:

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from ss.errors import UserError
+from ss.files import whole_file
 from ss.inferencer import Inferencer
 from ss.metric import SISDR, Improvement, Metric
 from ss.tables import text_table
@@ -39,13 +40,10 @@ def extend_curve(config: dict[str, Any]) -> int:
         row[folder.name] = f"{mean(values):.2f}"
     rows = sorted([*(other for other in rows if other[CHECKPOINT] != row[CHECKPOINT]), row], key=lambda one: float(one[HOURS]))
     columns = list(dict.fromkeys(key for one in rows for key in one))
-    table.parent.mkdir(parents=True, exist_ok=True)
-    aside = table.with_suffix(".part")
-    with aside.open("w", newline="") as file:
+    with whole_file(table) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    aside.replace(table)
     if config["picture"]:
         draw(rows, columns[2:], Path(config["picture"]))
     print(text_table(columns, [[one.get(column) or "-" for column in columns] for one in rows]))

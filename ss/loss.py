@@ -55,16 +55,11 @@ class Reference(NamedTuple):
 def masked_si_sdr(estimate: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
     """SI-SDR in dB (Le Roux et al., 2019) of estimate and target [B,S] over their first `lengths` [B] samples, zero-mean -> [B]."""
     mask = length_mask(target, lengths)
-    estimate, target = (zero_mean(x, mask) for x in (estimate, target))
+    estimate, target = estimate * mask, target * mask
+    estimate, target = ((x - x.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True)) * mask for x in (estimate, target))
     scale = (estimate * target).sum(-1, keepdim=True) / (target.square().sum(-1, keepdim=True) + EPS)
     error = (scale * target - estimate).square().sum(-1)
     return 10 * torch.log10((scale * target).square().sum(-1) / (error + EPS) + EPS)
-
-
-def zero_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """x [B,S] less its mean over mask [B,S], and zero outside of it."""
-    x = x * mask
-    return (x - x.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True)) * mask
 
 
 def length_mask(x: Tensor, lengths: Tensor) -> Tensor:
@@ -152,7 +147,6 @@ class SpexPlusLoss(ExtractionLoss):
         super().__init__(weights, gamma)
 
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See ExtractionLoss."""
         return -masked_si_sdr(estimate, reference.target, reference.lengths)
 
 
@@ -199,7 +193,6 @@ class PresenceLoss(ExtractionLoss):
         return Reference(target, lengths, mixture, active, silent & counts[:, None])
 
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See ExtractionLoss."""
         target, lengths, mixture, active, inactive = reference
         assert mixture is not None
         assert inactive is not None

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ss.errors import UserError
-from ss.segments import n_segments, overlap_add
+from ss.runtime.stream import n_segments, overlap_add
 
 
 class Streamer:
-    """Chunks of `chunk_window` samples, one every `chunk_step`.
+    """Chunks of `chunk_window` samples, one every `chunk_step`; `causal`: no chunk's output depends on what comes after the chunk.
 
     overlap_add_method: "half" (the step is half the window; where two chunks overlap, their mean) or "nonintersec" (the step is
     the window). Any length goes: the last chunk is filled up with zeros, and `join` gives back as many samples as asked for.
@@ -25,19 +25,13 @@ class Streamer:
         if overlap_add_method not in steps:
             raise UserError(f"overlap_add_method: expected one of {', '.join(steps)}, got {overlap_add_method!r}")
         if chunk_step != steps[overlap_add_method] or chunk_step <= 0:
-            expected = steps[overlap_add_method]
-            raise UserError(
-                f"{overlap_add_method} with a window of {chunk_window}: expected a step of {expected:g}, got {chunk_step}"
-            )
+            expected = f"expected a step of {steps[overlap_add_method]:g}, got {chunk_step}"
+            raise UserError(f"{overlap_add_method} with a window of {chunk_window}: {expected}")
         self.window, self.step = chunk_window, chunk_step
-
-    def n_chunks(self, samples: int) -> int:
-        """How many chunks so many samples give; at least one."""
-        return n_segments(samples, self.window, self.step)
 
     def split(self, wave: Tensor) -> Tensor:
         """wave [B,S] -> chunks [K,B,W]."""
-        padded = (self.n_chunks(wave.shape[-1]) - 1) * self.step + self.window
+        padded = (n_segments(wave.shape[-1], self.window, self.step) - 1) * self.step + self.window
         return F.pad(wave, (0, padded - wave.shape[-1])).unfold(-1, self.window, self.step).movedim(1, 0)
 
     def join(self, chunks: Tensor, samples: int, lengths: Tensor | None = None) -> Tensor:

@@ -17,20 +17,27 @@ from ss.extraction import may_pad
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
 from ss.metric import Metric, Summary, Utterance, UtteranceScores, applies, columns, evaluate_all, summarize
+from ss.tables import text_table
 
 ACCURACY = "ACC"
 
 
 def test(config: dict[str, Any]) -> int:
-    """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
+    """Writes utterances.csv and summary.json to `out_folder`, and prints the table. Returns the exit code."""
     if not config.get("metrics"):
         raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     extractor, metrics = inferencer(config), instantiate(config["metrics"])
     n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
     rows = run_test(extractor, metrics, config["folder"], config["batch_size"], n_workers)
     if distributed.is_main():
-        summary = summarize(list(rows.values()))
-        write(Path(config["out_folder"]), rows, summary, {"checkpoint": config["checkpoint"], "folder": config["folder"]})
+        out, summary, names = Path(config["out_folder"]), summarize(list(rows.values())), columns(rows.values())
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "utterances.csv").open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(["name", *names])
+            lines.writerows([name, *(row.values.get(column, "") for column in names)] for name, row in rows.items())
+        about = {"checkpoint": config["checkpoint"], "folder": config["folder"]}
+        (out / "summary.json").write_text(json.dumps({**about, **summary}, indent=1) + "\n")
         print(table(summary))
         print(f"{len(rows)} utterances of {config['folder']}; each in {config['out_folder']}/utterances.csv")
     return 0
@@ -73,25 +80,12 @@ def accuracy(logits: Tensor, speaker: int) -> UtteranceScores:
     return UtteranceScores({ACCURACY: float(logits.argmax() == speaker)}, {})
 
 
-def write(folder: Path, rows: dict[str, UtteranceScores], summary: Summary, about: dict[str, Any]) -> None:
-    """utterances.csv (empty where a value is missing) and summary.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = columns(rows.values())
-    with (folder / "utterances.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["name", *names])
-        for name, row in rows.items():
-            table.writerow([name, *(row.values.get(column, "") for column in names)])
-    (folder / "summary.json").write_text(json.dumps({**about, **summary}, indent=1) + "\n")
-
-
 def table(summary: Summary) -> str:
     """The summary as text: a line per metric that is for any of the utterances, and the reasons of what is missing."""
-    lines = [f"{'metric':<10}{'mean':>10}{'median':>10}{'count':>8}{'missing':>9}"]
+    head, rows = ["metric", "mean", "median", "count", "missing", ""], []
     for name, average in summary["metrics"].items():
-        if not applies(average):
-            continue
-        mean, median = ("-" if value is None else f"{value:.3f}" for value in (average["mean"], average["median"]))
-        why = ";".join(f"  {reason} ({count})" for reason, count in average["reasons"].items())
-        lines.append(f"{name:<10}{mean:>10}{median:>10}{average['count']:>8}{average['missing']:>9}{why}")
-    return "\n".join(lines)
+        if applies(average):
+            means = ("-" if value is None else f"{value:.3f}" for value in (average["mean"], average["median"]))
+            why = "; ".join(f"{reason} ({count})" for reason, count in average["reasons"].items())
+            rows.append([name, *means, str(average["count"]), str(average["missing"]), why])
+    return text_table(head, rows, left=(0, 5))

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ss.errors import UserError
-from ss.trainer.writers import flat
+from ss.trainer.writers import Writer, flat
 
 Mode: TypeAlias = Literal["offline", "online", "disabled"]
 
 
-class Wandb:
+class Wandb(Writer):
     """A wandb run in `<run_dir>/wandb`.
 
     mode: offline (upload later with `wandb sync`) or online, which needs the key in WANDB_API_KEY or ~/.netrc. Raises

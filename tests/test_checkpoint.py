@@ -15,6 +15,7 @@ from ss import checkpoint
 from ss.errors import UserError
 from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.utils import load_predecessor_checkpoint
+from ss.utils.predecessor import plain
 
 GOLDEN = Path(__file__).parent / "assets" / "golden"
 PREDECESSOR = GOLDEN / "predecessor_checkpoint.pth"
@@ -167,7 +168,7 @@ def test_a_predecessor_with_another_number_of_residual_blocks(n_resnetblocks: in
         number, _, rest = after.partition(".")
         places = range(more + 1) if number == "0" else [int(number) + more]
         weights |= {f"{before}{inner}{place}.{rest}": value for place in places}
-    arch = golden["config"].plain()["arch"]
+    arch = plain(golden["config"])["arch"]
     arch["args"]["n_resnetblocks"] = n_resnetblocks
     model = load_predecessor_checkpoint({"model": weights, "config": {"arch": arch}}).eval()
     assert len(model.speaker_encoder.blocks) == n_resnetblocks

@@ -287,6 +287,12 @@ def as_process(rank: int, n: int) -> mock._patch:
     return mock.patch.multiple("ss.distributed", rank=lambda: rank, world_size=lambda: n)
 
 
+def test_a_speaker_list_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "speakers.txt").write_bytes("Zoë".encode("latin-1"))
+    with pytest.raises(UserError, match=r"speakers\.txt: expected text in UTF-8"):
+        read_speakers(tmp_path / "speakers.txt")
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_evaluation_sees_each_example_once(size: int) -> None:
     lengths = [1, 2, 1, 1, 3, 2, 1]

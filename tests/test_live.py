@@ -292,7 +292,10 @@ def test_a_closed_pipe_ends_quietly_and_the_record_is_whole(files: Path, tmp_pat
 
 
 ERRORS = {
-    "no input": (["--input", "nowhere.wav", "--output", "-"], "nowhere.wav: expected an audio file, but there is none"),
+    "no input": (
+        ["--input", "nowhere.wav", "--output", "-"],
+        "nowhere.wav: expected a readable audio file, but: there is no such file",
+    ),
     "no audio": (["--input", "setup.py", "--output", "-"], "setup.py: expected a readable audio file"),
     "other file": (["--input", "-", "--output", "out.mp3"], "out.mp3: expected a name that ends in .wav or .flac"),
     "no folder": (["--input", "-", "--output", "nowhere/out.wav"], "nowhere/out.wav: cannot be written"),

@@ -55,7 +55,7 @@ def test_the_data_engine_imports_one_way() -> None:
         found[name] = {
             name if (ROOT / name.replace(".", "/")).with_suffix(".py").exists() else name.rpartition(".")[0] for name in names
         }
-    assert {name for names in found.values() for name in names} - set(found) == {"ss.audio", "ss.errors"}
+    assert {name for names in found.values() for name in names} - set(found) == {"ss.audio", "ss.errors", "ss.files"}
     TopologicalSorter(found).prepare()  # raises CycleError
 
 

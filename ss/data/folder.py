@@ -26,7 +26,7 @@ from ss.errors import UserError
 
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
 WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in EXTENSIONS)
-HALF_WRITTEN = ".part"  # as `ss.audio.write` and the manifests end what they have not renamed yet
+HALF_WRITTEN = ".part"  # as `ss.files.whole_file` ends what is not renamed yet
 ROWS_AT_ONCE = 8  # that a process is given
 ROWS_PER_BATCH = 32  # that a worker of a cluster is given
 LOST = 3  # workers that may be lost over the same rows

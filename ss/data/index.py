@@ -24,6 +24,7 @@ from ss.data.corpus import find_files
 from ss.data.shards import contents, file_of, is_packed
 from ss.data.sources import Sources
 from ss.data.speech import BLOCK, active
+from ss.files import whole_file
 
 VERSION = 3  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
@@ -105,10 +106,8 @@ def read(path: Path) -> list[IndexedFile]:
 
 def write(path: Path, files: Iterable[IndexedFile]) -> None:
     """Keeps an index, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    aside.write_text("".join(f"{json.dumps(file._asdict())}\n" for file in files))
-    aside.replace(path)
+    with whole_file(path) as aside:
+        aside.write_text("".join(f"{json.dumps(file._asdict())}\n" for file in files))
 
 
 def _stat(root: str, speaker: str, path: str) -> IndexedFile:

@@ -4,13 +4,13 @@ Places and lengths are in samples at the row's rate, levels in dB, paths relativ
 """
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ss.errors import UserError
+from ss.files import read_text, whole_file
 
 FILE = "manifest.jsonl"
 
@@ -90,10 +90,8 @@ class Row:
 
 def write(path: Path, lines: Iterable[str]) -> None:
     """Writes a manifest, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with aside.open("w") as file:
+    with whole_file(path) as aside, aside.open("w") as file:
         file.writelines(f"{line}\n" for line in lines)
-    aside.replace(path)
 
 
 def to_line(row: Any) -> str:
@@ -104,7 +102,7 @@ def to_line(row: Any) -> str:
 def read(path: Path) -> list[Row]:
     """The rows of a manifest. Raises UserError with the file and line where it is not one."""
     rows = []
-    for number, text in enumerate(path.read_text().splitlines(), start=1):
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
         try:
             rows.append(_row(json.loads(text)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -20,6 +20,7 @@ from ss.data.augment import SCENES, change_gains, change_speed, change_speeds, r
 from ss.data.sampling import group_of
 from ss.data.shards import Place, files_in, shard_of
 from ss.errors import UserError
+from ss.files import read_text
 from ss.loss import UNKNOWN_SPEAKER
 
 KINDS = ("mixed", "target", "ref")
@@ -105,8 +106,8 @@ def write_speakers(speakers: Sequence[str], path: str | Path, n_speakers: int | 
 
 
 def read_speakers(path: str | Path) -> list[str]:
-    """The speaker list that `make_filenames` wrote."""
-    speakers = Path(path).read_text().split()
+    """The speaker list that `make_filenames` wrote. Raises UserError for any other file."""
+    speakers = read_text(path).split()
     if len(set(speakers)) != len(speakers) or not speakers:
         raise UserError(
             f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {len(set(speakers))} speakers"

@@ -5,8 +5,7 @@ from ss.metric.base import ACC, CannotCompute, Improvement, Metric, SingleMetric
 from ss.metric.composite import CompositeMetric
 from ss.metric.perceptual import PESQ, STOI
 from ss.metric.ratios import SDR, SISDR, SNR
-from ss.metric.summary import COLUMNS, Average, Summary, applies, columns, evaluate, summarize
-from ss.metric.workers import Utterance, evaluate_all
+from ss.metric.summary import COLUMNS, Average, Summary, Utterance, applies, columns, evaluate, evaluate_all, summarize
 
 __all__ = [
     "ACC",

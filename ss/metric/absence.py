@@ -5,7 +5,7 @@ Shapes: S samples.
 
 import numpy as np
 
-from ss.metric.base import Array, CannotCompute, Metric, UtteranceScores, check, is_silent, record
+from ss.metric.base import Array, CannotCompute, SingleMetric, check, is_silent
 from ss.metric.perceptual import STOI
 from ss.metric.ratios import decibels, energy
 
@@ -14,7 +14,7 @@ NOT_CLEAN = "the mixture is not the clean target"
 OTHER_SCENES = frozenset({SPEAKS, NOT_CLEAN})  # reasons why a metric of this module is not for an utterance
 
 
-class Suppression(Metric):
+class Suppression(SingleMetric):
     """Energy of the output over that of the mixture in dB where the target is silent: the lower the better.
 
     floor: the least value in dB; an output of zeros has it, so that it can be part of a mean.
@@ -23,7 +23,7 @@ class Suppression(Metric):
     def __init__(self, floor: float = -100.0) -> None:
         self.floor = floor
 
-    def value(self, estimate: Array, target: Array, mixture: Array) -> float:
+    def value(self, estimate: Array, target: Array, *mixture: Array) -> float:
         """For waves [S]. Raises CannotCompute where the target speaks or the mixture is silent as well."""
         if not estimate.size:
             raise CannotCompute("there are no samples")
@@ -31,28 +31,20 @@ class Suppression(Metric):
             raise CannotCompute(SPEAKS)
         if not np.isfinite(estimate).all():
             raise CannotCompute("the estimate is not finite")
-        if is_silent(mixture):
+        if is_silent(mixture[0]):
             raise CannotCompute("the mixture is silent")
-        return max(self.floor, decibels(energy(estimate), energy(mixture)))
-
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
-        """See Metric."""
-        return record(column, lambda: self.value(estimate, target, mixture))
+        return max(self.floor, decibels(energy(estimate), energy(mixture[0])))
 
 
-class STOIDrop(Metric):
+class STOIDrop(SingleMetric):
     """How much intelligibility a mixture that is the clean target loses: its STOI, which is 1, less that of the estimate."""
 
     def __init__(self, sample_rate: int = 16000) -> None:
         self.stoi = STOI(sample_rate)
 
-    def value(self, estimate: Array, target: Array, mixture: Array) -> float:
+    def value(self, estimate: Array, target: Array, *mixture: Array) -> float:
         """For waves [S]. Raises CannotCompute where there is anything but the target in the mixture."""
-        if not np.array_equal(mixture, target):
+        if not np.array_equal(mixture[0], target):
             raise CannotCompute(NOT_CLEAN)
         check(estimate, target)
-        return self.stoi.compute(mixture, target) - self.stoi.compute(estimate, target)
-
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
-        """See Metric."""
-        return record(column, lambda: self.value(estimate, target, mixture))
+        return self.stoi.compute(target, target) - self.stoi.compute(estimate, target)

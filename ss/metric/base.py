@@ -8,7 +8,6 @@ Shapes: B batch, S samples.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,72 +44,56 @@ class Metric(ABC):
 
 
 class SingleMetric(Metric):
-    """A metric with one value that needs no mixture."""
+    """A metric with one value: `compute` gives it from estimate and target; one that needs the mixture too overrides `value`."""
 
-    @abstractmethod
     def compute(self, estimate: Array, target: Array) -> float:
         """The value for finite waves [S] whose target is not silent. Raises CannotCompute; may be infinite but not NaN."""
+        raise NotImplementedError
 
-    def value(self, estimate: Array, target: Array) -> float:
-        """The value for any two waves [S]. Raises CannotCompute."""
+    def value(self, estimate: Array, target: Array, *mixture: Array) -> float:
+        """The value for any waves [S]. Raises CannotCompute."""
         check(estimate, target)
         return self.compute(estimate, target)
 
-    def __call__(self, estimate: Tensor, target: Tensor) -> Tensor:
-        """estimate and target [B,S] -> values [B]. Raises CannotCompute if that is so for any of them."""
-        return torch.tensor([self.value(*waves) for waves in utterances(estimate, target)], device=estimate.device)
+    def __call__(self, *waves: Tensor) -> Tensor:
+        """estimate, target and, for a metric that needs it, mixture [B,S] -> values [B]. Raises CannotCompute if any has none."""
+        return torch.tensor([self.value(*utterance) for utterance in utterances(*waves)], device=waves[0].device)
 
     def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
-        """See Metric."""
-        return record(column, lambda: self.value(estimate, target))
+        """See Metric. An infinite value is missing too: no mean could hold it."""
+        try:
+            value = self.value(estimate, target, mixture)
+        except CannotCompute as error:
+            return UtteranceScores({}, {column: error.reason})
+        assert not math.isnan(value), column
+        if math.isinf(value):
+            return UtteranceScores({}, {column: f"the value is {value}"})
+        return UtteranceScores({column: value}, {})
 
 
-class Improvement(Metric):
+class Improvement(SingleMetric):
     """How much better `metric` finds the estimate than the mixture: of SISDR it makes SI-SDRi, of SDR SDRi, in dB."""
 
     def __init__(self, metric: SingleMetric) -> None:
         self.metric = metric
 
-    def value(self, estimate: Array, target: Array, mixture: Array) -> float:
+    def value(self, estimate: Array, target: Array, *mixture: Array) -> float:
         """The difference for waves [S]. Raises CannotCompute, also where the mixture's own value is infinite."""
         after = self.metric.value(estimate, target)
         try:
-            before = self.metric.value(mixture, target)
+            before = self.metric.value(*mixture, target)
         except CannotCompute as error:
             raise CannotCompute(f"with the mixture as estimate: {error.reason}") from error
         if math.isinf(before):
             raise CannotCompute(f"the mixture's own value is {before}")
         return after - before
 
-    def __call__(self, estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
-        """estimate, target and mixture [B,S] -> differences [B]. Raises CannotCompute."""
-        return torch.tensor([self.value(*waves) for waves in utterances(estimate, target, mixture)], device=estimate.device)
-
-    def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
-        """See Metric."""
-        return record(column, lambda: self.value(estimate, target, mixture))
-
-
-def record(column: str, compute: Callable[[], float]) -> UtteranceScores:
-    """The row of one column. An infinite value is missing too: no mean could hold it."""
-    try:
-        value = compute()
-    except CannotCompute as error:
-        return UtteranceScores({}, {column: error.reason})
-    assert not math.isnan(value), column
-    return UtteranceScores({column: value}, {}) if math.isfinite(value) else UtteranceScores({}, {column: f"the value is {value}"})
-
 
 def utterances(*waves: Tensor) -> list[tuple[Array, ...]]:
     """The waves [B,S] as one tuple of waves [S] per utterance. Raises ValueError for different shapes, or others than [B,S]."""
     if waves[0].ndim != 2 or any(wave.shape != waves[0].shape for wave in waves):
         raise ValueError(f"a metric takes waves of one shape [batch, samples], got {[tuple(wave.shape) for wave in waves]}")
-    return list(zip(*(as_array(wave) for wave in waves), strict=True))
-
-
-def as_array(wave: Tensor) -> Array:
-    """The same samples as float64 on the CPU."""
-    return wave.detach().cpu().double().numpy()
+    return list(zip(*(wave.detach().cpu().double().numpy() for wave in waves), strict=True))
 
 
 def check(estimate: Array, target: Array) -> None:

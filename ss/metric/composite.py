@@ -30,7 +30,6 @@ class CompositeMetric(Metric):
         return {name: torch.tensor([row.values[name] for row in rows], device=estimate.device) for name in self.NAMES}
 
     def record(self, column: str, estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
-        """See Metric."""
         return self.rate(estimate, target)
 
     def rate(self, estimate: Array, target: Array) -> UtteranceScores:

@@ -59,12 +59,9 @@ class PESQ(SingleMetric):
         check_audible(estimate)
         try:
             value = float(pesq(self.sample_rate, target, estimate, self.mode))
-        except NoUtterancesError as error:
-            raise CannotCompute("PESQ finds no speech in the target") from error
-        except BufferTooShortError as error:
-            raise CannotCompute("PESQ needs at least 0.25 s") from error
         except (PesqError, ValueError) as error:
-            raise CannotCompute(f"PESQ failed: {error}") from error
+            known = {NoUtterancesError: "PESQ finds no speech in the target", BufferTooShortError: "PESQ needs at least 0.25 s"}
+            raise CannotCompute(known.get(type(error), f"PESQ failed: {error}")) from error
         if not np.isfinite(value):
             raise CannotCompute(f"PESQ failed: it gave {value}")
         return value

@@ -18,14 +18,8 @@ _CENTRES, _WIDTHS = np.array(
         *((50, 70), (120, 70), (190, 70), (260, 70), (330, 70), (400, 70), (470, 70), (540, 77.3724), (617.372, 86.0056)),
         *((703.378, 95.3398), (798.717, 105.411), (904.128, 116.256), (1020.38, 127.914), (1148.30, 140.423)),
         *((1288.72, 153.823), (1442.54, 168.154), (1610.70, 183.457), (1794.16, 199.776), (1993.93, 217.153)),
-        *(
-            (2211.08, 235.631),
-            (2446.71, 255.255),
-            (2701.97, 276.072),
-            (2978.04, 298.126),
-            (3276.17, 321.465),
-            (3597.63, 346.136),
-        ),
+        *((2211.08, 235.631), (2446.71, 255.255), (2701.97, 276.072), (2978.04, 298.126), (3276.17, 321.465)),
+        (3597.63, 346.136),
     ]
 ).T
 
@@ -98,20 +92,16 @@ def weighted_spectral_slope(estimate: Array, target: Array, sample_rate: int) ->
 def _slopes(framed: Array, sample_rate: int) -> tuple[Array, Array]:
     """Frames [F,L] -> slopes in dB between neighbouring bands [F,C-1], and what each counts [F,C-1]."""
     n_fft = 2 ** int(np.ceil(np.log2(2 * framed.shape[1])))
+    per_hz = n_fft / sample_rate
+    offset = (np.arange(n_fft // 2) - np.floor(_CENTRES * per_hz)[:, None]) / (_WIDTHS * per_hz)[:, None]
+    filters = np.exp(-11 * offset**2) * (_WIDTHS[0] / _WIDTHS)[:, None]  # Gaussian [C,N]
+    filters = np.where(filters > np.exp(-30 / (2 * 2.303)), filters, 0)
     power = np.abs(np.fft.rfft(framed, n_fft)[:, : n_fft // 2]) ** 2
-    level = 10 * np.log10(np.maximum(power @ _critical_bands(sample_rate, n_fft // 2).T, 1e-10))
+    level = 10 * np.log10(np.maximum(power @ filters.T, 1e-10))
     slopes, lower = np.diff(level), level[:, :-1]
     below_top = level.max(1, keepdims=True) - lower
     below_peak = _peaks(lower, slopes) - lower
     return slopes, 20 / (20 + below_top) / (1 + below_peak)
-
-
-def _critical_bands(sample_rate: int, bins: int) -> Array:
-    """Gaussian filters [C,N]."""
-    per_hz = 2 * bins / sample_rate
-    offset = (np.arange(bins) - np.floor(_CENTRES * per_hz)[:, None]) / (_WIDTHS * per_hz)[:, None]
-    filters = np.exp(-11 * offset**2) * (_WIDTHS[0] / _WIDTHS)[:, None]
-    return np.where(filters > np.exp(-30 / (2 * 2.303)), filters, 0)
 
 
 def _peaks(lower: Array, slopes: Array) -> Array:

@@ -1,20 +1,25 @@
-"""From one utterance to a row of a table, and from rows to means that know their counts.
+"""From utterances to the rows of a table, and from rows to means that know their counts.
 
 Shapes: S samples.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from statistics import median
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ss.metric.absence import OTHER_SCENES
-from ss.metric.base import Array, Metric, UtteranceScores, utterances
+from ss.metric.base import Metric, UtteranceScores, utterances
 
 COLUMNS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR", "absent-dB", "STOI-drop")
+WAITING = 4  # utterances for each worker: more would only fill the memory
 
 
 class Average(TypedDict):
@@ -34,20 +39,61 @@ class Summary(TypedDict):
     utterances: int
 
 
+class Utterance(NamedTuple):
+    """A name, and its waves [S]."""
+
+    name: str
+    estimate: NDArray[Any]
+    target: NDArray[Any]
+    mixture: NDArray[Any]
+
+
 def evaluate(metrics: Mapping[str, Metric], estimate: Tensor, target: Tensor, mixture: Tensor) -> UtteranceScores:
     """All metrics of one utterance, waves [S]. The key of a metric is its column, unless it has several values with names."""
     (waves,) = utterances(estimate[None], target[None], mixture[None])
-    return record_all(metrics, *waves)
-
-
-def record_all(metrics: Mapping[str, Metric], estimate: Array, target: Array, mixture: Array) -> UtteranceScores:
-    """The same for arrays [S]."""
     row = UtteranceScores({}, {})
     for column, metric in metrics.items():
-        values, missing = metric.record(column, estimate, target, mixture)
+        values, missing = metric.record(column, *waves)
         row.values.update(values)
         row.missing.update(missing)
     return row
+
+
+def _evaluate_named(metrics: Mapping[str, Metric], utterance: Utterance) -> UtteranceScores:
+    try:
+        return evaluate(metrics, *map(torch.from_numpy, utterance[1:]))
+    except Exception as error:
+        raise RuntimeError(f"{utterance.name}: {error or type(error).__name__}") from error
+
+
+def evaluate_all(
+    metrics: Mapping[str, Metric], examples: Iterable[Utterance], n_workers: int = 0
+) -> Iterator[tuple[str, UtteranceScores]]:
+    """(name, row) of every utterance, in their order.
+
+    n_workers: processes that compute the metrics while `examples` makes the next ones (0: this process does). Raises
+    RuntimeError, naming the utterance, where a metric fails or its process ends.
+    """
+    if not n_workers:
+        for utterance in examples:
+            yield utterance.name, _evaluate_named(metrics, utterance)
+        return
+    waiting: deque[tuple[str, Future[UtteranceScores]]] = deque()
+    pool = ProcessPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for utterance in examples:
+            waiting.append((utterance.name, pool.submit(_evaluate_named, metrics, utterance)))
+            while len(waiting) > WAITING * n_workers:
+                yield waiting[0][0], waiting[0][1].result()
+                waiting.popleft()
+        while waiting:
+            yield waiting[0][0], waiting[0][1].result()
+            waiting.popleft()
+    except BrokenProcessPool as error:
+        names = ", ".join(name for name, future in waiting if future.done() and future.exception() is not None)
+        raise RuntimeError(f"a metric ended its process, with one of the utterances {names}") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def columns(rows: Iterable[UtteranceScores]) -> list[str]:

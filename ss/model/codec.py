@@ -1,7 +1,7 @@
 """The learnt filter bank of SpEx+ (Ge et al., 2020): waveform to frames at one or three scales, and back.
 
-Shapes: B batch, W samples, N filters, T frames, M half a kernel, L samples of a
-kernel. All scales share the hop of half the shortest kernel.
+Shapes: B batch, W samples, N filters, T frames, M half a kernel, L samples of a kernel. All scales share the hop of half the
+shortest kernel.
 """
 
 import math
@@ -65,18 +65,12 @@ def start_transparent(encoder: SpeechEncoder, decoder: SpeechDecoder, masks: nn.
     are set to the basis and its negative (a ReLU keeps one of the two), lowest frequencies first; others stay random.
     """
     for kernel, analysis, synthesis, mask in zip(encoder.kernels, encoder.scales, decoder.scales, masks, strict=True):
-        assert isinstance(analysis, nn.Conv1d)
-        assert isinstance(synthesis, nn.ConvTranspose1d)
-        assert isinstance(mask, nn.Conv1d)
-        assert analysis.bias is not None
-        assert synthesis.bias is not None
-        assert mask.bias is not None
-        basis = mdct(kernel)[: analysis.out_channels // 2]
+        weight, inverse, masking = (layer.get_parameter("weight") for layer in (analysis, synthesis, mask))
+        basis = mdct(kernel)[: len(weight) // 2]
         signed = torch.cat([basis, -basis])[:, None]
-        analysis.weight[: len(signed)] = signed
-        synthesis.weight.zero_()
-        synthesis.bias.zero_()
-        analysis.bias.zero_()
-        synthesis.weight[: len(signed)] = signed * 2 * encoder.hop / kernel
-        mask.weight.mul_(0.1)
-        mask.bias.fill_(1)
+        weight[: len(signed)] = signed
+        inverse.zero_()
+        inverse[: len(signed)] = signed * 2 * encoder.hop / kernel
+        masking.mul_(0.1)
+        for layer, bias in ((analysis, 0), (synthesis, 0), (mask, 1)):
+            layer.get_parameter("bias").fill_(bias)

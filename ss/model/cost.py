@@ -25,18 +25,14 @@ def n_macs(call: Callable[..., Any], *args: Any) -> int:
     A depthwise convolution runs as shifted multiply-adds on a CPU: those are counted, so that a GPU, where it is a convolution,
     gives the same number. Norms, activations and other work on single elements are not counted.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=COUNTED)
-    with torch.no_grad(), counter:
+
+    def addcmul(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
+        return 2 * prod(out_shape)
+
+    def lstm(frames: tuple[int, ...], inputs: tuple[int, ...], recurrent: tuple[int, ...], *_: Any, **__: Any) -> int:
+        return 2 * prod(frames[:2]) * (prod(inputs) + prod(recurrent))
+
+    also_counted = {torch.ops.aten.addcmul: addcmul, torch.ops.aten.mkldnn_rnn_layer: lstm}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=also_counted) as counter:
         call(*args)
     return counter.get_total_flops() // 2
-
-
-def _addcmul_flops(*_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
-    return 2 * prod(out_shape)
-
-
-def _lstm_flops(frames: tuple[int, ...], inputs: tuple[int, ...], recurrent: tuple[int, ...], *_: Any, **__: Any) -> int:
-    return 2 * prod(frames[:2]) * (prod(inputs) + prod(recurrent))
-
-
-COUNTED = {torch.ops.aten.addcmul: _addcmul_flops, torch.ops.aten.mkldnn_rnn_layer: _lstm_flops}

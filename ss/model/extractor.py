@@ -73,6 +73,14 @@ class Separator(nn.Module):
         return tuple(x * mask(y).relu() for x, mask in zip(frames, self.masks, strict=True)), state
 
 
+def count_frames(ref: Tensor, lengths: Tensor | None, shortest: int, kernel: int, hop: int) -> Tensor | None:
+    """How many frames of each enrolment [B,S] are no padding [B]; None: all. Raises UserError for one shorter than `shortest`."""
+    samples = ref.shape[-1] if lengths is None else int(lengths.min())
+    if samples < shortest:
+        raise UserError(f"an enrolment of {samples} samples is too short: this model needs at least {shortest}")
+    return None if lengths is None else (lengths - kernel) // hop + 1
+
+
 class Enrolling(nn.Module):
     """The half of an extractor that listens to the enrolment."""
 
@@ -89,11 +97,7 @@ class Enrolling(nn.Module):
 
         Raises UserError for an enrolment that does not fill one frame of the speaker encoder.
         """
-        kernel, hop = self.encoder.kernels[0], self.encoder.hop
-        shortest = ref.shape[-1] if lengths is None else int(lengths.min())
-        if shortest < (needed := self.shortest_enrolment):
-            raise UserError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
-        n_frames = None if lengths is None else (lengths - kernel) // hop + 1
+        n_frames = count_frames(ref, lengths, self.shortest_enrolment, self.encoder.kernels[0], self.encoder.hop)
         return self.speaker_encoder(torch.cat(self.encoder(ref), 1), n_frames)
 
 
@@ -105,11 +109,11 @@ class Stepping(nn.Module):
     decoder: SpeechDecoder
 
     def init_state(self, speaker: Tensor, samples: int) -> State:
-        """The state of a new stream of this speaker [B,E], for chunks of so many samples."""
+        """See ExtractionModel: the speaker, and the state of the body."""
         return speaker, self.separator.body.init_state(len(speaker), self.encoder.n_frames(samples))
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
-        """One chunk [B,W] -> (waves [B,W] per scale, the state after it). Changes nothing on the model."""
+        """See ExtractionModel. A chunk that fills no frame at its end is filled up."""
         speaker, body = state
         frames = self.encoder(F.pad(chunk, (0, self.encoder.shortfall(chunk.shape[-1]))))
         masked, body = self.separator(frames, speaker, body)

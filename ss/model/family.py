@@ -17,7 +17,7 @@ from ss.errors import UserError
 from ss.model.codec import SpeechDecoder, SpeechEncoder
 from ss.model.extractor import Enrolling, SegmentExtractor, Separator, Stepping
 from ss.model.speaker import SpeakerEncoder
-from ss.model.stateful import Chain, FeatureMapScaling, GatedMemory, InputCache, SpecialChannels, State, StatefulLayer
+from ss.model.stateful import Chain, FeatureMapScaling, GatedMemory, InputCache, SpecialChannels, StatefulLayer
 from ss.model.tcn import Hidden, RecurrentStack, Stack, TCNBlock, check_widths, widths
 
 
@@ -34,19 +34,11 @@ class Parts(NamedTuple):
         """A stack that takes `extra` channels more than it gives."""
         return Stack(self.channels + extra, self.hidden, self.channels, self.embedding, self.n_blocks, self.causal)
 
-    def recurrent(self) -> RecurrentStack:
-        """A stack with a vector of its own."""
-        return RecurrentStack(self.channels, self.hidden, self.embedding, self.n_blocks, self.causal)
-
     def gated(self, memory: int, extra: int = 0) -> GatedMemory:
         """A stack with a gated memory of so many channels."""
         stack = self.stack(memory + extra)
         write = TCNBlock(self.channels, next(self.hidden), memory, 1, self.causal)
         return GatedMemory(stack, write, self.channels, memory)
-
-    def wider(self, extra: int) -> "Parts":
-        """The same with so many channels more."""
-        return self._replace(channels=self.channels + extra)
 
 
 Body: TypeAlias = Callable[[Parts, int], StatefulLayer]  # (parts, number of stacks) -> the body
@@ -57,38 +49,19 @@ def plain_body(parts: Parts, n_stacks: int) -> StatefulLayer:
     return Chain(parts.stack() for _ in range(n_stacks))
 
 
-def rnn_body(parts: Parts, n_stacks: int) -> StatefulLayer:
-    """The last stack is recurrent."""
-    return Chain([*(parts.stack() for _ in range(n_stacks - 1)), parts.recurrent()])
-
-
 def gru_body(parts: Parts, n_stacks: int, memory: int, version: int, frames: int | None) -> StatefulLayer:
     """The last stack is gated. Version 1: and all are cached; 2: and the first is cached; 3: and all are scaled."""
-    n, plain = parts.channels, n_stacks - 1
-    if version == 0:
-        return Chain([*(parts.stack() for _ in range(plain)), parts.gated(memory)])
-    if version == 1:
-        return Chain([*(InputCache(parts.stack(n), n) for _ in range(plain)), InputCache(parts.gated(memory, n), n)])
-    if version == 2:
-        return Chain([InputCache(parts.stack(n), n), *(parts.stack() for _ in range(plain - 1)), parts.gated(memory)])
-    if version == 3 and frames:
-        return Chain(
-            [
-                *(FeatureMapScaling(parts.stack(), n, frames) for _ in range(plain)),
-                FeatureMapScaling(parts.gated(memory), n, frames),
-            ]
-        )
-    raise UserError(f"expected version 0, 1, 2, or 3 with time_dim, got version {version} with time_dim {frames}")
+    if version not in (0, 1, 2) and not (version == 3 and frames):
+        raise UserError(f"expected version 0, 1, 2, or 3 with time_dim, got version {version} with time_dim {frames}")
 
+    def layer(index: int) -> StatefulLayer:
+        cached = parts.channels if version == 1 or (version == 2 and index == 0) else 0
+        inner = parts.stack(cached) if index < n_stacks - 1 else parts.gated(memory, cached)
+        if version == 3 and frames:
+            return FeatureMapScaling(inner, parts.channels, frames)
+        return InputCache(inner, cached) if cached else inner
 
-def cached_body(parts: Parts, n_stacks: int, memory: int) -> StatefulLayer:
-    """Every stack is cached."""
-    return Chain(InputCache(parts.stack(memory), memory) for _ in range(n_stacks))
-
-
-def special_body(parts: Parts, n_stacks: int, special: int) -> StatefulLayer:
-    """Special channels through all stacks."""
-    return SpecialChannels(plain_body(parts.wider(special), n_stacks), special)
+    return Chain(map(layer, range(n_stacks)))
 
 
 def only_channels(name: str, value: str) -> None:
@@ -132,7 +105,12 @@ class SpexPlusShortRNN(SpexPlusShort):
     """Carries one vector through the last stack."""
 
     def __init__(self, **sizes: Any) -> None:
-        super().__init__(**sizes, body=rnn_body)
+
+        def body(parts: Parts, n_stacks: int) -> StatefulLayer:
+            plain = [parts.stack() for _ in range(n_stacks - 1)]
+            return Chain([*plain, RecurrentStack(parts.channels, parts.hidden, parts.embedding, parts.n_blocks, parts.causal)])
+
+        super().__init__(**sizes, body=body)
 
 
 class SpexPlusShortGRUModel(SpexPlusShort):
@@ -150,14 +128,19 @@ class SpexPlusShortCacheModel(SpexPlusShort):
 
     def __init__(self, *, memory_size: int, cache_type: str = "channels", **sizes: Any) -> None:
         only_channels("cache_type", cache_type)
-        super().__init__(**sizes, body=partial(cached_body, memory=memory_size))
+        super().__init__(**sizes, body=lambda parts, n: Chain(InputCache(parts.stack(memory_size), memory_size) for _ in range(n)))
 
 
 class SpexPlusShortSpecialChannelsModel(SpexPlusShort):
     """Carries n_sp_channels channels that go through all stacks."""
 
     def __init__(self, *, n_sp_channels: int, **sizes: Any) -> None:
-        super().__init__(**sizes, body=partial(special_body, special=n_sp_channels))
+
+        def body(parts: Parts, n_stacks: int) -> StatefulLayer:
+            wider = parts._replace(channels=parts.channels + n_sp_channels)
+            return SpecialChannels(plain_body(wider, n_stacks), n_sp_channels)
+
+        super().__init__(**sizes, body=body)
 
 
 class SpexPlusShortSpeakerHandler(Enrolling):
@@ -197,16 +180,6 @@ class SpexPlusShortGRUMainModel(Stepping):
 
     def forward(self, chunk: Tensor, speaker: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """chunk [B,W], speaker [B,E], memory [B,m,T] (zeros at first) -> (wave [B,W], memory)."""
-        _, body = self.init_state(speaker, chunk.shape[-1])
-        waves, (_, after) = self.step(chunk, (speaker, with_memory(body, memory)))
-        return waves[0], memory_of(after)
-
-
-def memory_of(body: State) -> Tensor:
-    """The gated memory [B,m,T] in the state of a version 0 body."""
-    return body[-1][0]
-
-
-def with_memory(body: State, memory: Tensor) -> State:
-    """The state of a version 0 body with this memory in it."""
-    return (*body[:-1], (memory, *body[-1][1:]))
+        _, (*stacks, (_, inner)) = self.init_state(speaker, chunk.shape[-1])
+        waves, (_, after) = self.step(chunk, (speaker, (*stacks, (memory, inner))))
+        return waves[0], after[-1][0]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ss.errors import UserError
-from ss.model.extractor import Extraction, ExtractionModel
+from ss.model.extractor import Extraction, ExtractionModel, count_frames
 from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 from ss.model.speaker import SlotEncoder, SpeakerEncoder
 from ss.model.stateful import Chain, State, StatefulLayer
@@ -38,9 +38,6 @@ class Conditioning(StatefulLayer):
         super().__init__()
         self.begin, self.middle, self.end = (channels * (2 * stack_index + i) for i in range(3))
 
-    def init_state(self, batch: int, frames: int) -> State:
-        return ()
-
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         gain, offset = speaker[:, None, self.begin : self.middle], speaker[:, None, self.middle : self.end]
         return torch.addcmul(offset, x, gain), state
@@ -57,9 +54,6 @@ class EnrolmentAttention(StatefulLayer):
         self.channels, self.n_slots, self.begin = channels, n_slots, begin
         self.middle, self.end = begin + KEY * n_slots, begin + (KEY + channels) * n_slots
         self.norm, self.query = Norm(channels), nn.Linear(channels, KEY)
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return ()
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         keys = speaker[:, self.begin : self.middle].view(-1, KEY, self.n_slots)
@@ -102,9 +96,6 @@ class SpexPlusOnline(ExtractionModel):
     leaves it out); out_channels: E; taps: frames that a block's convolution sees; memory: none, lstm, gru or linear; lookahead:
     frames that a mask may wait for; complex_mask: it turns phases too; n_slots: M, what each stack may look up in the enrolment
     beside the embedding (0: nothing).
-
-    delay: samples by which what `step` gives lags what it takes. latency: an output sample depends on input samples that are at
-    most latency - 1 later than itself.
     """
 
     online = True
@@ -128,7 +119,12 @@ class SpexPlusOnline(ExtractionModel):
         n_slots: int = 0,
     ) -> None:
         super().__init__()
-        check(kernels, synthesis_kernel, hop, memory)
+        if memory != "none" and memory not in MEMORIES:
+            raise UserError(f"memory: expected none, {' or '.join(MEMORIES)}, got {memory!r}")
+        if not hop <= synthesis_kernel <= 2 * hop:
+            raise UserError(f"synthesis_kernel: expected between one and two hops ({hop} to {2 * hop}), got {synthesis_kernel}")
+        if list(kernels) != sorted(kernels) or kernels[0] < synthesis_kernel or any(kernel % 2 for kernel in kernels):
+            raise UserError(f"kernels: expected even numbers of at least synthesis_kernel, the longest last, got {list(kernels)}")
         check_widths(hidden_channels, n_stacked_tcnblocks * n_tcnblocks)
         self.hop, self.lookahead = hop, lookahead
         self.delay = synthesis_kernel - hop + lookahead * hop
@@ -158,7 +154,15 @@ class SpexPlusOnline(ExtractionModel):
         self.phase = nn.Linear(n_channels, 2 * self.masked) if complex_mask else None
         self.slot_encoder = SlotEncoder(features, n_channels, n_slots, KEY, n_stacks) if n_slots else None
         self.n_conditions = self.conditions.out_features + n_stacks * n_slots * (KEY + n_channels)  # D
-        start(self.conditions, self.mask, self.phase, n_channels)
+        with torch.no_grad():  # gains near one, masks alike for all bins, no turn: the mixture passes, nearly as it is
+            self.conditions.weight.mul_(0.3)
+            self.conditions.bias.zero_()
+            self.conditions.bias.view(-1, 2, n_channels)[:, 0] = 1
+            self.mask.weight.mul_(0.1)
+            self.mask.bias.fill_(1)
+            if self.phase is not None:
+                self.phase.weight.zero_()
+                self.phase.bias.zero_()
 
     @property
     def checkpointing(self) -> bool:
@@ -184,11 +188,8 @@ class SpexPlusOnline(ExtractionModel):
 
         Raises UserError for an enrolment that does not fill one frame of the speaker encoder.
         """
-        kernel, hop = self.encoder.kernel, 2 * self.hop  # a voice does not need every frame
-        shortest = ref.shape[-1] if lengths is None else int(lengths.min())
-        if shortest < (needed := self.shortest_enrolment):
-            raise UserError(f"an enrolment of {shortest} samples is too short: this model needs at least {needed}")
-        n_frames = None if lengths is None else (lengths - kernel) // hop + 1
+        hop = 2 * self.hop  # a voice does not need every frame
+        n_frames = count_frames(ref, lengths, self.shortest_enrolment, self.encoder.kernel, hop)
         features = self.features(self.encoder(ref, hop))
         speaker = self.speaker_encoder(features.transpose(1, 2), n_frames)
         return speaker if self.slot_encoder is None else torch.cat([speaker, self.slot_encoder(features, n_frames)], 1)
@@ -217,8 +218,11 @@ class SpexPlusOnline(ExtractionModel):
         heard = torch.cat([history, chunk], -1)
         spectrum = self.encoder(heard)
         y, body = self.body(self.conv1(self.norm(self.features(spectrum))), conditions, body)
-        now, ahead = self.queued(spectrum, ahead)
-        wave, overlap = self.decoder(self.masked_spectrum(self.mask_norm(y), now), overlap)
+        masked_scale = [part[..., -self.masked :] for part in spectrum]
+        if self.lookahead:  # these frames wait for their mask
+            queue = [torch.cat(pair, 1) for pair in zip(ahead, masked_scale, strict=True)]
+            masked_scale, ahead = [q[:, : -self.lookahead] for q in queue], Spectrum(*(q[:, -self.lookahead :] for q in queue))
+        wave, overlap = self.decoder(self.masked_spectrum(self.mask_norm(y), Spectrum(*masked_scale)), overlap)
         return (wave,), (conditions, heard[:, chunk.shape[-1] :], ahead, body, overlap)
 
     def masked_spectrum(self, y: Tensor, spectrum: Spectrum) -> Spectrum:
@@ -232,14 +236,6 @@ class SpexPlusOnline(ExtractionModel):
         real, imag = gain * real, gain * imag
         return Spectrum(spectrum.real * real - spectrum.imag * imag, spectrum.real * imag + spectrum.imag * real)
 
-    def queued(self, spectrum: Spectrum, ahead: Spectrum) -> tuple[Spectrum, Spectrum]:
-        """The masked scale `lookahead` frames late, and what waits."""
-        newest = [part[..., -self.masked :] for part in spectrum]
-        if not self.lookahead:
-            return Spectrum(*newest), ahead
-        queue = [torch.cat(pair, 1) for pair in zip(ahead, newest, strict=True)]
-        return Spectrum(*(q[:, : -self.lookahead] for q in queue)), Spectrum(*(q[:, -self.lookahead :] for q in queue))
-
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] of one signal, in order, and ref [B,S] -> Extraction aligned with the input; one parallel pass."""
         n_chunks, batch, samples = chunks.shape
@@ -250,26 +246,3 @@ class SpexPlusOnline(ExtractionModel):
         aligned = wave[:, self.delay :][:, : whole.shape[-1]]
         logits = self.classifier(speaker[:, : self.classifier.in_features])
         return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
-
-
-def check(kernels: Sequence[int], synthesis: int, hop: int, memory: str) -> None:
-    """Raises UserError for sizes that fit no stream."""
-    if memory != "none" and memory not in MEMORIES:
-        raise UserError(f"memory: expected none, {' or '.join(MEMORIES)}, got {memory!r}")
-    if not hop <= synthesis <= 2 * hop:
-        raise UserError(f"synthesis_kernel: expected between one and two hops ({hop} to {2 * hop}), got {synthesis}")
-    if list(kernels) != sorted(kernels) or kernels[0] < synthesis or any(kernel % 2 for kernel in kernels):
-        raise UserError(f"kernels: expected even numbers of at least synthesis_kernel, the longest last, got {list(kernels)}")
-
-
-@torch.no_grad()
-def start(conditions: nn.Linear, mask: nn.Linear, phase: nn.Linear | None, channels: int) -> None:
-    """Gains near one, masks alike for all bins, no phase turned: training starts from the mixture, nearly as it is."""
-    conditions.weight.mul_(0.3)
-    conditions.bias.zero_()
-    conditions.bias.view(-1, 2, channels)[:, 0] = 1
-    mask.weight.mul_(0.1)
-    mask.bias.fill_(1)
-    if phase is not None:
-        phase.weight.zero_()
-        phase.bias.zero_()

@@ -1,14 +1,14 @@
 """Layers that carry state from chunk to chunk, and their composition.
 
-A layer maps (x [B,C,T], speaker [B,E], state) to (x, state). The state comes in as an argument and goes out as a result, so
-nothing on a layer changes in `forward` and any number of streams can share one model. A state is a tree of nested tuples of
-tensors, batch first; a layer that carries nothing has the state ().
+A layer maps (x [B,C,T], speaker [B,E], state) to (x, state). Nothing on a layer changes in `forward`, so any number of streams can
+share one model. A state is a tree of nested tuples of tensors, batch first; a layer that carries nothing has the state ().
 
 Shapes: B batch, C channels, T frames of a chunk, E speaker embedding, m memory channels.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -21,11 +21,7 @@ State: TypeAlias = Any  # nested tuples of tensors; () for nothing
 
 def leaves(state: State) -> Iterator[Tensor]:
     """The tensors of a state, in order."""
-    if isinstance(state, Tensor):
-        yield state
-    else:
-        for part in state:
-            yield from leaves(part)
+    return iter((state,)) if isinstance(state, Tensor) else chain.from_iterable(map(leaves, state))
 
 
 def with_leaves(state: State, tensors: Iterator[Tensor]) -> State:
@@ -34,11 +30,11 @@ def with_leaves(state: State, tensors: Iterator[Tensor]) -> State:
 
 
 class StatefulLayer(nn.Module, ABC):
-    """A layer with explicit state."""
+    """A layer with explicit state. One that carries nothing need not say so."""
 
-    @abstractmethod
     def init_state(self, batch: int, frames: int) -> State:
         """The state before the first chunk, for chunks of `frames` frames."""
+        return ()
 
     @abstractmethod
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
@@ -70,58 +66,57 @@ class Chain(StatefulLayer):
         return x, tuple(states)
 
 
-class InputCache(StatefulLayer):
-    """`inner` also sees the first n channels of the previous chunk's input. Carries: those channels [B,n,T], detached."""
+class ChunkMemory(StatefulLayer):
+    """Layers `inner` with a memory [B,m,T] of the chunk before. Carries: it (zeros at first), and the state of `inner`."""
 
-    def __init__(self, inner: StatefulLayer, n: int) -> None:
+    def __init__(self, inner: StatefulLayer, memory: int) -> None:
         super().__init__()
-        self.inner, self.n = inner, n
+        self.inner, self.memory = inner, memory
 
     def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, self.n, frames), self.inner.init_state(batch, frames)
+        return self.zeros(batch, self.memory, frames), self.inner.init_state(batch, frames)
+
+
+class InputCache(ChunkMemory):
+    """`inner` also sees the first m channels of the previous chunk's input, detached."""
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         cache, inner = state
         y, inner = self.inner(torch.cat([x, cache], 1), speaker, inner)
-        return y, (x[:, : self.n].detach(), inner)
+        return y, (x[:, : self.memory].detach(), inner)
 
 
-class FeatureMapScaling(StatefulLayer):
-    """Feature map scaling (RawNet2, Jung et al., 2020) of `inner`'s input by the previous chunk's input.
+class FeatureMapScaling(ChunkMemory):
+    """Feature map scaling (RawNet2, Jung et al., 2020) of `inner`'s input by the previous chunk's input, detached; at first ones.
 
-    Carries: that input [B,C,T] detached, ones before the first chunk. `fc` turns its frames into one gate per channel.
+    `fc` turns the frames of that input into one gate per channel.
     """
 
     def __init__(self, inner: StatefulLayer, channels: int, frames: int) -> None:
-        super().__init__()
-        self.inner, self.channels = inner, channels
+        super().__init__(inner, channels)
         self.fc = nn.Linear(frames, 1)
 
     def init_state(self, batch: int, frames: int) -> State:
         if frames != self.fc.in_features:
             raise UserError(f"this model's time_dim is {self.fc.in_features} frames a chunk, but the chunks have {frames}")
-        return self.zeros(batch, self.channels, frames) + 1, self.inner.init_state(batch, frames)
+        previous, inner = super().init_state(batch, frames)
+        return previous + 1, inner
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         previous, inner = state
-        gate = self.fc(previous).sigmoid()
-        y, inner = self.inner(x * gate, speaker, inner)
+        y, inner = self.inner(x * self.fc(previous).sigmoid(), speaker, inner)
         return y, (x.detach(), inner)
 
 
-class GatedMemory(StatefulLayer):
-    """A convolutional GRU-like memory [B,m,T]: read at the input of `inner`, written from its output.
+class GatedMemory(ChunkMemory):
+    """A convolutional GRU-like memory: read at the input of `inner`, written from its output.
 
     write: a module [B,C,T] -> [B,m,T] that proposes the new memory; `gate` decides what is kept of the old one.
     """
 
     def __init__(self, inner: StatefulLayer, write: nn.Module, channels: int, memory: int) -> None:
-        super().__init__()
-        self.inner, self.write, self.memory = inner, write, memory
-        self.gate = nn.Conv1d(channels, memory, 1)
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, self.memory, frames), self.inner.init_state(batch, frames)
+        super().__init__(inner, memory)
+        self.write, self.gate = write, nn.Conv1d(channels, memory, 1)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         memory, inner = state
@@ -130,17 +125,10 @@ class GatedMemory(StatefulLayer):
         return y, (keep * memory + (1 - keep) * self.write(y), inner)
 
 
-class SpecialChannels(StatefulLayer):
-    """k extra channels that pass through `inner` and on into the next chunk. Carries: them [B,k,T]."""
-
-    def __init__(self, inner: StatefulLayer, k: int) -> None:
-        super().__init__()
-        self.inner, self.k = inner, k
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, self.k, frames), self.inner.init_state(batch, frames)
+class SpecialChannels(ChunkMemory):
+    """The last m channels of the result pass through `inner` and on into the next chunk."""
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         special, inner = state
         y, inner = self.inner(torch.cat([x, special], 1), speaker, inner)
-        return y[:, : -self.k], (y[:, -self.k :], inner)
+        return y[:, : -self.memory], (y[:, -self.memory :], inner)

@@ -39,22 +39,6 @@ def windows(kernel: int, synthesis: int, hop: int) -> tuple[Tensor, Tensor]:
     return analysis, torch.cat([wanted, fall])
 
 
-def analysis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [kernel,F] of a windowed Fourier transform with kernel/2+1 bins."""
-    phase = 2 * math.pi / kernel * (torch.arange(kernel)[:, None] * torch.arange(kernel // 2 + 1) % kernel)
-    return phase.cos() * window[:, None], -phase.sin() * window[:, None]
-
-
-def synthesis_basis(kernel: int, window: Tensor) -> tuple[Tensor, Tensor]:
-    """The last samples of the inverse transform, windowed: [F,S] for the real and for the imaginary parts."""
-    bins, samples = torch.arange(kernel // 2 + 1)[:, None], torch.arange(kernel - len(window), kernel)
-    phase = 2 * math.pi / kernel * (bins * samples % kernel)  # small angles keep their precision
-    both_sides = torch.full((len(bins), 1), 2.0)
-    both_sides[0] = both_sides[-1] = 1.0
-    scale = both_sides * window / math.sqrt(kernel)
-    return phase.cos() * scale, -phase.sin() * scale
-
-
 class MultiWindowSTFT(nn.Module):
     """Frames to spectra at every scale; a shorter window hears the newest part of a frame.
 
@@ -71,9 +55,13 @@ class MultiWindowSTFT(nn.Module):
 
     def filters(self) -> Tensor:
         """The same as a matrix [K,2F] that gives the real, then the imaginary parts of all scales of a frame [K]."""
-        scales = [Spectrum(*analysis_basis(k, self.get_buffer(f"window{i}").cpu())) for i, k in enumerate(self.kernels)]
-        parts = [*(scale.real for scale in scales), *(scale.imag for scale in scales)]
-        return torch.cat([F.pad(part, (0, 0, self.kernel - len(part), 0)) for part in parts], 1)
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for i, kernel in enumerate(self.kernels):
+            phase = 2 * math.pi / kernel * (torch.arange(kernel)[:, None] * torch.arange(kernel // 2 + 1) % kernel)
+            for part, wave in zip(parts, (phase.cos(), -phase.sin()), strict=True):
+                windowed = wave * self.get_buffer(f"window{i}").cpu()[:, None]
+                part.append(F.pad(windowed, (0, 0, self.kernel - kernel, 0)))
+        return torch.cat([*parts[0], *parts[1]], 1)
 
     def forward(self, samples: Tensor, hop: int | None = None) -> Spectrum:
         """samples [B, K - hop + T*hop] -> Spectrum of T frames; `hop`: another one than the stream's."""
@@ -84,12 +72,20 @@ class MultiWindowSTFT(nn.Module):
 
 
 class OverlapAddDecoder(nn.Module):
-    """Spectra of the longest scale back to samples, with carried overlap."""
+    """Spectra of the longest scale back to samples, with carried overlap.
+
+    filters [2F,S] start as the last samples of the inverse transform, windowed, for the real and for the imaginary parts.
+    """
 
     def __init__(self, kernel: int, synthesis: int, hop: int) -> None:
         super().__init__()
         self.hop, self.overlap = hop, synthesis - hop
-        self.filters = nn.Parameter(torch.cat(synthesis_basis(kernel, windows(kernel, synthesis, hop)[1])))
+        bins, samples = torch.arange(kernel // 2 + 1)[:, None], torch.arange(kernel - synthesis, kernel)
+        phase = 2 * math.pi / kernel * (bins * samples % kernel)  # small angles keep their precision
+        both_sides = torch.full((len(bins), 1), 2.0)
+        both_sides[0] = both_sides[-1] = 1.0
+        scale = both_sides * windows(kernel, synthesis, hop)[1] / math.sqrt(kernel)
+        self.filters = nn.Parameter(torch.cat([phase.cos() * scale, -phase.sin() * scale]))
 
     def forward(self, spectrum: Spectrum, overlap: Tensor) -> tuple[Tensor, Tensor]:
         """Spectrum [B,T,F] and the overlap [B,S-hop] of the frame before -> wave [B,T*hop], the overlap of the last frame."""

@@ -128,9 +128,6 @@ class Stack(StatefulLayer):
         super().__init__()
         self.blocks = tcn_blocks(in_channels, hidden, out_channels, speaker, n_blocks, causal)
 
-    def init_state(self, batch: int, frames: int) -> State:
-        return ()
-
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         x = self.blocks[0](x, speaker)
         for block in self.blocks[1:]:

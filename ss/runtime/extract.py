@@ -4,7 +4,6 @@ Needs no torch. Nothing is on stdout; all words are on stderr. Shapes: n samples
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -14,11 +13,12 @@ from typing import NamedTuple
 import soundfile
 
 from ss.errors import UserError
+from ss.files import whole_file
 from ss.runtime.enrolment import find_faults, read_stretch, split_stretch
 from ss.runtime.extractor import Conditions, Extractor
-from ss.runtime.live import ENROL, Parser, model_options
+from ss.runtime.live import ENROL, Parser, model_options, run_command
 from ss.runtime.live_io import StopSignal
-from ss.runtime.live_meter import REFRESH, bar, show_line
+from ss.runtime.live_meter import REFRESH, bar, complain, show_line
 
 WHAT = "One speaker out of recordings, at their sample rate and length, mono."
 EXAMPLES = """examples:
@@ -43,8 +43,7 @@ class Job(NamedTuple):
 
 def parser() -> Parser:
     """The command line."""
-    formatter = argparse.RawTextHelpFormatter
-    top = Parser("ss-extract", allow_abbrev=False, description=WHAT, epilog=EXAMPLES, formatter_class=formatter)
+    top = Parser("ss-extract", WHAT, EXAMPLES)
     top.add_argument("inputs", metavar="INPUT", nargs="+", help=f"a recording, or a folder of some; {', '.join(CONTAINERS)}")
     top.add_argument("--enrol", metavar="FILE", action="append", required=True, help=ENROL)
     top.add_argument("-o", "--output", metavar="PATH", required=True, help="a file for one recording; a folder for several")
@@ -67,8 +66,8 @@ def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> lis
     for path in map(Path, inputs):
         if path.is_dir():
             made = output.resolve() if path.resolve() in output.resolve().parents else None  # results are no inputs
-            inside = [file for file in sorted(path.rglob("*")) if container(file) and made not in file.resolve().parents]
-            inside = [file for file in inside if file.is_file()]
+            files = [file for file in sorted(path.rglob("*")) if container(file) and file.is_file()]
+            inside = [file for file in files if made not in file.resolve().parents]
             if not inside:
                 raise UserError(f"{path}: expected recordings in this folder ({', '.join(CONTAINERS)}), found none")
             found += [(file, file.relative_to(path)) for file in inside]
@@ -96,32 +95,6 @@ def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> lis
     return jobs
 
 
-class ProgressLine:
-    """How far a recording is, on stderr: a line that is kept up to date in a terminal, one at the end elsewhere."""
-
-    def __init__(self, job: Job, frames: int, rate: int, quiet: bool) -> None:
-        self.job, self.frames, self.rate, self.quiet = job, frames, rate, quiet
-        self.begun = self.shown = time.monotonic()
-
-    def show(self, done: int) -> None:
-        """After so many samples."""
-        now = time.monotonic()
-        if self.quiet or not sys.stderr.isatty() or now - self.shown < REFRESH:
-            return
-        self.shown, part = now, min(1.0, done / max(1, self.frames))
-        left = (now - self.begun) * (1 - part) / max(part, 1e-9)
-        show_line(f"{self.job.source} [{bar(part)}] {part:4.0%} {clock(left)} left, {self.speed(done)}")
-
-    def end(self, done: int) -> None:
-        """After all samples."""
-        if not self.quiet:
-            show_line(f"{self.job.source} -> {self.job.target}: {clock(done / self.rate)}, {self.speed(done)}", end="\n")
-
-    def speed(self, done: int) -> str:
-        """How fast it went so far."""
-        return f"{done / self.rate / max(1e-9, time.monotonic() - self.begun):.0f} times as fast as it plays"
-
-
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss, or m:ss."""
     minutes, rest = divmod(round(seconds), 60)
@@ -129,43 +102,40 @@ def clock(seconds: float) -> str:
 
 
 def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, stop: StopSignal) -> None:
-    """Writes the speaker's voice in a recording; the file is there once it is whole, and not at all where a stop is requested.
+    """Writes the speaker's voice in a recording, whole or not at all, and says on stderr how far it is.
 
-    16-bit recordings stay so, rounded and clipped; others are computed with in floating point. Raises UserError, OSError and
-    soundfile's errors for what cannot be read or written.
+    16-bit recordings stay so, rounded and clipped; others are computed with in floating point. Raises InterruptedError where a stop
+    is requested; UserError, OSError and soundfile's errors for what cannot be read or written.
     """
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    aside = job.target.with_name(f".{job.target.name}.{os.getpid()}.part")
-    try:
-        with soundfile.SoundFile(str(job.source)) as heard:
-            rate, kind = heard.samplerate, container(job.target)
-            subtype = "OPUS" if job.target.suffix.lower() == ".opus" else heard.subtype
-            subtype = subtype if soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
-            dtype = "int16" if heard.subtype == "PCM_16" else "float32"
-            stream, progress, done = extractor.stream(speaker, rate), ProgressLine(job, heard.frames, rate, quiet), 0
+    begun = shown = time.monotonic()
+    with soundfile.SoundFile(str(job.source)) as heard:
+        rate, frames, kind = heard.samplerate, heard.frames, container(job.target)
+        subtype = "OPUS" if job.target.suffix.lower() == ".opus" else heard.subtype
+        subtype = subtype if soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
+        dtype = "int16" if heard.subtype == "PCM_16" else "float32"
+        stream, done, speed = extractor.stream(speaker, rate), 0, ""
+        with whole_file(job.target) as aside:
             with soundfile.SoundFile(str(aside), "w", rate, 1, subtype, format=kind) as file:
-                while len(block := heard.read(round(BLOCK * rate), dtype=dtype)) and not stop.requested:
+                while len(block := heard.read(round(BLOCK * rate), dtype=dtype)):
+                    if stop.requested:
+                        raise InterruptedError
                     file.write(stream.process(block))
                     done += len(block)
-                    progress.show(done)
+                    now = time.monotonic()
+                    speed = f"{done / rate / max(1e-9, now - begun):.0f} times as fast as it plays"
+                    if not quiet and sys.stderr.isatty() and now - shown >= REFRESH:
+                        shown, part = now, min(1.0, done / max(1, frames))
+                        left = clock((now - begun) * (1 - part) / part)
+                        show_line(f"{job.source} [{bar(part)}] {part:4.0%} {left} left, {speed}")
                 file.write(stream.flush())
-        if stop.requested:
-            return
-        if not done:
-            raise UserError("expected audio, found no samples")
-        aside.replace(job.target)
-        progress.end(done)
-        if done < heard.frames:
-            complain("warning", f"{job.source}: it ends after {done} of {heard.frames} samples: the file is damaged")
-        if stream.repaired:
-            complain("warning", f"{job.source}: {stream.repaired} samples are NaN or infinite, and were taken for 0")
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def complain(kind: str, message: str) -> None:
-    """A line on stderr, an "error" or a "warning"."""
-    show_line(f"{kind}: {' '.join(message.split())}", end="\n")
+            if not done:
+                raise UserError("expected audio, found no samples")
+    if not quiet:
+        show_line(f"{job.source} -> {job.target}: {clock(done / rate)}, {speed}", end="\n")
+    if done < frames:
+        complain("warning", f"{job.source}: it ends after {done} of {frames} samples: the file is damaged")
+    if stream.repaired:
+        complain("warning", f"{job.source}: {stream.repaired} samples are NaN or infinite, and were taken for 0")
 
 
 def run(args: argparse.Namespace, stop: StopSignal) -> int:
@@ -179,23 +149,17 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
     for job in jobs:
         try:
             extract(extractor, speaker, job, args.quiet, stop)
+        except InterruptedError:
+            return STOPPED
         except (UserError, OSError, soundfile.SoundFileError) as error:
             complain("error", f"{job.source}: {error}")
             failed += 1
-        if stop.requested:
-            return STOPPED
     return 2 if failed else 0
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    args = parser().parse_args(words)
-    try:
-        with StopSignal() as stop:
-            return run(args, stop)
-    except (UserError, OSError, soundfile.SoundFileError) as error:
-        complain("error", str(error))
-        return 2
+    return run_command(run, parser().parse_args(words))
 
 
 if __name__ == "__main__":

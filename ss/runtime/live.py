@@ -19,11 +19,11 @@ import soundfile
 
 from ss.audio import Wave
 from ss.errors import UserError
-from ss.runtime import Extractor, Stream
+from ss.runtime import Extractor
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.live_device import Microphone, Speakers, shared_rate, sounddevice
 from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, StopSignal, samples_of
-from ss.runtime.live_meter import Meter, dbfs, measure_live_latency, peak
+from ss.runtime.live_meter import Meter, complain, dbfs, measure_live_latency, peak, show_line
 from ss.runtime.pretrained import DEFAULT, PRECISIONS
 
 SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
@@ -41,7 +41,10 @@ ENROL = "a recording of the target speaker alone, or FILE@START-END in seconds; 
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong option in one line, as all errors here."""
+    """Of a command's options; reports a wrong one in one line, as all errors here."""
+
+    def __init__(self, name: str, what: str, examples: str) -> None:
+        super().__init__(name, allow_abbrev=False, description=what, epilog=examples, formatter_class=argparse.RawTextHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (--help explains)\n")
@@ -68,8 +71,7 @@ def device(text: str) -> str | int:
 
 def parser() -> Parser:
     """The command line."""
-    formatter = argparse.RawTextHelpFormatter
-    top = Parser("ss-live", allow_abbrev=False, description=WHAT, epilog=EXAMPLES, formatter_class=formatter)
+    top = Parser("ss-live", WHAT, EXAMPLES)
     add = top.add_argument_group("who is to be heard").add_argument
     add("--enrol", metavar="FILE", action="append", help=ENROL)
     add("--enrol-seconds", metavar="N", type=positive, help="or: the first N seconds of the input; the output begins after them")
@@ -126,28 +128,6 @@ def check_options(args: argparse.Namespace) -> None:
             raise UserError(message)
 
 
-def open_source(args: argparse.Namespace, model_rate: int, stop: StopSignal) -> Source:
-    """The input that the options ask for. Raises UserError."""
-    channels = args.channels or 1
-    if args.input == "-":
-        return PipeSource(sys.stdin.fileno(), args.rate or model_rate, args.format, channels, args.block_ms, stop)
-    if args.input:
-        return FileSource(args.input, args.block_ms, stop, args.fast)
-    output = None if args.output else (args.output_device, args.output_channels)
-    rate = args.rate or shared_rate(model_rate, args.input_device, channels, output)
-    return Microphone(args.input_device, rate, channels, args.block_ms, stop)
-
-
-def open_sink(args: argparse.Namespace, rate: int, stop: StopSignal) -> Sink:
-    """The output that the options ask for. Raises UserError."""
-    if args.output == "-":
-        return PipeSink(sys.stdout.fileno(), args.format, args.output_channels)
-    if args.output:
-        return FileSink(args.output, rate, args.format, args.output_channels)
-    live = args.input is None
-    return Speakers(args.output_device, rate, args.output_channels, args.block_ms, args.buffer_ms, live, stop)
-
-
 def record_enrolment(args: argparse.Namespace, source: Source, stop: StopSignal) -> Wave | None:
     """The first seconds of the source [n] or [n,C], saved where the options say so; None where a stop is requested meanwhile.
 
@@ -166,72 +146,88 @@ def record_enrolment(args: argparse.Namespace, source: Source, stop: StopSignal)
     if n < wanted:
         raise UserError(f"expected {args.enrol_seconds:g} s for the enrolment, the input ended after {n / source.rate:g} s")
     wave = np.concatenate(blocks)
-    level = dbfs(peak(wave))
-    if level < QUIET:
-        print(f"warning: the enrolment is nearly silent, its peak is {level:.0f} dBFS", file=sys.stderr)
+    if (level := dbfs(peak(wave))) < QUIET:
+        complain("warning", f"the enrolment is nearly silent, its peak is {level:.0f} dBFS")
     if args.save_enrolment:
         with closing(FileSink(args.save_enrolment, source.rate, args.format)) as file:
             file.write(wave if wave.ndim == 1 else wave.mean(1))
     return wave
 
 
-def pump(source: Source, stream: Stream, sinks: Sequence[Sink], meter: Meter) -> None:
-    """Moves blocks through the stream until the source ends or the last sink is done, then what the stream still holds."""
-    try:
-        while not sinks[-1].done and (block := source.read()) is not None:
-            before = time.perf_counter()
-            estimate = stream.process(block)
-            meter.count(block, estimate, time.perf_counter() - before)
-            for sink in sinks:
-                sink.write(estimate)
-    finally:
-        tail = stream.flush()
-        meter.count_tail(tail)
-        for sink in sinks:
-            sink.write(tail)
-
-
-def run(args: argparse.Namespace, stop: StopSignal) -> None:
-    """All of a session. Raises UserError and OSError for what the user can mend."""
+def run(args: argparse.Namespace, stop: StopSignal) -> int:
+    """All of a session, from opening its ends to its summary. Raises UserError and OSError for what users can mend."""
+    if args.list_devices:
+        print(sounddevice().query_devices())
+        return 0
+    check_options(args)
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
     if not args.block_ms:  # whole hops: nothing waits in the stream for a hop to fill
         hop = extractor.hop / extractor.sample_rate
         args.block_ms = 1000 * hop * math.ceil(SHORTEST / hop)
+    channels, form, repeated = args.channels or 1, args.format, args.output_channels
     with ExitStack() as open_now:
-        source = open_now.enter_context(closing(open_source(args, extractor.sample_rate, stop)))
-        sinks: list[Sink] = []
+        source: Source
+        if args.input == "-":
+            pcm_rate = args.rate or extractor.sample_rate
+            source = PipeSource(sys.stdin.fileno(), pcm_rate, form, channels, args.block_ms, stop)
+        elif args.input:
+            source = FileSource(args.input, args.block_ms, stop, args.fast)
+        else:
+            speakers = None if args.output else (args.output_device, repeated)
+            taken_rate = args.rate or shared_rate(extractor.sample_rate, args.input_device, channels, speakers)
+            source = Microphone(args.input_device, taken_rate, channels, args.block_ms, stop)
+        open_now.enter_context(closing(source))
+        rate, sinks = source.rate, list[Sink]()
         if args.record:
-            sinks.append(open_now.enter_context(closing(FileSink(args.record, source.rate, args.format, args.output_channels))))
-        sinks.append(open_now.enter_context(closing(open_sink(args, source.rate, stop))))
+            sinks.append(open_now.enter_context(closing(FileSink(args.record, rate, form, repeated))))
+        output: Sink
+        if args.output == "-":
+            output = PipeSink(sys.stdout.fileno(), form, repeated)
+        elif args.output:
+            output = FileSink(args.output, rate, form, repeated)
+        else:
+            output = Speakers(args.output_device, rate, repeated, args.block_ms, args.buffer_ms, args.input is None, stop)
+        sinks.append(open_now.enter_context(closing(output)))
         enrolment = args.enrol or record_enrolment(args, source, stop)
         if enrolment is None:
             print("stopped before the enrolment was complete", file=sys.stderr)
-            return
-        stream = extractor.stream(enrolment, sample_rate=source.rate)
-        block = samples_of(args.block_ms, source.rate)
-        meter = Meter(source, sinks[-1], measure_live_latency(extractor, stream, source, sinks[-1], block), block, args.quiet)
-        pump(source, stream, sinks, meter)
-    ended = "stopped" if stop.requested else "output closed" if sinks[-1].done else "input ended"
+            return 0
+        stream, size = extractor.stream(enrolment, sample_rate=rate), samples_of(args.block_ms, rate)
+        meter = Meter(source, output, measure_live_latency(extractor, stream, source, output, size), size, args.quiet)
+
+        def give(heard: Wave, estimate: Wave, seconds: float) -> None:
+            meter.count(heard, estimate, seconds)
+            for sink in sinks:
+                sink.write(estimate)
+
+        try:
+            while not output.done and (block := source.read()) is not None:
+                before = time.perf_counter()
+                estimate = stream.process(block)
+                give(block, estimate, time.perf_counter() - before)
+        finally:
+            give(np.zeros(0, np.float32), stream.flush(), 0.0)
+    ended = "stopped" if stop.requested else "output closed" if output.done else "input ended"
     if not args.quiet:
-        meter.show(f"{meter.summary()}; {ended}", end="\n")
+        show_line(f"{meter.summary()}; {ended}", end="\n")
     if args.report:
         Path(args.report).write_text(json.dumps({"model": args.model, "ended": ended, **meter.report()}, indent=2) + "\n")
+    return 0
+
+
+def run_command(job: Callable[[argparse.Namespace, StopSignal], int], args: argparse.Namespace) -> int:
+    """A command's exit code: that of its job, or 2 after a line `error: ...` on stderr."""
+    try:
+        with StopSignal() as stop:
+            return job(args, stop)
+    except (UserError, OSError, soundfile.SoundFileError) as error:
+        complain("error", str(error))
+        return 2
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command; 0, or 2 after a line `error: ...` on stderr."""
-    args = parser().parse_args(words)
-    try:
-        if args.list_devices:
-            print(sounddevice().query_devices())
-            return 0
-        check_options(args)
-        with StopSignal() as stop:
-            run(args, stop)
-    except (UserError, OSError, soundfile.SoundFileError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    """The command; its exit code."""
+    return run_command(run, parser().parse_args(words))
 
 
 if __name__ == "__main__":

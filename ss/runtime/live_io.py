@@ -10,49 +10,28 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from ss.audio import Wave
+from ss.audio import Wave, readable
 from ss.errors import UserError
 from ss.runtime.stream import to_float, to_type
 
 SLICE = 0.05  # seconds after which a waiting source sees that it should stop
 INSIST = 1.0  # seconds between two signals after which the second one ends the process at once
 FILES = (".wav", ".flac")
-
-
-class SampleFormat(NamedTuple):
-    """dtype: of a sample in the bytes; subtype: what libsndfile calls it in a file."""
-
-    dtype: str
-    subtype: str
-
-
-FORMATS = {"s16le": SampleFormat("<i2", "PCM_16"), "f32le": SampleFormat("<f4", "FLOAT")}
-
-
-def frame_bytes(form: str, channels: int) -> int:
-    """The bytes of one sample of every channel."""
-    return np.dtype(FORMATS[form].dtype).itemsize * channels
-
-
-def quantise(wave: Wave, form: str) -> NDArray[np.generic]:
-    """Samples in -1..1 as the format's own numbers, of the same shape: 16-bit ones are rounded and clipped at full scale."""
-    return to_type(wave, np.dtype(FORMATS[form].dtype))
+FORMATS = {"s16le": ("<i2", "PCM_16"), "f32le": ("<f4", "FLOAT")}  # of raw PCM: the type of a sample, and its name in libsndfile
 
 
 def encode(wave: Wave, form: str, channels: int = 1) -> bytes:
-    """One signal [n] as bytes, the same in every channel."""
-    return np.repeat(quantise(wave, form), channels).tobytes()
+    """One signal [n] in -1..1 as bytes, the same in every channel; 16-bit samples are rounded and clipped at full scale."""
+    return np.repeat(to_type(wave, np.dtype(FORMATS[form][0])), channels).tobytes()
 
 
 def decode(data: bytes, form: str, channels: int) -> Wave:
     """Bytes of whole frames -> float32 [n], or [n,C] of several channels; 16-bit samples are in -1..1."""
-    wave = to_float(np.frombuffer(data, FORMATS[form].dtype))
+    wave = to_float(np.frombuffer(data, FORMATS[form][0]))
     return wave.reshape(-1, channels) if channels > 1 else wave
 
 
@@ -67,9 +46,8 @@ class StopSignal:
     A second signal, a second later, ends the process at once, should an output be stuck.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
-        self.since = 0.0
+    requested = False
+    since = 0.0
 
     def __enter__(self) -> "StopSignal":
         self.before = {number: signal.signal(number, self.handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -120,12 +98,8 @@ class FileSource(Source):
     """
 
     def __init__(self, path: str | Path, block_ms: float, stop: StopSignal, fast: bool = False) -> None:
-        if not Path(path).is_file():
-            raise UserError(f"{path}: expected an audio file, but there is none")
-        try:
-            self.file = soundfile.SoundFile(str(path))
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise UserError(f"{path}: expected a readable audio file, but: {error}") from error
+        with readable(path) as file:
+            self.file = soundfile.SoundFile(file)
         self.path, self.stop, self.fast = path, stop, fast
         self.rate = self.file.samplerate
         self.block = samples_of(block_ms, self.rate)
@@ -161,7 +135,8 @@ class PipeSource(Source):
         if os.isatty(descriptor):
             raise UserError("--input -: expected raw PCM in a pipe or a file, but the standard input is a terminal")
         self.descriptor, self.rate, self.form, self.channels, self.stop = descriptor, rate, form, channels, stop
-        self.block = samples_of(block_ms, rate) * frame_bytes(form, channels)
+        self.frame = np.dtype(FORMATS[form][0]).itemsize * channels
+        self.block = samples_of(block_ms, rate) * self.frame
 
     def read(self) -> Wave | None:
         data = bytearray()
@@ -171,7 +146,7 @@ class PipeSource(Source):
             if not (more := os.read(self.descriptor, self.block - len(data))):
                 break
             data += more
-        whole = len(data) - len(data) % frame_bytes(self.form, self.channels)
+        whole = len(data) - len(data) % self.frame
         if whole < len(data) and not self.stop.requested:
             print(f"warning: the input ended within a frame: {len(data) - whole} bytes are left out", file=sys.stderr)
         return decode(bytes(data[:whole]), self.form, self.channels) if whole else None
@@ -204,14 +179,15 @@ class FileSink(Sink):
     def __init__(self, path: str | Path, rate: int, form: str, channels: int = 1) -> None:
         if Path(path).suffix.lower() not in FILES:
             raise UserError(f"{path}: expected a name that ends in {' or '.join(FILES)}")
+        dtype, subtype = FORMATS[form]
         try:
-            self.file = soundfile.SoundFile(str(path), "w", rate, channels, FORMATS[form].subtype)
+            self.file = soundfile.SoundFile(str(path), "w", rate, channels, subtype)
         except (soundfile.LibsndfileError, OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be written as {form}: {error}") from error
-        self.form, self.channels = form, channels
+        self.dtype, self.channels = np.dtype(dtype), channels
 
     def write(self, wave: Wave) -> None:
-        self.file.write(np.repeat(quantise(wave, self.form)[:, None], self.channels, 1))
+        self.file.write(np.repeat(to_type(wave, self.dtype)[:, None], self.channels, 1))
 
     def close(self) -> None:
         self.file.close()

@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -43,28 +43,22 @@ class Times:
         return min(FINEST * STEP**place, self.largest)
 
 
-class LiveLatency(NamedTuple):
-    """Milliseconds: of the model; of whole blocks, resampling and what speakers hold; and what devices say they add."""
+def measure_live_latency(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> dict[str, float]:
+    """The latency of a new stream in blocks of so many samples, in ms: of the model; of whole blocks, resampling and what speakers
+    hold; and what devices say they add.
 
-    algorithmic_ms: float
-    buffering_ms: float
-    device_ms: float
-
-
-def measure_live_latency(extractor: Extractor, stream: Stream, source: Source, sink: Sink, block: int) -> LiveLatency:
-    """The latency of a new stream in blocks of so many samples, measured with silence (a second, or twice the model's latency).
-
-    The stream begins anew then. What goes out in time must be there when the next block has come: what the stream holds back at
-    most and a block. That counts unfinished hops and resampling in; and the first steps of a session, which take longest, are over.
+    Measured with silence (a second, or twice the model's latency); the stream begins anew then. What goes out in time must be there
+    when the next block has come: what the stream holds back at most and a block. That counts unfinished hops and resampling in; and
+    the first steps of a session, which take longest, are over.
     """
-    taken = given = held = 0
-    while taken < source.rate * max(1, 2 * extractor.latency / extractor.sample_rate):
+    algorithmic, taken, given, held = extractor.latency / extractor.sample_rate, 0, 0, 0
+    while taken < source.rate * max(1, 2 * algorithmic):
         given += len(stream.process(np.zeros(block, np.float32)))
         taken += block
         held = max(held, taken - given)
     stream.reset()
-    algorithmic, total = extractor.latency / extractor.sample_rate, (held + block) / source.rate + sink.buffered
-    return LiveLatency(*(1000 * seconds for seconds in (algorithmic, total - algorithmic, source.latency + sink.latency)))
+    buffering, device = (held + block) / source.rate + sink.buffered - algorithmic, source.latency + sink.latency
+    return {"algorithmic_ms": 1000 * algorithmic, "buffering_ms": 1000 * buffering, "device_ms": 1000 * device}
 
 
 def peak(wave: Wave) -> float:
@@ -90,51 +84,41 @@ def show_line(line: str, end: str = "") -> None:
     print(line, end=end, file=sys.stderr, flush=True)
 
 
-class Meter:
-    """Counts what passes and shows it on stderr: a line that is kept up to date in a terminal, one at the end elsewhere."""
+def complain(kind: str, message: str) -> None:
+    """A line on stderr, an "error" or a "warning"."""
+    show_line(f"{kind}: {' '.join(message.split())}", end="\n")
 
-    def __init__(self, source: Source, sink: Sink, latency: LiveLatency, block: int, quiet: bool = False) -> None:
+
+class Meter:
+    """Counts what passes, and shows it on stderr in a line that is kept up to date in a terminal."""
+
+    def __init__(self, source: Source, sink: Sink, latency: dict[str, float], block: int, quiet: bool = False) -> None:
         self.source, self.sink, self.latency, self.block_seconds = source, sink, latency, block / source.rate
-        self.quiet, self.terminal = quiet, sys.stderr.isatty()
-        self.times, self.samples_in, self.samples_out = Times(), 0, 0
-        self.blocks, self.shown = 0, 0.0
-        self.now, self.highest = [0.0, 0.0], [0.0, 0.0]  # peaks in and out: since the last line, of all
+        self.shows, self.shown = sys.stderr.isatty() and not quiet, 0.0
+        self.times, self.blocks, self.samples_in, self.samples_out = Times(), 0, 0, 0
+        self.peaks, self.highest = np.zeros(2), np.zeros(2)  # in and out: since the last line, of all
 
     def count(self, heard: Wave, estimate: Wave, seconds: float) -> None:
-        """One block [n] or [n,C] that was read, the estimate [m] it gave and the seconds that took."""
-        self.blocks += 1
-        self.times.add(seconds)
-        self.count_tail(estimate)
-        self.samples_in += len(heard)
-        self._note_level(0, heard)
-        if not self.terminal or self.quiet or time.monotonic() - self.shown <= REFRESH:
+        """One block [n] or [n,C] that was read (n is 0 at the end), the estimate [m] it gave and the seconds that took."""
+        self.samples_in, self.samples_out = self.samples_in + len(heard), self.samples_out + len(estimate)
+        self.peaks = np.maximum(self.peaks, (peak(heard), peak(estimate)))
+        self.highest = np.maximum(self.highest, self.peaks)
+        if len(heard):
+            self.blocks += 1
+            self.times.add(seconds)
+        if not self.shows or time.monotonic() - self.shown <= REFRESH:
             return
-        now = [(name, dbfs(p)) for name, p in zip(("in", "out"), self.now, strict=True)]
-        levels = [f"{name} {level:4.0f} [{bar(1 - level / BAR_FLOOR)}]" for name, level in now]
-        report = self.report()
-        self.show(
-            f"{report['seconds']:.1f} s | {' '.join(levels)} dBFS"
-            f" | {self.latency.algorithmic_ms:.0f}+{report['latency_ms'] - self.latency.algorithmic_ms:.0f} ms"
-            f" | dropped {self._lost()} | RTF {report['real_time_factor']:.3f} p99 {report['real_time_factor_p99']:.3f}"
+        levels = zip(("in", "out"), map(dbfs, self.peaks), strict=True)
+        bars = " ".join(f"{name} {level:4.0f} [{bar(1 - level / BAR_FLOOR)}]" for name, level in levels)
+        r = self.report()
+        show_line(
+            f"{r['seconds']:.1f} s | {bars} dBFS | {r['algorithmic_ms']:.0f}+{r['latency_ms'] - r['algorithmic_ms']:.0f} ms"
+            f" | dropped {self._lost()} | RTF {r['real_time_factor']:.3f} p99 {r['real_time_factor_p99']:.3f}"
         )
-
-    def count_tail(self, estimate: Wave) -> None:
-        """Samples [m] that came without a block: the end of a stream."""
-        self.samples_out += len(estimate)
-        self._note_level(1, estimate)
-
-    def _note_level(self, side: int, wave: Wave) -> None:
-        """The peak of samples on side 0 (in) or 1 (out)."""
-        self.now[side] = max(self.now[side], peak(wave))
-        self.highest[side] = max(self.highest[side], self.now[side])
+        self.shown, self.peaks = time.monotonic(), np.zeros(2)
 
     def _lost(self) -> str:
         return f"{self.source.dropped}/{self.sink.dropped + self.sink.skipped}"
-
-    def show(self, line: str, end: str = "") -> None:
-        """Puts a line in the place of the last one; one that stays (`end`) is never cut."""
-        show_line(line, end)
-        self.shown, self.now = time.monotonic(), [0.0, 0.0]
 
     def report(self) -> dict[str, Any]:
         """All figures; times in milliseconds per block where the name says so."""
@@ -147,8 +131,8 @@ class Meter:
             "rate": self.source.rate,
             "blocks": self.blocks,
             "block_ms": 1000 * self.block_seconds,
-            "latency_ms": sum(self.latency),
-            **self.latency._asdict(),
+            "latency_ms": sum(self.latency.values()),
+            **self.latency,
             "real_time_factor": self.times.total / heard if heard else 0.0,
             "real_time_factor_p99": self.times.percentile(99) / self.block_seconds,
             "ms_per_block": {**percentiles, "max": 1000 * self.times.largest},
@@ -158,7 +142,8 @@ class Meter:
 
     def summary(self) -> str:
         """The report in one line."""
-        r, ms = self.report(), self.report()["ms_per_block"]
+        r = self.report()
+        ms = r["ms_per_block"]
         return (
             f"{r['seconds']:.2f} s in {self.blocks} blocks of {r['block_ms']:.4g} ms; latency {r['latency_ms']:.1f} ms:"
             f" {r['algorithmic_ms']:.1f} algorithmic, {r['buffering_ms']:.1f} buffering, {r['device_ms']:.1f} devices;"

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from ss.errors import UserError
+from ss.files import whole_file
 
 ENROLL, STEP = "enroll.onnx", "step.onnx"
 SEGMENT_GRU = "SpeakerHandler.onnx", "GRUMainModel.onnx"  # the same of the segment GRU model, under the names of its two halves
@@ -97,15 +98,11 @@ def download(url: str, precision: str) -> Path:
 
 def fetch(url: str, path: Path, expected: str) -> None:
     """Downloads a file, which is there once it has the SHA-256 sum that is expected ("": any). Raises UserError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with urlopen(url, timeout=TIMEOUT) as answer, aside.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-        if expected and (found := sum_of(aside)) != expected:
-            raise UserError(f"{url}: expected the SHA-256 sum {expected}, found {found}: damaged, or another release")
-        aside.replace(path)
+        with whole_file(path) as aside:
+            with urlopen(url, timeout=TIMEOUT) as answer, aside.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            if expected and (found := sum_of(aside)) != expected:
+                raise UserError(f"{url}: expected the SHA-256 sum {expected}, found {found}: damaged, or another release")
     except (OSError, HTTPException) as error:
         raise UserError(f"{url}: cannot be downloaded: {error}") from error
-    finally:
-        aside.unlink(missing_ok=True)

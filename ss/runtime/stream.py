@@ -1,6 +1,6 @@
 """Streams: any number of samples in, the estimate of the same signal out, sample for sample, and what is left at the end.
 
-Shapes: B streams, n samples that come, m samples that go, R samples of a whole recording, D conditions.
+Shapes: B streams, n samples that come, m samples that go, R samples of a whole recording, D conditions, W samples of a segment.
 """
 
 from typing import Any, Protocol
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.runtime.resample import Resampler
-from ss.segments import n_segments, overlap_add
 
 MOST = 128  # hops in one run of an online model
 LOUDEST = 8.0  # times full scale: what lies beyond is no audio
@@ -188,3 +187,17 @@ def mono_float(samples: NDArray[Any], rate: int, wanted: int) -> Wave:
     if not np.isfinite(wave).all():
         raise UserError(f"expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
     return wave if rate == wanted else soxr.resample(wave, rate, wanted).astype(np.float32)
+
+
+def n_segments(samples: int, window: int, step: int) -> int:
+    """How many segments cover so many samples, the last one filled up with zeros; at least one."""
+    return max(0, -(-(samples - window) // step)) + 1
+
+
+def overlap_add(wave: Any, tail: Any, step: int) -> tuple[Any, Any]:
+    """A segment's output [B,W] and the tail of the one before [B,W-P], [B,0] at first -> finished samples [B,P], its own tail.
+
+    Arrays of numpy or torch; P is `step`. Where two segments overlap, their mean counts; so at most two may: W <= 2P.
+    """
+    head, rest = wave[:, :step], wave[:, step:]
+    return (head + tail) / 2 if tail.shape[-1] else head, rest

@@ -40,16 +40,26 @@ def train(config: dict[str, Any]) -> int:
 
 
 def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = lambda trainer: None) -> bool:
-    """Trains as the config says, or goes on with the run in its `run_dir`. Returns whether it got to the end.
+    """The same; returns whether it got to the end. Raises UserError for a run of another config in `run_dir`, and at once for what
+    would otherwise show only after long work.
 
     prepare: called with the trainer when its weights are those that the run begins, or goes on, with: for what changes how a model
     computes or an optimizer steps.
     """
-    run_dir = Path(config["run_dir"])
+    run_dir, last = Path(config["run_dir"]), None
     with ExitStack() as opened:
         opened.enter_context(distributed.sole_owner(run_dir))
-        last = resumable(run_dir, config)
-        check(config)
+        if config["resume"] and (run_dir / "last.pth").exists():
+            last = read_checkpoint(run_dir / "last.pth")
+            if found := differing(last["config"], config):
+                more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+                what = f"{run_dir} holds a run of another config ({'; '.join([*found[:SHOWN], *more])})"
+                raise UserError(f"{what}: choose another run_dir, or resume=false to begin anew")
+        if config["seed"] < 0:
+            raise UserError(f"seed: expected at least 0, found {config['seed']}")
+        find_triplets(config["data"]["valid"]["folder"])
+        if scenes(config):
+            check_sources(Scene.of(config["data"]["train"]["scene"]), Sources.of(config["data"]["train"]["sources"]))
         torch.manual_seed(config["seed"])
         speakers, to = speaker_list(config, run_dir), writers(config, last)
         for writer in to:
@@ -64,34 +74,13 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
                 print(f"weights of {config['init_from']}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
         prepare(trainer)
         if distributed.is_main():
-            describe(config, run_dir)
+            (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            (run_dir / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
             print(f"{'resuming' if last else 'training'} in {run_dir} on {distributed.world_size()} x {trainer.device}")
         done = trainer.fit()
     if distributed.is_main():
         print(f"{'finished' if done else 'stopped; the same command goes on'}: epoch {trainer.progress.epoch - done}, {run_dir}")
     return done
-
-
-def check(config: dict[str, Any]) -> None:
-    """Raises UserError for what would otherwise show only after long work."""
-    if config["seed"] < 0:
-        raise UserError(f"seed: expected at least 0, found {config['seed']}")
-    find_triplets(config["data"]["valid"]["folder"])
-    if scenes(config):
-        train = config["data"]["train"]
-        check_sources(Scene.of(train["scene"]), Sources.of(train["sources"]))
-
-
-def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The last checkpoint of a run to go on with. Raises UserError where it was another config's."""
-    last = run_dir / "last.pth"
-    if not config["resume"] or not last.exists():
-        return None
-    content = read_checkpoint(last)
-    if differences := differing(content["config"], config):
-        found = "; ".join(differences[:SHOWN]) + (f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else "")
-        raise UserError(f"{run_dir} holds a run of another config ({found}): choose another run_dir, or resume=false to begin anew")
-    return content
 
 
 def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
@@ -110,32 +99,25 @@ def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[
 
 def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
     """The training speakers, from `data.speakers` or, if that is null, from the training folder; kept in the run folder."""
-    path = config["data"].get("speakers")
+    train, n_speakers, path = config["data"]["train"], config["model"]["n_speakers"], config["data"].get("speakers")
     if path is None:
         path = run_dir / "speakers.txt"
         with distributed.main_first():
-            begun = config["resume"] and (run_dir / "last.pth").exists()
-            if distributed.is_main() and not (begun and path.exists()):
-                list_speakers(config, path)
+            begun = config["resume"] and (run_dir / "last.pth").exists() and path.exists()
+            if distributed.is_main() and not begun and scenes(config):
+                found = make_catalog(Sources.of({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
+                write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
+            elif distributed.is_main() and not begun:
+                make_filenames(train["folder"], path, n_speakers)
     speakers = read_speakers(path)
-    if len(speakers) > config["model"]["n_speakers"]:
-        raise UserError(f"{path}: expected at most {config['model']['n_speakers']} speakers (n_speakers), found {len(speakers)}")
+    if len(speakers) > n_speakers:
+        raise UserError(f"{path}: expected at most {n_speakers} speakers (n_speakers), found {len(speakers)}")
     return speakers
 
 
 def scenes(config: dict[str, Any]) -> bool:
     """Whether a config trains on scenes that are rendered meanwhile, instead of on a folder."""
     return "scene" in config["data"]["train"]
-
-
-def list_speakers(config: dict[str, Any], path: Path) -> None:
-    """Writes the speakers that a training meets as targets."""
-    train, n_speakers = config["data"]["train"], config["model"]["n_speakers"]
-    if scenes(config):
-        found = make_catalog(Sources.of({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
-        write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
-    else:
-        make_filenames(train["folder"], path, n_speakers)
 
 
 def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trainer:
@@ -195,12 +177,6 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
         make = instantiate(config["writer"], _partial_=True)
         found.append(make(run_dir=run_dir, sample_rate=config["data"]["sample_rate"], config=config))
     return found
-
-
-def describe(config: dict[str, Any], run_dir: Path) -> None:
-    """Writes the run's whole config and the versions it runs with beside its checkpoints."""
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (run_dir / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -37,16 +37,10 @@ class LossMeter:
         there[0] = True  # a loss that is not a number must not go unseen
         self.sums += torch.stack([values.where(there, 0).sum(1), there.sum(1)])
 
-    def means(self) -> dict[str, float]:
-        """Means over the examples of all processes that have such a value; those of which none has are left out."""
-        return self._means(distributed.total(self.sums))
-
-    def local_means(self) -> dict[str, float]:
-        """The same over this process's examples alone."""
-        return self._means(self.sums)
-
-    def _means(self, sums: torch.Tensor) -> dict[str, float]:
-        return {name: total / n for name, total, n in zip(self.MEANS, *sums.tolist(), strict=True) if n}
+    def means(self, here: bool = False) -> dict[str, float]:
+        """Means over the examples that have such a value, of all processes or of this one (`here`); those of none are left out."""
+        sums = (self.sums if here else distributed.total(self.sums)).tolist()
+        return {name: total / n for name, total, n in zip(self.MEANS, *sums, strict=True) if n}
 
     def state(self) -> dict[str, list[float]]:
         """What a checkpoint keeps: the sums over all processes. All of them have to ask for it."""
@@ -82,9 +76,7 @@ class Progress:
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
-        """The reverse of `state`; the main process holds the sums of all. Raises UserError for a state of an older form."""
-        if "examples" not in state:
-            raise UserError("last.pth is of an older version, which counted batches: expected a count of examples")
+        """The reverse of `state`; the main process holds the sums of all."""
         return cls(**{**state, "meter": LossMeter(state["meter"] if distributed.is_main() else None)})
 
     def next_epoch(self) -> None:
@@ -111,20 +103,6 @@ class Monitor:
         if best is None or not math.isfinite(value):
             return best is None
         return not math.isfinite(best) or (value > best if self.mode == "max" else value < best)
-
-
-class Interval:
-    """Says once in so many minutes that they have passed (None: never); the same in all processes."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self.minutes, self.last = minutes, time.monotonic()
-
-    def due(self) -> bool:
-        """Whether they have passed since it last said so."""
-        if self.minutes is None or not distributed.any_of(time.monotonic() - self.last > 60 * self.minutes):
-            return False
-        self.last = time.monotonic()
-        return True
 
 
 class Stop:

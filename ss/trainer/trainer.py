@@ -7,7 +7,6 @@ can stop at any optimizer step and go on from there later, bit for bit as if it 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ss.extraction import Chunking, cut, match_level, may_pad, separate
 from ss.loss import LossOutput
 from ss.model import ExtractionModel
 from ss.streamer import Streamer, Whole
-from ss.trainer.progress import Interval, LossMeter, Monitor, Progress, Stop
+from ss.trainer.progress import LossMeter, Monitor, Progress, Stop
 from ss.trainer.settings import Settings
 from ss.trainer.writers import Writer
 
@@ -41,20 +40,13 @@ class WeightAverage(AveragedModel):
     """The exponential mean of a model's weights and buffers, over about the last tenth of the steps while these are few."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=True)
-        self.decay = decay
+        def average(means: Any, values: Any, n_averaged: Any) -> None:
+            if means[0].is_floating_point():
+                torch._foreach_lerp_(means, values, max(1 - decay, 10 / (10 + int(n_averaged))))
+            else:
+                torch._foreach_copy_(means, values)
 
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """Takes in the model's weights after a step; all tensors at once, which torch's own does not do on a CPU."""
-        share = max(1 - self.decay, 10 / (10 + int(self.n_averaged)))
-        pairs = list(zip(*(chain(m.parameters(), m.buffers()) for m in (self.module, model)), strict=True))
-        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-        torch._foreach_lerp_(means, values, share)
-        for mean, value in pairs:
-            if not mean.is_floating_point():
-                mean.copy_(value)
-        self.n_averaged += 1
+        super().__init__(model, multi_avg_fn=average, use_buffers=True)
 
 
 class Trainer:
@@ -84,7 +76,7 @@ class Trainer:
         self.speakers, self.sample_rate = list(train.speakers), train.sample_rate
         self.model = model.to(self.device)
         self.model.checkpointing = settings.activation_checkpointing
-        distributed.share_weights(self.model)
+        distributed.share(self.model.state_dict().values())
         self.batches = TrainingBatches(len(train), settings.batch_size, train.seed, train.shards())
         self.train_loader = loader(train, self.batches, settings.n_workers())
         valid_batches = EvaluationBatches(valid.lengths(), settings.batch_size, may_pad(model, self.streamer))
@@ -105,8 +97,12 @@ class Trainer:
         """Trains to the end, or until asked to stop (one step at least). Returns whether it got to the end."""
         with self.stop.listening():
             while not self.finished():
-                if not self.train_epoch():
-                    self.halt()
+                if not self.train_epoch():  # stopped inside of it: these weights may be the best so far, too
+                    self.save("last.pth")
+                    row = self.row("stop", self.evaluate())
+                    self.write(row)
+                    if self.monitor.better(self.monitor.value(row), self.progress.best):
+                        self.save("best.pth", row)
                     break
                 self.commit(self.evaluate())
                 if self.stop.asked():
@@ -123,8 +119,8 @@ class Trainer:
         progress, size = self.progress, self.settings.accumulate
         self.model.train()
         self.batches.start(progress.epoch, progress.examples)
-        n_batches = len(self.batches)
-        save, began, shown = Interval(self.settings.save_minutes), time.monotonic(), 0.0
+        n_batches, minutes, saved = len(self.batches), self.settings.save_minutes, time.monotonic()
+        began, shown = saved, 0.0
         group, heard = LossMeter(), list[tuple[Batch, LossOutput]]()
         with self.bar(self.awaited(self.train_loader), f"epoch {progress.epoch}", n_batches) as bar:
             for number, batch in enumerate(bar, 1):
@@ -140,12 +136,15 @@ class Trainer:
                 progress.seconds, began = progress.seconds + time.monotonic() - began, time.monotonic()
                 if began - shown > POSTFIX_SECONDS:
                     shown = began
-                    bar.set_postfix({key: f"{mean:.2f}" for key, mean in group.local_means().items()}, refresh=False)
-                self.log_step(group, norm)
+                    bar.set_postfix({key: f"{mean:.2f}" for key, mean in group.means(here=True).items()}, refresh=False)
+                if progress.step % self.settings.log_every == 0:
+                    row = {"kind": "step", "epoch": progress.epoch, "step": progress.step, **group.means(), "grad_norm": norm}
+                    self.write({**row, "lr": self.learning_rate(), "seconds": round(progress.seconds, 2)})
                 group, heard = LossMeter(), []
                 if self.stop.asked():
                     return number >= n_batches
-                if save.due():
+                if minutes is not None and distributed.any_of(time.monotonic() - saved > 60 * minutes):
+                    saved = time.monotonic()
                     self.save("last.pth")
         return True
 
@@ -195,10 +194,11 @@ class Trainer:
         total = get_total_norm(gradients, foreach=True)
         norm, *losses = torch.stack([total, *(loss.total for _, loss in heard)]).tolist()
         faulty = [(batch, loss) for (batch, _), loss in zip(heard, losses, strict=True) if not math.isfinite(loss)]
-        if faulty:
-            raise NonFiniteError(self.non_finite("loss", faulty[0][1], [batch for batch, _ in faulty]))
-        if not self.scaler.is_enabled() and not math.isfinite(norm):
-            raise NonFiniteError(self.non_finite("gradient norm", norm, [batch for batch, _ in heard]))
+        if faulty or not (self.scaler.is_enabled() or math.isfinite(norm)):
+            what = f"loss is {faulty[0][1]}" if faulty else f"gradient norm is {norm}"
+            examples = ", ".join(name for batch, _ in faulty or heard for name in batch.names)
+            place = f"epoch {self.progress.epoch}, step {self.progress.step} (examples: {examples})"
+            raise NonFiniteError(f"stopped: {what} at {place}; the last checkpoint in {self.run_dir} is sound")
         clip = self.settings.clip_grad_norm
         if clip is not None and norm > clip:
             clip_grads_with_norm_(parameters, clip, total, foreach=True)
@@ -212,22 +212,22 @@ class Trainer:
             self.scheduler.step()
         return norm
 
-    def non_finite(self, what: str, value: float, batches: Sequence[Batch]) -> str:
-        """The message for a value that is not finite."""
-        place = f"epoch {self.progress.epoch}, step {self.progress.step}"
-        examples = ", ".join(name for batch in batches for name in batch.names)
-        return f"stopped: {what} is {value} at {place} (examples: {examples}); the last checkpoint in {self.run_dir} is sound"
-
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Means over the validation examples, each exactly once."""
+        """Means over the validation examples, each exactly once; the writers are given the first ones as audio."""
         model, meter = self.trained().eval(), LossMeter()
-        distributed.share_buffers(model)
+        distributed.share(model.buffers())
         for number, batch in enumerate(self.bar(self.valid_loader, "valid", len(self.valid_loader))):
             loss, waves = self.forward(model, batch.to(self.device))
             meter.add(loss)
             if number == 0:
-                self.write_audio(batch, waves)
+                waves = waves.to(batch.mixture.device)
+                level = self.loss.fixes_level
+                waves = cut(waves, batch.lengths) if level else match_level(waves, batch.mixture, batch.lengths)
+                for i, name in enumerate(batch.names[: self.settings.n_audio]):
+                    for kind, wave in (("mixed", batch.mixture), ("target", batch.target), ("pred", waves)):
+                        for writer in self.writers:
+                            writer.audio(f"{name}-{kind}", wave[i, : batch.lengths[i]].numpy(), self.progress.step)
         return meter.means()
 
     def commit(self, valid: dict[str, float]) -> None:
@@ -251,14 +251,6 @@ class Trainer:
         if self.settings.save_period and epoch % self.settings.save_period == 0:
             self.save(f"epoch-{epoch}.pth", row)
 
-    def halt(self) -> None:
-        """Stops inside an epoch: saves what a resumed run needs, then looks whether these weights are the best so far."""
-        self.save("last.pth")
-        row = self.row("stop", self.evaluate())
-        self.write(row)
-        if self.monitor.better(self.monitor.value(row), self.progress.best):
-            self.save("best.pth", row)
-
     def row(self, kind: str, valid: dict[str, float]) -> dict[str, Any]:
         """A row of the log about the epoch."""
         progress = self.progress
@@ -271,27 +263,11 @@ class Trainer:
         """Of the first parameter group."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def log_step(self, group: LossMeter, norm: float) -> None:
-        """Every `log_every` steps a row on that step."""
-        if self.progress.step % self.settings.log_every == 0:
-            place = {"kind": "step", "epoch": self.progress.epoch, "step": self.progress.step}
-            more = {"grad_norm": norm, "lr": self.learning_rate(), "seconds": round(self.progress.seconds, 2)}
-            self.write({**place, **group.means(), **more})
-
     def write(self, row: dict[str, Any]) -> None:
         """Hands a row to the writers."""
         self.progress.rows += 1
         for writer in self.writers:
             writer.write(row)
-
-    def write_audio(self, batch: Batch, waves: torch.Tensor) -> None:
-        """Hands the first validation examples to the writers."""
-        waves = waves.to(batch.mixture.device)
-        estimates = cut(waves, batch.lengths) if self.loss.fixes_level else match_level(waves, batch.mixture, batch.lengths)
-        for i in range(min(self.settings.n_audio, len(batch.names))):
-            for kind, wave in (("mixed", batch.mixture), ("target", batch.target), ("pred", estimates)):
-                for writer in self.writers:
-                    writer.audio(f"{batch.names[i]}-{kind}", wave[i, : batch.lengths[i]].numpy(), self.progress.step)
 
     def save(self, name: str, row: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint: of a finished row with the weights only, else with all that a resumed run needs."""
@@ -315,31 +291,31 @@ class Trainer:
         }
 
     def load_state_dict(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint's weights and `state_dict`."""
+        """Goes on from a checkpoint's weights and `state_dict`.
+
+        Raises UserError where the run would not have the steps that its schedule of the learning rate was made for.
+        """
         self.progress = Progress.restored(state["progress"])
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
-            self.check_steps(state["scheduler"].get("total_steps"), state["examples_per_step"])
+            if self.settings.step_scheduler and state["examples_per_step"] != self.examples_per_step:
+                raise UserError(
+                    f"n_processes, trainer.batch_size, trainer.accumulate: expected a product of {state['examples_per_step']} "
+                    f"examples to a step, as this run's learning rate is scheduled by steps, found {self.examples_per_step}"
+                )
+            steps, scheduled = self.settings.epochs * self.steps_per_epoch, state["scheduler"].get("total_steps", math.inf)
+            if steps > scheduled:
+                raise UserError(
+                    f"trainer.epochs: expected at most the {scheduled} steps that this run's learning rate was scheduled for, "
+                    f"found {steps} in {self.settings.epochs} epochs: "
+                    f"init_from={self.run_dir}/best.pth begins another run with its weights"
+                )
             self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None and state.get("average") is not None:
+        if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
-
-    def check_steps(self, scheduled: int | None, examples_per_step: int) -> None:
-        """Raises UserError where the run would not have the steps that its schedule of the learning rate was made for."""
-        if self.settings.step_scheduler and examples_per_step != self.examples_per_step:
-            raise UserError(
-                f"n_processes, trainer.batch_size, trainer.accumulate: expected a product of {examples_per_step} examples to a "
-                f"step, as this run's learning rate is scheduled by steps, found {self.examples_per_step}"
-            )
-        steps = self.settings.epochs * self.steps_per_epoch
-        if scheduled is not None and steps > scheduled:
-            raise UserError(
-                f"trainer.epochs: expected at most the {scheduled} steps that this run's learning rate was scheduled for, found "
-                f"{steps} in {self.settings.epochs} epochs: init_from={self.run_dir}/best.pth begins another run with its weights"
-            )
 
 
 class CausalTrainer(Trainer):

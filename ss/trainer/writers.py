@@ -3,14 +3,16 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ss.files import whole_file
 
-class Writer(Protocol):
-    """Takes rows of the log (docs/training.md lists their fields) and audio."""
+
+class Writer:
+    """Takes rows of the log (docs/training.md lists their fields) and audio, which have no place in some."""
 
     def write(self, row: dict[str, Any]) -> None:
         """One row: `kind` (step, epoch, stop), `step`, and values, nested or not."""
@@ -39,7 +41,7 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class JsonLines:
+class JsonLines(Writer):
     """One JSON object a line, null for what is not finite.
 
     A resumed run keeps the first `rows` lines: those that its checkpoint knows of.
@@ -48,23 +50,16 @@ class JsonLines:
     def __init__(self, path: str | Path, rows: int = 0) -> None:
         self.path = Path(path)
         kept = self.path.read_text().splitlines(keepends=True)[:rows] if self.path.exists() else []
-        aside = self.path.with_suffix(".part")
-        aside.write_text("".join(kept))
-        aside.replace(self.path)
+        with whole_file(self.path) as aside:
+            aside.write_text("".join(kept))
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends the row."""
         with self.path.open("a") as file:
             file.write(json.dumps(as_json(row), allow_nan=False) + "\n")
 
-    def audio(self, name: str, wave: NDArray[np.float32], step: int) -> None:
-        """Audio has no place in this file."""
 
-    def close(self) -> None:
-        """Every row is on disk already."""
-
-
-class TensorBoard:
+class TensorBoard(Writer):
     """Scalars and audio for TensorBoard, in `<run_dir>/tensorboard`."""
 
     def __init__(self, run_dir: str | Path, sample_rate: int, **_: Any) -> None:

@@ -8,7 +8,6 @@ import pickle
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,47 +22,24 @@ from ss.model.stateful import FeatureMapScaling, GatedMemory
 from ss.model.tcn import ChannelNorm, RecurrentStack, Stack
 
 NODES = ("AnyNode", "BooleanNode", "BytesNode", "FloatNode", "IntegerNode", "PathNode", "StringNode")
-INERT = (
-    *(f"omegaconf.nodes.{node}" for node in NODES),
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "typing.Any",
-)
+OTHERS = ("base.ContainerMetadata", "base.Metadata", "dictconfig.DictConfig", "listconfig.ListConfig")
+INERT = (*(f"omegaconf.nodes.{node}" for node in NODES), *(f"omegaconf.{name}" for name in OTHERS), "typing.Any")
 HARMLESS = ((dict, "builtins.dict"), (list, "builtins.list"), (defaultdict, "collections.defaultdict"))
 SCALES = ("short", "middle", "long")
-BLOCK = {
-    "norm1": "gln1",
-    "norm2": "gln2",
-    "depthwise": "deconv.0",
-    "pointwise": "deconv.1",
-    "residual": "downsample",
-}
+BLOCK = {"norm1": "gln1", "norm2": "gln2", "depthwise": "deconv.0", "pointwise": "deconv.1", "residual": "downsample"}
 
 
 class Inert:
     """Stands for an OmegaConf object: holds what was pickled of it, and does nothing."""
 
-    def plain(self) -> Any:
-        """What it held, as plain data."""
-        content = self.__dict__.get("_content", self.__dict__.get("_val"))
-        if isinstance(content, dict):
-            return {key: _plain(value) for key, value in content.items()}
-        if isinstance(content, list):
-            return [_plain(value) for value in content]
-        return content
 
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What is in a predecessor's config, as plain data."""
+    if isinstance(value, Inert):
+        return plain(vars(value).get("_content", vars(value).get("_val")))
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.plain() if isinstance(value, Inert) else value
-
-
-def inert_omegaconf() -> AbstractContextManager[None]:
-    """While it is entered, torch's weights-only reader takes OmegaConf's classes for Inert ones."""
-    return torch.serialization.safe_globals([*((Inert, name) for name in INERT), *HARMLESS])
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -71,7 +47,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a checkpoint, but there is no such file")
     try:
-        with inert_omegaconf():
+        with torch.serialization.safe_globals([*((Inert, name) for name in INERT), *HARMLESS]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError) as error:
         refused = re.search(r"(GLOBAL|function|class) (\S+)", str(error))
@@ -84,7 +60,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def is_predecessor(content: dict[str, Any]) -> bool:
     """Whether a checkpoint's content is the predecessor's: its config has an `arch`."""
-    config = _plain(content["config"])
+    config = plain(content["config"])
     return isinstance(config, dict) and "arch" in config
 
 
@@ -96,7 +72,7 @@ def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> Extr
     """
     content = read_checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
     try:
-        arch = _plain(content["config"])["arch"]
+        arch = plain(content["config"])["arch"]
         name, args = arch["type"], arch["args"]
     except (KeyError, TypeError) as error:
         raise UserError(f"expected a predecessor's checkpoint with config.arch.type and args, but {error!r} is missing") from error
@@ -111,7 +87,8 @@ def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> Extr
 def load_predecessor_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Fills a model from the predecessor's state dict. Raises UserError for missing, left-over or misshapen weights."""
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
-    names = predecessor_names(model)
+    prefixes = dict(_prefixes(model))
+    names = {name: replace_prefix(name, prefixes) for name in model.state_dict()}
     if set(names.values()) != set(weights):
         missing, over = sorted(set(names.values()) - set(weights)), sorted(set(weights) - set(names.values()))
         raise UserError(f"weights do not match {type(model).__name__}: missing {missing[:5]}, left over {over[:5]}")
@@ -124,15 +101,10 @@ def load_predecessor_weights(model: nn.Module, weights: Mapping[str, Tensor]) ->
     model.load_state_dict(ours)
 
 
-def predecessor_names(model: nn.Module) -> dict[str, str]:
-    """Our name of every parameter and buffer -> the predecessor's."""
-    prefixes = dict(_prefixes(model))
-    return {name: _predecessor_name(name, prefixes) for name in model.state_dict()}
-
-
-def _predecessor_name(name: str, prefixes: dict[str, str]) -> str:
-    prefix = max((prefix for prefix in prefixes if name.startswith(f"{prefix}.")), key=len)
-    return prefixes[prefix] + name[len(prefix) :]
+def replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
+    """A parameter's name with the longest module name that it begins with replaced."""
+    prefix = max((prefix for prefix in prefixes if name.startswith(f"{prefix}.")), key=len, default="")
+    return prefixes[prefix] + name[len(prefix) :] if prefix else name
 
 
 def _prefixes(model: nn.Module) -> Iterator[tuple[str, str]]:
@@ -158,7 +130,14 @@ def _prefixes(model: nn.Module) -> Iterator[tuple[str, str]]:
         yield f"separator.masks.{i}", f"speaker_extractor.mask{i + 1}"
     yield "separator.norm", "speaker_extractor.ln1"
     yield "separator.conv1", "speaker_extractor.conv1"
-    yield from _speaker_encoder(model)
+    yield "classifier", "speaker_encoder.linear"
+    yield "speaker_encoder", "speaker_encoder"
+    yield "speaker_encoder.norm", "speaker_encoder.ln1"
+    for i in range(len(getattr(model, "speaker_encoder", SimpleNamespace(blocks=())).blocks)):
+        ours, theirs = f"speaker_encoder.blocks.{i}", f"speaker_encoder.resnetblocks.{i}"
+        yield ours, theirs
+        for layer, name in (("norm1", "bn1"), ("norm2", "bn2"), ("residual", "downsample")):
+            yield f"{ours}.{layer}", f"{theirs}.{name}"
 
 
 def _block(ours: str, theirs: str, block: nn.Module) -> Iterator[tuple[str, str]]:
@@ -166,14 +145,3 @@ def _block(ours: str, theirs: str, block: nn.Module) -> Iterator[tuple[str, str]
     for name, module in block.named_children():
         inner = ".ln" if isinstance(module, ChannelNorm) else ""
         yield f"{ours}.{name}", f"{theirs}.{BLOCK.get(name, name)}{inner}"
-
-
-def _speaker_encoder(model: nn.Module) -> Iterator[tuple[str, str]]:
-    yield "classifier", "speaker_encoder.linear"
-    yield "speaker_encoder", "speaker_encoder"
-    yield "speaker_encoder.norm", "speaker_encoder.ln1"
-    for i in range(len(getattr(model, "speaker_encoder", SimpleNamespace(blocks=())).blocks)):
-        block = f"speaker_encoder.blocks.{i}", f"speaker_encoder.resnetblocks.{i}"
-        yield block
-        for ours, theirs in (("norm1", "bn1"), ("norm2", "bn2"), ("residual", "downsample")):
-            yield f"{block[0]}.{ours}", f"{block[1]}.{theirs}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ss.errors import UserError
+from ss.files import read_text
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class PublishedRow:
 
 def lines(path: str, form: str) -> Iterator[tuple[str, list[str]]]:
     """Where each line of a list is, and its words. Raises UserError for a line of another form."""
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if words := line.split():
             if len(words) != len(form.split()):
                 raise UserError(f"{path}, line {number}: expected '{form}', found {line!r}")
