@@ -5,7 +5,7 @@ Shapes: B batch, S samples of the longest mixture, R of the longest enrolment.
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ss import distributed
-from ss.datasets.rendered import Rendered
-from ss.datasets.triplets import Example, Triplets
+from ss.datasets.examples import Example, Examples
 from ss.errors import UserError
 
 SHARDS_AT_ONCE = 4  # that examples are drawn from
@@ -39,7 +38,7 @@ class Batch(NamedTuple):
 class ErrorsAsItems(Dataset[Any]):
     """The same examples; a user's error is an item too, as torch turns an exception of a worker into the text of a traceback."""
 
-    def __init__(self, examples: Triplets | Rendered) -> None:
+    def __init__(self, examples: Examples) -> None:
         self.examples = examples
 
     def __getitem__(self, key: Any) -> Example | UserError:
@@ -61,26 +60,21 @@ class Loader(DataLoader[Any]):
 
 def collate(examples: Sequence[Example | UserError]) -> Batch | UserError:
     """Pads examples to their longest; the first error where there is one."""
-    for example in examples:
-        if isinstance(example, UserError):
-            return example
-    return padded_batch(cast(Sequence[Example], examples))
+    good = [example for example in examples if not isinstance(example, UserError)]
+    if len(good) < len(examples):
+        return next(example for example in examples if isinstance(example, UserError))
 
-
-def padded_batch(examples: Sequence[Example]) -> Batch:
-    """Pads examples to their longest."""
-
-    def padded(waves: list[Any]) -> Tensor:
+    def pad(waves: list[Any]) -> Tensor:
         return pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
 
     return Batch(
-        tuple(e.name for e in examples),
-        padded([e.mixture for e in examples]),
-        padded([e.target for e in examples]),
-        torch.tensor([len(e.mixture) for e in examples]),
-        padded([e.ref for e in examples]),
-        torch.tensor([len(e.ref) for e in examples]),
-        torch.tensor([e.speaker for e in examples]),
+        tuple(e.name for e in good),
+        pad([e.mixture for e in good]),
+        pad([e.target for e in good]),
+        torch.tensor([len(e.mixture) for e in good]),
+        pad([e.ref for e in good]),
+        torch.tensor([len(e.ref) for e in good]),
+        torch.tensor([e.speaker for e in good]),
     )
 
 
@@ -150,7 +144,7 @@ class EvaluationBatches(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def loader(dataset: Triplets | Rendered, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Any]:
+def loader(dataset: Examples, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Any]:
     """A loader of Batch; the workers' seeds come from a generator of its own, so it never moves torch's global one."""
     return Loader(
         ErrorsAsItems(dataset),

@@ -79,7 +79,7 @@ def check(config: dict[str, Any]) -> None:
     find_triplets(config["data"]["valid"]["folder"])
     if scenes(config):
         train = config["data"]["train"]
-        check_sources(Scene.of(train["scene"]), Sources.of(train["sources"]))
+        check_sources(Scene.from_config(train["scene"]), Sources.from_config(train["sources"]))
 
 
 def resumable(run_dir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ def list_speakers(config: dict[str, Any], path: Path) -> None:
     """Writes the speakers that a training meets as targets."""
     train, n_speakers = config["data"]["train"], config["model"]["n_speakers"]
     if scenes(config):
-        found = make_catalog(Sources.of({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
+        found = make_catalog(Sources.from_config({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
         write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
     else:
         make_filenames(train["folder"], path, n_speakers)
