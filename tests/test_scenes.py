@@ -497,6 +497,29 @@ def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:
         np.testing.assert_array_equal(other.mixture, again.mixture)
 
 
+def test_scenes_can_get_new_interferers_and_speeds_too(sources: Sources) -> None:
+    plain, remixed, faster = (
+        dataset(sources, **changes)
+        for changes in ({}, {"remix": 1.0, "remix_snr": (3, 3)}, {"speed": (1.25, 1.25), "speed_share": 1})
+    )
+    scenes = set()
+    for number in range(12):
+        one, other, again, fast = plain[1, number], remixed[1, number], remixed[1, number], faster[1, number]
+        np.testing.assert_array_equal(other.mixture, again.mixture)
+        np.testing.assert_array_equal(other.target, one.target)
+        assert not np.array_equal(other.mixture, one.mixture)
+        scenes.add(bool(one.target.any()))
+        if one.target.any():
+            ratio = np.square(other.target).mean() / np.square(other.mixture - other.target).mean()
+            assert 10 * np.log10(ratio) == pytest.approx(3, abs=0.01)
+        assert len(fast.mixture) == len(fast.target) == pytest.approx(len(one.mixture) / 1.25, abs=2)
+        assert fast.speaker == -100
+        np.testing.assert_array_equal(remixed[number].mixture, plain[number].mixture)
+    assert scenes == {True, False}
+    with pytest.raises(UserError, match="unknown key remix_share: expected some of max_length"):
+        dataset(sources, remix_share=1)
+
+
 def test_voices_at_another_speed_are_nobody_known(sources: Sources) -> None:
     data = dataset(sources)
     numbers = [data[0, i].speaker for i in range(12)]

@@ -15,7 +15,7 @@ DRAWS = 8  # of a cut, until it is not in a pause
 SILENT = 0.25  # a target of which this part is exact zeros is partly absent (the mixing makes 0.3 or more silent)
 
 
-def find_scene(mixture: Wave, target: Wave) -> str:
+def scene_of(mixture: Wave, target: Wave) -> str:
     """The scene of a whole example, mixture and target [S]."""
     if not target.any():
         return "absent"

@@ -33,14 +33,14 @@ class Example(NamedTuple):
 
 
 class Source(NamedTuple):
-    """An example before it is changed. scene: one of `ss.data.augment.SCENES`; read_mixture: as it is not always needed."""
+    """An example before it is changed; what is not always needed is a function. find_scene gives one of `ss.data.augment.SCENES`."""
 
     name: str
     speaker: int
-    scene: str
     target: Wave
     ref: Wave
     read_mixture: Callable[[], Wave]
+    find_scene: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Changes:
     remix: float = 0.0
     remix_snr: tuple[float, float] = (-5.0, 5.0)
     gain_db: tuple[float, float] | None = None
+
+    @property
+    def only_gains(self) -> bool:
+        """Whether nothing else is changed."""
+        return not (self.max_length or self.ref_max_length or self.speed_share or self.remix)
 
 
 class Examples(Dataset[Example]):
@@ -101,11 +106,25 @@ class Examples(Dataset[Example]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (None, key)
-        name, speaker, scene, target, ref, read_mixture = self.read(epoch or 0, index)
-        most, most_ref, changes = self.max_samples, self.ref_max_samples, self.changes
+        source, changes = self.read(epoch or 0, index), self.changes
+        name, speaker, target, ref, read_mixture, _ = source
         if epoch is None:
+            most, most_ref = self.max_samples, self.ref_max_samples
             return Example(name, read_mixture()[:most], ref[:most_ref], target[:most], speaker)
         rng, gain_rng = self.generators(epoch, index)
+        if changes.only_gains and gain_rng is not rng:
+            example = Example(name, read_mixture(), ref, target, speaker)
+        else:
+            example = self.change(source, self.draw_targets(epoch, index, rng), rng)
+        if changes.gain_db is None:
+            return example
+        gain, ref_gain = (np.float32(10 ** (gain_rng.uniform(*changes.gain_db) / 20)) for _ in range(2))
+        return example._replace(mixture=gain * example.mixture, target=gain * example.target, ref=ref_gain * example.ref)
+
+    def change(self, source: Source, others: Iterator[Wave], rng: np.random.Generator) -> Example:
+        """An example cut, with speeds and interferer as they are drawn; others: what may be an interferer, without end."""
+        name, speaker, target, ref, read_mixture, find_scene = source
+        most, most_ref, changes, scene = self.max_samples, self.ref_max_samples, self.changes, find_scene()
         speed = interferer_speed = 1.0
         if changes.speed_share and rng.random() < changes.speed_share:
             speed, interferer_speed = rng.uniform(*changes.speed, size=2)
@@ -120,7 +139,7 @@ class Examples(Dataset[Example]):
                 mixture = read_mixture()[start:][:needed]
             target = change_speed(target, speed)[:most]
             needed = samples_at(interferer_speed, len(target))
-            for wave in islice(self.draw_targets(epoch, index, rng), SILENT_TARGETS):
+            for wave in islice(others, SILENT_TARGETS):
                 if (cut := wave[draw_speech(wave, needed, rng) :][:needed]).any():
                     break
             else:
@@ -136,9 +155,6 @@ class Examples(Dataset[Example]):
         ref = change_speed(ref, speed)[:most_ref]
         if len(ref) < least:  # it goes on with its beginning
             ref = np.resize(ref, min(least, most_ref or least))
-        if changes.gain_db is not None:
-            gain, ref_gain = (np.float32(10 ** (gain_rng.uniform(*changes.gain_db) / 20)) for _ in range(2))
-            mixture, target, ref = gain * mixture, gain * target, ref_gain * ref
         return Example(name, mixture, ref, target, speaker)
 
 

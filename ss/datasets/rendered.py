@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ss.audio import Wave
-from ss.data.augment import find_scene
+from ss.data.augment import scene_of
 from ss.data.catalog import group_of, make_catalog
 from ss.data.manifest import FULL_SCALE, PCM
 from ss.data.plan import plan_row
@@ -65,7 +65,7 @@ class Rendered(Examples):
         row = plan_row(self.catalog, self.scene, self.seed, epoch, index)
         speaker = self.speakers.get(row.target.speaker, UNKNOWN_SPEAKER) if row.target.speed == 1 else UNKNOWN_SPEAKER
         mixture, target, ref = map(to_wave, self.render(row)[:3])
-        return Source(row.name, speaker, find_scene(mixture, target), target, ref, lambda: mixture)
+        return Source(row.name, speaker, target, ref, lambda: mixture, lambda: scene_of(mixture, target))
 
     def draw_targets(self, epoch: int, index: int, rng: np.random.Generator) -> Iterator[Wave]:
         speaker = plan_row(self.catalog, self.scene, self.seed, epoch, index).target.speaker

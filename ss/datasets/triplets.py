@@ -14,7 +14,7 @@ import numpy as np
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.data.audio_cache import AudioCache, shared_array
-from ss.data.augment import SCENES, find_scene
+from ss.data.augment import SCENES, scene_of
 from ss.data.catalog import group_of
 from ss.data.shards import Place, files_in, shard_of
 from ss.datasets.examples import Examples, Source
@@ -157,14 +157,19 @@ class Triplets(Examples):
         triplet = self.triplets[index]
         assert triplet.target is not None
         target, ref = self.cache.read(triplet.target), self.cache.read(triplet.ref)
-        read_mixture: Callable[[], Wave] = partial(self.cache.read, triplet.mixture)
-        if not self.scenes[index]:  # looked into only once
-            mixture = audio.read(triplet.mixture, self.sample_rate)
+
+        def read_mixture(read: Callable[..., Wave] = self.cache.read) -> Wave:
+            mixture = read(triplet.mixture)
             check_lengths(triplet, mixture, target)
-            self.scenes[index] = SCENES.index(find_scene(mixture, target)) + 1
-            read_mixture = partial(np.asarray, mixture)
-        speaker, scene = self.speakers.get(speaker_of(triplet.name), UNKNOWN_SPEAKER), SCENES[self.scenes[index] - 1]
-        return Source(triplet.name, speaker, scene, target, ref, read_mixture)
+            return mixture
+
+        def find_scene() -> str:
+            if not self.scenes[index]:  # the mixture is looked into only once, and need not be kept for that
+                self.scenes[index] = SCENES.index(scene_of(read_mixture(self.cache.decode), target)) + 1
+            return SCENES[self.scenes[index] - 1]
+
+        speaker = self.speakers.get(speaker_of(triplet.name), UNKNOWN_SPEAKER)
+        return Source(triplet.name, speaker, target, ref, read_mixture, find_scene)
 
     def draw_targets(self, epoch: int, index: int, rng: np.random.Generator) -> Iterator[Wave]:
         speaker = speaker_of(self.triplets[index].name)
