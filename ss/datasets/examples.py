@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
 
 class Source(NamedTuple):
-    """An example before it is changed; what is not always needed is a function. find_scene gives one of `ss.data.augment.SCENES`."""
+    """An example before it is changed; what is not always needed is a function. find_scene gives one of SCENES."""
 
     name: str
     speaker: int
