@@ -8,12 +8,9 @@ import csv
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +19,7 @@ from tqdm import tqdm
 from ss import audio
 from ss.data import manifest
 from ss.data.manifest import Mixture
+from ss.data.processes import map_in_processes
 from ss.errors import UserError
 
 EXTENSIONS = ("wav", "flac")  # of the files
@@ -136,14 +134,8 @@ def render_all(rows: Sequence[Any], render: Render, to: Output) -> Iterator[Outc
     one = partial(render_to_files, render=render, to=to)
     if to.cluster is not None:
         yield from render_on_cluster(one, rows, to.cluster)
-    elif min(to.num_workers, len(rows)) <= 1:
-        yield from map(one, rows)
     else:
-        pool = ProcessPoolExecutor(min(to.num_workers, len(rows)), initializer=end_with_parent)
-        try:
-            yield from pool.map(one, rows, chunksize=ROWS_AT_ONCE)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from map_in_processes(one, rows, to.num_workers, ROWS_AT_ONCE)
 
 
 def render_to_files(row: Any, render: Render, to: Output) -> Outcome:
@@ -180,15 +172,3 @@ def render_on_cluster(one: Callable[[Any], Outcome], rows: Sequence[Any], addres
         batches = [rows[begin : begin + ROWS_PER_BATCH] for begin in range(0, len(rows), ROWS_PER_BATCH)]
         for done in as_completed(client.map(lambda batch: list(map(one, batch)), batches, pure=False, retries=LOST)):
             yield from done.result()
-
-
-def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, even killed: nobody would take its results."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

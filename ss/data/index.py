@@ -8,11 +8,9 @@ import hashlib
 import json
 import math
 import os
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,9 @@ from tqdm import tqdm
 
 from ss import audio
 from ss.audio import AudioError
+from ss.data import manifest
 from ss.data.corpus import find_files
+from ss.data.processes import map_in_processes
 from ss.data.shards import contents, file_of, is_packed
 from ss.data.sources import Sources
 
@@ -59,24 +59,17 @@ def index(sources: Sources) -> list[IndexedFile]:
         size = changed = -1  # of a file that is listed and not there
         if is_packed(root):
             size, changed = contents(root)[path][2], 0
-        elif (file := Path(root, path)).exists():
-            size, changed = file.stat().st_size, file.stat().st_mtime_ns
+        elif (place := Path(root, path)).exists():
+            size, changed = place.stat().st_size, place.stat().st_mtime_ns
         files.append(IndexedFile(path, speaker, size, changed))
     fresh = [file for file in files if (file.path, file.size, file.changed) not in known]
     look_into = partial(look, root=root, trim_db=_threshold(sources))
-    with ExitStack() as stack:
-        mapped: Any = map
-        if sources.num_workers > 1 and len(fresh) > FILES_AT_ONCE:
-            pool = stack.enter_context(ProcessPoolExecutor(sources.num_workers))
-            stack.callback(pool.shutdown, cancel_futures=True)
-            mapped = partial(pool.map, chunksize=FILES_AT_ONCE)
-        for file in tqdm(mapped(look_into, fresh), "looking into files", len(fresh), disable=not fresh, leave=False):
-            known[file.path, file.size, file.changed] = file
+    mapped = map_in_processes(look_into, fresh, sources.num_workers, FILES_AT_ONCE)
+    for file in tqdm(mapped, "looking into files", len(fresh), disable=not fresh, leave=False):
+        known[file.path, file.size, file.changed] = file
     if fresh:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        aside.write_text("".join(f"{json.dumps(file._asdict())}\n" for file in known.values()))
-        aside.replace(kept)
+        manifest.write(kept, (json.dumps(file._asdict()) for file in known.values()))
     return [known[file.path, file.size, file.changed]._replace(speaker=file.speaker) for file in files]
 
 

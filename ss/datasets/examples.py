@@ -112,7 +112,7 @@ class Examples(Dataset[Example]):
             most, most_ref = self.max_samples, self.ref_max_samples
             return Example(name, read_mixture()[:most], ref[:most_ref], target[:most], speaker)
         rng, gain_rng = self.generators(epoch, index)
-        if changes.only_gains and gain_rng is not rng:
+        if changes.only_gains and gain_rng is not rng:  # nothing is to be drawn before the gains
             example = Example(name, read_mixture(), ref, target, speaker)
         else:
             example = self.change(source, self.draw_targets(epoch, index, rng), rng)
