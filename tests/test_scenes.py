@@ -28,11 +28,10 @@ from ss.data.catalog import Catalog, Group, draw_others, make_catalog
 from ss.data.index import index, index_path
 from ss.data.manifest import Mixture, Row, Voice
 from ss.data.mix import mix, render_row
-from ss.data.plan import plan, plan_row
+from ss.data.plan import plan, plan_row, plan_times
 from ss.data.render import Renderer
 from ss.data.scene import CODECS, PATTERNS, Enrolment, Scene
 from ss.data.sources import Sources
-from ss.data.timeline import plan_times
 from ss.datasets import Rendered, TrainingBatches, loader
 from ss.errors import UserError
 

@@ -32,7 +32,7 @@ class Example(NamedTuple):
     speaker: int
 
 
-class Source(NamedTuple):
+class RawExample(NamedTuple):
     """An example before it is changed; what is not always needed is a function. find_scene gives one of SCENES."""
 
     name: str
@@ -86,7 +86,7 @@ class Examples(Dataset[Example]):
         self.max_samples, self.ref_max_samples = (None if s is None else round(s * sample_rate) for s in lengths)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
 
-    def read(self, epoch: int, index: int) -> Source:
+    def read(self, epoch: int, index: int) -> RawExample:
         """An example of an epoch, as it is. Raises AudioError for what cannot be used."""
         raise NotImplementedError
 
@@ -121,7 +121,14 @@ class Examples(Dataset[Example]):
         gain, ref_gain = (np.float32(10 ** (gain_rng.uniform(*changes.gain_db) / 20)) for _ in range(2))
         return example._replace(mixture=gain * example.mixture, target=gain * example.target, ref=ref_gain * example.ref)
 
-    def change(self, source: Source, others: Iterator[Wave], rng: np.random.Generator) -> Example:
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Example] | UserError:
+        """For torch's loader: a user's error is returned, as torch makes of an exception in a worker the text of a traceback."""
+        try:
+            return [self[key] for key in keys]
+        except UserError as error:
+            return error
+
+    def change(self, source: RawExample, others: Iterator[Wave], rng: np.random.Generator) -> Example:
         """An example cut, with speeds and interferer as they are drawn; others: what may be an interferer, without end."""
         name, speaker, target, ref, read_mixture, find_scene = source
         most, most_ref, changes, scene = self.max_samples, self.ref_max_samples, self.changes, find_scene()

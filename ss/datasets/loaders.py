@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ss import distributed
 from ss.datasets.examples import Example, Examples
@@ -35,19 +35,6 @@ class Batch(NamedTuple):
         return Batch(self.names, *(x.to(device, non_blocking=True) for x in self[1:]))
 
 
-class ErrorsAsItems(Dataset[Any]):
-    """The same examples; a user's error is an item too, as torch turns an exception of a worker into the text of a traceback."""
-
-    def __init__(self, examples: Examples) -> None:
-        self.examples = examples
-
-    def __getitem__(self, key: Any) -> Example | UserError:
-        try:
-            return self.examples[key]
-        except UserError as error:
-            return error
-
-
 class Loader(DataLoader[Any]):
     """Batches, from workers or not; raises the UserError of an example as it was raised there."""
 
@@ -58,23 +45,22 @@ class Loader(DataLoader[Any]):
             yield batch
 
 
-def collate(examples: Sequence[Example | UserError]) -> Batch | UserError:
-    """Pads examples to their longest; the first error where there is one."""
-    good = [example for example in examples if not isinstance(example, UserError)]
-    if len(good) < len(examples):
-        return next(example for example in examples if isinstance(example, UserError))
+def collate(examples: Sequence[Example] | UserError) -> Batch | UserError:
+    """Pads examples to their longest; passes an error on."""
+    if isinstance(examples, UserError):
+        return examples
 
     def pad(waves: list[Any]) -> Tensor:
         return pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
 
     return Batch(
-        tuple(e.name for e in good),
-        pad([e.mixture for e in good]),
-        pad([e.target for e in good]),
-        torch.tensor([len(e.mixture) for e in good]),
-        pad([e.ref for e in good]),
-        torch.tensor([len(e.ref) for e in good]),
-        torch.tensor([e.speaker for e in good]),
+        tuple(e.name for e in examples),
+        pad([e.mixture for e in examples]),
+        pad([e.target for e in examples]),
+        torch.tensor([len(e.mixture) for e in examples]),
+        pad([e.ref for e in examples]),
+        torch.tensor([len(e.ref) for e in examples]),
+        torch.tensor([e.speaker for e in examples]),
     )
 
 
@@ -147,7 +133,7 @@ class EvaluationBatches(Sampler[list[int]]):
 def loader(dataset: Examples, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Any]:
     """A loader of Batch; the workers' seeds come from a generator of its own, so it never moves torch's global one."""
     return Loader(
-        ErrorsAsItems(dataset),
+        dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,

@@ -1,6 +1,7 @@
 """Scenes rendered while training: no files, no end, and every rank, worker and resumed run meets exactly its own examples."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ss.data.plan import plan_row
 from ss.data.render import Renderer
 from ss.data.scene import Scene
 from ss.data.sources import Sources
-from ss.datasets.examples import Examples, Source
+from ss.datasets.examples import Examples, RawExample
 from ss.loss import UNKNOWN_SPEAKER
 
 GAINS, CHANGES = 1, 2  # the streams of numbers that gains and other changes are drawn from, beside the plan's
@@ -42,6 +43,7 @@ class Rendered(Examples):
         self.scene, self.examples = Scene.from_config(scene), examples
         self.catalog = make_catalog(Sources.from_config({**sources, "sample_rate": sample_rate}))
         self.render = Renderer(self.catalog.sources, cache_mb, self.catalog.files)
+        self.group = partial(group_of, regex=self.catalog.sources.speaker_group_regex)  # of those who may be mixed with a speaker
         targets = set(self.catalog.drawn.targets)
         for group in set(map(self.group, targets)):
             self.check_remix(speaker for speaker in targets if self.group(speaker) == group)
@@ -53,19 +55,15 @@ class Rendered(Examples):
         """As of `Triplets`: scenes are drawn from everywhere."""
         return [""] * self.examples
 
-    def group(self, speaker: str) -> str:
-        """Of those who may be mixed with a speaker."""
-        return group_of(speaker, self.catalog.sources.speaker_group_regex)
-
     def generators(self, epoch: int, index: int) -> tuple[np.random.Generator, np.random.Generator]:
         changes, gains = (np.random.default_rng((self.seed, epoch, index, stream)) for stream in (CHANGES, GAINS))
         return changes, gains
 
-    def read(self, epoch: int, index: int) -> Source:
+    def read(self, epoch: int, index: int) -> RawExample:
         row = plan_row(self.catalog, self.scene, self.seed, epoch, index)
         speaker = self.speakers.get(row.target.speaker, UNKNOWN_SPEAKER) if row.target.speed == 1 else UNKNOWN_SPEAKER
         mixture, target, ref = map(to_wave, self.render(row)[:3])
-        return Source(row.name, speaker, target, ref, lambda: mixture, lambda: scene_of(mixture, target))
+        return RawExample(row.name, speaker, target, ref, lambda: mixture, lambda: scene_of(mixture, target))
 
     def draw_targets(self, epoch: int, index: int, rng: np.random.Generator) -> Iterator[Wave]:
         speaker = plan_row(self.catalog, self.scene, self.seed, epoch, index).target.speaker

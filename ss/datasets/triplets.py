@@ -17,7 +17,7 @@ from ss.data.audio_cache import AudioCache, shared_array
 from ss.data.augment import SCENES, scene_of
 from ss.data.catalog import group_of
 from ss.data.shards import Place, files_in, shard_of
-from ss.datasets.examples import Examples, Source
+from ss.datasets.examples import Examples, RawExample
 from ss.errors import UserError
 from ss.loss import UNKNOWN_SPEAKER
 
@@ -153,7 +153,7 @@ class Triplets(Examples):
         longest = self.max_samples or sys.maxsize
         return [min(audio.n_samples(triplet.mixture), longest) for triplet in self.triplets]
 
-    def read(self, epoch: int, index: int) -> Source:
+    def read(self, epoch: int, index: int) -> RawExample:
         triplet = self.triplets[index]
         assert triplet.target is not None
         target, ref = self.cache.read(triplet.target), self.cache.read(triplet.ref)
@@ -169,7 +169,7 @@ class Triplets(Examples):
             return SCENES[self.scenes[index] - 1]
 
         speaker = self.speakers.get(speaker_of(triplet.name), UNKNOWN_SPEAKER)
-        return Source(triplet.name, speaker, target, ref, read_mixture, find_scene)
+        return RawExample(triplet.name, speaker, target, ref, read_mixture, find_scene)
 
     def draw_targets(self, epoch: int, index: int, rng: np.random.Generator) -> Iterator[Wave]:
         speaker = speaker_of(self.triplets[index].name)
