@@ -21,17 +21,15 @@ from numpy.typing import NDArray
 
 from ss.audio import AudioError
 from ss.data import manifest
-from ss.data.catalog import Catalog, make_catalog
+from ss.data.catalog import Catalog, make_catalog, make_chances
 from ss.data.corpus import Span
-from ss.data.manifest import Row
+from ss.data.index import find_active
+from ss.data.manifest import Mixture, Row
 from ss.data.mix import mix, read_config
-from ss.data.mixture import Mixture
 from ss.data.plan import plan, plan_row
 from ss.data.render import Renderer
-from ss.data.sampling import make_chances
 from ss.data.scene import Scene
 from ss.data.sources import Sources
-from ss.data.speech import active
 from ss.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -411,9 +409,9 @@ def test_trim_and_vad_reach_the_mixture(config: Config, tmp_path: Path) -> None:
 def test_short_pauses_inside_words_stay() -> None:
     wave = np.random.default_rng(4).standard_normal(RATE).astype(np.float32)
     wave[5120 : 5120 + 4 * 512] = 0  # 0.13 s
-    assert active(wave, 30, RATE).all()
+    assert find_active(wave, 30, RATE).all()
     wave[5120 : 5120 + 8 * 512] = 0
-    assert np.count_nonzero(~active(wave, 30, RATE)) == 4
+    assert np.count_nonzero(~find_active(wave, 30, RATE)) == 4
 
 
 def test_cuts_are_not_made_in_pauses(config: Config, tmp_path: Path) -> None:

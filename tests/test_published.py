@@ -14,8 +14,7 @@ from conftest import run
 from numpy.typing import NDArray
 from scipy.signal import freqz, resample_poly
 
-from ss.data.published import Published, plan, rebuild
-from ss.data.published.speech_level import active_power, band
+from ss.data.published import Published, active_power, band, plan, rebuild
 from ss.datasets.triplets import Triplets
 from ss.errors import UserError
 
@@ -300,7 +299,7 @@ def test_lists_of_wsj0_2mix_extr_are_checked(wsj: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             rebuild(wsj_config(wsj, tmp_path / "out", metadata=str(path)))
     path.write_text(EXTR.replace(" wsj0", " /wsj0"))
-    assert len(plan(Published.of(wsj_config(wsj, tmp_path, metadata=str(path))))) == 1
+    assert len(plan(Published.from_config(wsj_config(wsj, tmp_path, metadata=str(path))))) == 1
     silent = shutil.copytree(wsj, tmp_path / "silent")
     put(silent / EXTR.split()[4], np.zeros(RATE))
     with pytest.raises(UserError, match=r"01ao0305.wav: expected speech, found silence"):

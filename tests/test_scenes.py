@@ -23,17 +23,15 @@ from ss.audio import AudioError
 from ss.data import manifest
 from ss.data.acoustics import apply_codec
 from ss.data.audio_cache import AudioCache
-from ss.data.catalog import Catalog, make_catalog
+from ss.data.augment import scene_of
+from ss.data.catalog import Catalog, Group, draw_others, make_catalog
 from ss.data.index import index, index_path
-from ss.data.manifest import Row, Voice
+from ss.data.manifest import Mixture, Row, Voice
 from ss.data.mix import mix, render_row
-from ss.data.mixture import Mixture
-from ss.data.plan import plan, plan_row
+from ss.data.plan import plan, plan_row, plan_times
 from ss.data.render import Renderer
-from ss.data.sampling import Group, draw_others
 from ss.data.scene import CODECS, PATTERNS, Enrolment, Scene
 from ss.data.sources import Sources
-from ss.data.timeline import plan_times
 from ss.datasets import Rendered, TrainingBatches, loader
 from ss.errors import UserError
 
@@ -196,7 +194,7 @@ def test_the_target_speaks_in_every_scene_of_turns(found: Catalog, render: Rende
 def test_interferers_on_an_unbalanced_corpus(found: Catalog) -> None:
     """One speaker has nearly all of the speech: the others are still found, each as often as by its speech without the target."""
     chances = [1, 2, 3, 4000]
-    group = Group.of({str(speaker): n for speaker, n in enumerate(chances)})
+    group = Group.from_chances({str(speaker): n for speaker, n in enumerate(chances)})
     rng = np.random.default_rng(0)
     for n in (1, 2, 3):
         assert sorted(draw_others(group, "3", n, rng))[-1] != "3"
@@ -211,7 +209,7 @@ def test_interferers_on_an_unbalanced_corpus(found: Catalog) -> None:
 
 
 def test_an_unbalanced_corpus_can_be_planned(found: Catalog) -> None:
-    group = Group.of({"0": 4000, "1": 1, "2": 1, "3": 1, "4": 1})
+    group = Group.from_chances({"0": 4000, "1": 1, "2": 1, "3": 1, "4": 1})
     unbalanced = found._replace(drawn=found.drawn._replace(targets=["0"] * 4000 + list("1234"), interferers={"": group}))
     rows = plan(unbalanced, Scene(interferers=(3, 3), seconds=(0.5, 0.5)), 0, 100)
     assert all(len({row.target.speaker, *(other.speaker for other in row.interferers)}) == 4 for row in rows)
@@ -373,7 +371,7 @@ def test_codecs_keep_length_and_place(codec: str) -> None:
 )
 def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Scene.of(changes)
+        Scene.from_config(changes)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +393,7 @@ def test_every_preset_can_be_planned(found: Catalog, render: Renderer) -> None:
     assert len(presets) >= 7
     patterns = {}
     for name in presets:
-        rows = plan(found, Scene.of(composed("configs", None, f"+scene={name}")["scene"]), 0, 30)
+        rows = plan(found, Scene.from_config(composed("configs", None, f"+scene={name}")["scene"]), 0, 30)
         assert all(render(row).mixture.any() for row in rows[:3])
         patterns[name] = {row.pattern for row in rows}
     assert patterns["two_speakers"] == {"full"}
@@ -454,14 +452,14 @@ SCENE = {
 }
 
 
-def dataset(sources: Sources) -> Rendered:
+def dataset(sources: Sources, **changes: Any) -> Rendered:
     given = {"audios_dir": sources.audios_dir, "noise": sources.noise}
-    return Rendered(SCENE, given, examples=12, cache_mb=5, speakers=[str(i) for i in range(SPEAKERS)], seed=3)
+    return Rendered(SCENE, given, examples=12, cache_mb=5, speakers=[str(i) for i in range(SPEAKERS)], seed=3, **changes)
 
 
 def test_files_and_loaders_hear_the_same(sources: Sources, found: Catalog) -> None:
     data = dataset(sources)
-    rows = plan(found, Scene.of(SCENE), 3, 12, epoch=2)
+    rows = plan(found, Scene.from_config(SCENE), 3, 12, epoch=2)
     expected = {row.name: render_row(row, sources) for row in rows}
     for workers in (0, 1, 4):
         batches = TrainingBatches(len(data), 3, seed=0)
@@ -489,8 +487,7 @@ def test_a_resumed_epoch_goes_on_where_it_was(sources: Sources) -> None:
 
 
 def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:
-    plain, data = dataset(sources), dataset(sources)
-    data.gain_db = (-12.0, 6.0)
+    plain, data = dataset(sources), dataset(sources, gain_db=(-12.0, 6.0))
     for number in range(4):
         one, other, again = plain[1, number], data[1, number], data[1, number]
         gains = [float(np.abs(getattr(other, kind)).max() / np.abs(getattr(one, kind)).max()) for kind in ("mixture", "ref")]
@@ -498,6 +495,30 @@ def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:
         assert gains[0] != pytest.approx(gains[1], abs=1e-3)
         np.testing.assert_allclose(other.target, np.float32(gains[0]) * one.target, rtol=1e-4, atol=1e-7)
         np.testing.assert_array_equal(other.mixture, again.mixture)
+
+
+def test_scenes_can_get_new_interferers_and_speeds_too(sources: Sources) -> None:
+    plain, remixed, faster = (
+        dataset(sources, **changes)
+        for changes in ({}, {"remix": 1.0, "remix_snr": (3, 3)}, {"speed": (1.25, 1.25), "speed_share": 1})
+    )
+    scenes = set()
+    for number in range(12):
+        one, other, again, fast = plain[1, number], remixed[1, number], remixed[1, number], faster[1, number]
+        np.testing.assert_array_equal(other.mixture, again.mixture)
+        np.testing.assert_array_equal(other.target, one.target)
+        assert not np.array_equal(other.mixture, one.mixture)
+        scenes.add(bool(one.target.any()))
+        if one.target.any():
+            spoken = other.target != 0 if scene_of(one.mixture, one.target) == "partly_absent" else slice(None)
+            ratio = np.square(other.target[spoken]).mean() / np.square(other.mixture - other.target).mean()
+            assert 10 * np.log10(ratio) == pytest.approx(3, abs=0.01)
+        assert len(fast.mixture) == len(fast.target) == pytest.approx(len(one.mixture) / 1.25, abs=2)
+        assert fast.speaker == -100
+        np.testing.assert_array_equal(remixed[number].mixture, plain[number].mixture)
+    assert scenes == {True, False}
+    with pytest.raises(UserError, match="unknown key remix_share: expected some of max_length"):
+        dataset(sources, remix_share=1)
 
 
 def test_voices_at_another_speed_are_nobody_known(sources: Sources) -> None:
@@ -528,9 +549,9 @@ def test_the_index_is_made_once_and_follows_change(sources: Sources, tmp_path: P
 
 def test_the_released_model_says_how_it_was_trained() -> None:
     train = yaml.safe_load((ROOT / "models/spexplus_online/config.yaml").read_text())["data"]["train"]
-    released = Sources.of(train["sources"])  # by an earlier release, which had other keys
+    released = Sources.from_config(train["sources"])  # by an earlier release, which had other keys
     assert (released.speaker_sampling, released.speaker_group_regex) == ("by_duration", "[a-z]+")
-    assert Scene.of(train["scene"]).patterns["full"] == 0.69
+    assert Scene.from_config(train["scene"]).patterns["full"] == 0.69
 
 
 def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:

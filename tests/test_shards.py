@@ -23,7 +23,7 @@ from ss.data.mix import mix
 from ss.data.plan import plan
 from ss.data.render import Renderer
 from ss.data.scene import Scene
-from ss.data.shards import Member, contents, pack, written
+from ss.data.shards import Member, contents, pack, write_shards
 from ss.data.sources import Sources
 from ss.datasets import TrainingBatches, Triplets
 from ss.errors import UserError
@@ -115,7 +115,7 @@ def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.Mo
             names.append(f"part/{speaker}/1/{number}.flac")
             (tmp_path / "plain" / names[-1]).parent.mkdir(parents=True, exist_ok=True)
             audio.write(tmp_path / "plain" / names[-1], voice(rng, 100 + 50 * speaker, 2 * RATE), RATE)
-    written(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
+    write_shards(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
     heard = []
     for where in ("plain", "packed"):
         sources = Sources(str(tmp_path / where), noise=str(tmp_path / where), rirs=str(tmp_path / where))
@@ -132,7 +132,7 @@ def test_a_corpus_of_two_speaker_mixtures_can_be_packed(tmp_path: Path) -> None:
             names.append(f"part/{speaker}/1/{number}.flac")
             (tmp_path / "plain" / names[-1]).parent.mkdir(parents=True, exist_ok=True)
             audio.write(tmp_path / "plain" / names[-1], voice(rng, 100 + 50 * speaker, 2 * RATE), RATE)
-    written(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
+    write_shards(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
     made = []
     for where in ("plain", "packed"):
         out = tmp_path / f"out_{where}"

@@ -1,7 +1,7 @@
 """What a room and a channel do to a voice.
 
 Rooms are impulse responses from files, or simulated (image sources, Allen and Berkley, 1979, by pyroomacoustics). A channel takes
-bandwidth, codes and clips; all of that keeps the length and the alignment of a wave. Shapes: N samples of a response, S of a voice.
+bandwidth, and codes; all of that keeps the length and the alignment of a wave. Shapes: N samples of a response, S of a voice.
 """
 
 import io
@@ -23,17 +23,6 @@ FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS"), "opus"
 SEARCH = 4096  # samples by which a codec may delay
 
 
-def direct_first(response: Wave) -> Wave:
-    """A response [N] from its direct sound on, which becomes 1: a voice keeps its place in time and nearly its level."""
-    place = int(np.abs(response).argmax())
-    return response[place:] / response[place]
-
-
-def early(response: Wave, ms: float, sample_rate: int) -> Wave:
-    """The first milliseconds of a response."""
-    return response[: max(1, round(ms * sample_rate / 1000))]
-
-
 def reverberate(voice: Wave, *responses: Wave) -> list[Wave]:
     """A voice [S] through each of the responses, as long as it was."""
     size = scipy.fft.next_fast_len(len(voice) + max(map(len, responses)) - 1, real=True)
@@ -42,7 +31,7 @@ def reverberate(voice: Wave, *responses: Wave) -> list[Wave]:
 
 
 @lru_cache(ROOMS_KEPT)
-def simulate(room: Room, sample_rate: int) -> Wave:
+def simulate_room(room: Room, sample_rate: int) -> Wave:
     """The response of a shoebox. Raises UserError where pyroomacoustics is not there, or no walls give such a reverberation."""
     try:
         import pyroomacoustics as acoustics
@@ -72,14 +61,8 @@ def limit_band(wave: Wave, hz: float, sample_rate: int) -> Wave:
     return scipy.signal.fftconvolve(wave, low_pass(hz, sample_rate), "same").astype(np.float32)
 
 
-def clip(wave: Wave, db: float) -> Wave:
-    """Cut off so many dB below its peak."""
-    top = np.abs(wave).max() * np.float32(10 ** (-db / 20))
-    return wave.clip(-top, top)
-
-
 def apply_codec(wave: Wave, codec: str, sample_rate: int) -> Wave:
-    """Through a codec and back: `mulaw` (G.711's curve in 8 bits), `mp3`, `vorbis` or `opus`."""
+    """Through a codec and back, without its delay: `mulaw` (G.711's curve in 8 bits), `mp3`, `vorbis` or `opus`."""
     if codec == "mulaw":
         squeezed = np.sign(wave) * np.log1p(MU * np.abs(wave)) / np.log1p(MU)
         levels = np.rint(squeezed * 127) / 127
@@ -88,12 +71,6 @@ def apply_codec(wave: Wave, codec: str, sample_rate: int) -> Wave:
     soundfile.write(file, wave, sample_rate, format=kind, subtype=subtype)
     file.seek(0)
     back, _ = soundfile.read(file, dtype="float32")
-    return align(back, wave)
-
-
-def align(back: Wave, wave: Wave) -> Wave:
-    """What came back, without the codec's delay, as long as what went in."""
     correlation = scipy.signal.fftconvolve(np.pad(back, (0, SEARCH)), wave[::-1])[len(wave) - 1 :][:SEARCH]
-    late = int(correlation.argmax())
-    back = back[late:][: len(wave)]
+    back = back[int(correlation.argmax()) :][: len(wave)]
     return np.pad(back, (0, len(wave) - len(back)))

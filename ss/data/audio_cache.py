@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ss import audio
 from ss.audio import AudioError, Wave
-from ss.data.mixture import FULL_SCALE
+from ss.data.manifest import FULL_SCALE
 
 
 class AudioCache:
@@ -34,7 +34,7 @@ class AudioCache:
         self.spans: NDArray[np.int64] = shared_array(2 * len(self.files) + 1, np.int64)  # start and stop of each; where room begins
         self.lock = Lock()
 
-    def __reduce__(self) -> tuple[type["AudioCache"], tuple[Iterable[audio.File], Callable[..., Wave], float, type]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return AudioCache, (self.files, self.decode, self.megabytes, self.dtype)
 
     @property
@@ -45,16 +45,16 @@ class AudioCache:
     def read(self, file: audio.File, start: int = 0, stop: int | None = None) -> Wave:
         """Samples start..stop [S] of a file, not to be changed. Raises AudioError for one that cannot be read, or is shorter."""
         kept = self._kept(file)
-        part = self._pack(self.decode(file, start=start, stop=stop)) if kept is None else kept[start:stop]
+        part = self._decode(file, start=start, stop=stop) if kept is None else kept[start:stop]
         if stop is not None and len(part) != stop - start:
             raise AudioError(f"{file}: expected samples {start} to {stop}, found {len(part)} of these {stop - start}")
-        return self._unpack(part)
+        return self._as_wave(part)
 
     def loop(self, file: audio.File, start: int, samples: int) -> Wave:
         """So many samples [S] of a file from `start` on, which goes on with its beginning where it ends."""
         kept = self._kept(file)
-        whole = self._pack(self.decode(file)) if kept is None else kept
-        return self._unpack(np.take(whole, np.arange(start, start + samples), mode="wrap"))
+        whole = self._decode(file) if kept is None else kept
+        return self._as_wave(np.take(whole, np.arange(start, start + samples), mode="wrap"))
 
     def _kept(self, file: audio.File) -> NDArray[Any] | None:
         """All of a file [N], if it is in memory or there is room for it."""
@@ -66,23 +66,24 @@ class AudioCache:
             return self.samples[start:stop]
         if self.spans[-1] == len(self.samples):
             return None
-        whole = self._pack(self.decode(file))
+        whole = self._decode(file)
         with self.lock:
             start, stop = self.spans[-1], self.spans[-1] + len(whole)
             self.spans[-1] = min(stop, len(self.samples))  # what does not fit ends the filling, or it would be decoded every time
-        if stop > len(self.samples):
-            return whole
-        self.samples[start:stop] = whole
-        self.spans[2 * number], self.spans[2 * number + 1] = start, stop
+        if stop <= len(self.samples):
+            self.samples[start:stop] = whole
+            self.spans[2 * number], self.spans[2 * number + 1] = start, stop
         return whole
 
-    def _pack(self, wave: Wave) -> NDArray[Any]:
+    def _decode(self, file: audio.File, **part: int | None) -> NDArray[Any]:
+        """A file or a part of it, as it is kept."""
+        wave = self.decode(file, **part)
         if self.dtype is np.float32:
             return wave
         scaled = wave * np.float32(FULL_SCALE)
         return np.rint(scaled.clip(-FULL_SCALE, FULL_SCALE - 1, out=scaled), out=scaled).astype(np.int16)
 
-    def _unpack(self, samples: NDArray[Any]) -> Wave:
+    def _as_wave(self, samples: NDArray[Any]) -> Wave:
         if self.dtype is np.float32:
             return samples
         wave = samples.astype(np.float32)

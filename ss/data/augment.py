@@ -24,26 +24,31 @@ def scene_of(mixture: Wave, target: Wave) -> str:
     return "partly_absent" if np.count_nonzero(target) <= (1 - SILENT) * len(target) else "full"
 
 
-def start_of_cut(scene: str, mixture: Wave, target: Wave, samples: int | None, rng: np.random.Generator) -> int:
+def draw_start(scene: str, mixture: Wave, target: Wave, samples: int | None, rng: np.random.Generator) -> int:
     """Where a cut of so many samples may start: not in a pause of the target, or of the mixture if the target is meant to pause.
 
     Where the target may be silent, a cut of the mixture never is (unless all of it is).
     """
     if scene not in ("absent", "partly_absent"):
-        return speaking(target, samples, rng)
-    start = speaking(mixture, samples, rng)
+        return draw_speech(target, samples, rng)
+    start = draw_speech(mixture, samples, rng)
     if samples is None or mixture[start:][:samples].any():
         return start
     return min(int(np.abs(mixture).argmax()), max(len(mixture) - samples, 0))
 
 
-def speaking(wave: Wave, samples: int | None, rng: np.random.Generator) -> int:
+def draw_speech(wave: Wave, samples: int | None, rng: np.random.Generator) -> int:
     """Where a cut of so many samples may start, drawn, but not in a pause: silence teaches nothing."""
     if samples is None or len(wave) <= samples:
         return 0
     starts = rng.integers(len(wave) - samples + 1, size=DRAWS)
     floor = PAUSE * np.square(wave).mean()
     return int(next((start for start in starts if np.square(wave[start:][:samples]).mean() >= floor), starts[0]))
+
+
+def change_speed(wave: Wave, speed: float) -> Wave:
+    """A wave [S] played `speed` times as fast -> [S/speed]: another tempo and pitch, another size of speaker (Ko et al., 2015)."""
+    return wave if speed == 1 else soxr.resample(wave, speed, 1.0, "MQ").astype(np.float32)
 
 
 def change_speeds(mixture: Wave, target: Wave, own: float, other: float) -> tuple[Wave, Wave]:
@@ -55,39 +60,21 @@ def change_speeds(mixture: Wave, target: Wave, own: float, other: float) -> tupl
     return target[:samples] + interferer[:samples], target[:samples]
 
 
-def change_speed(wave: Wave, speed: float) -> Wave:
-    """A wave [S] played `speed` times as fast -> [S/speed]: another tempo and pitch, another size of speaker (Ko et al., 2015)."""
-    return wave if speed == 1 else soxr.resample(wave, speed, 1.0, "MQ").astype(np.float32)
-
-
 def replace_interferer(scene: str, mixture: Wave, target: Wave, interferer: Wave, snr: float) -> Wave:
-    """A cut [S] of an example with another interferer [S].
+    """A cut [S] of an example with another interferer [S], which is not silent.
 
     Their mean powers are `snr` dB apart, the target's being taken from where it speaks if it is partly absent. Where it is
-    silent all through, the interferer is as loud as the one before. interferer: not silent.
+    silent all through, the interferer is as loud as the one before.
     """
+    power = np.square(interferer).mean()
     if not target.any():
-        return add(target, interferer, active_power(mixture) * np.square(interferer).mean() / active_power(interferer), 0.0)
-    return add(target, interferer, active_power(target) if scene == "partly_absent" else np.square(target).mean(), snr)
-
-
-def change_gains(
-    mixture: Wave, target: Wave, ref: Wave, gain_db: tuple[float, float] | None, rng: np.random.Generator
-) -> tuple[Wave, Wave, Wave]:
-    """Mixture and target [S] with a gain drawn from a range in dB, and ref [R] with another; None: unchanged."""
-    if gain_db is None:
-        return mixture, target, ref
-    gain, ref_gain = (np.float32(10 ** (rng.uniform(*gain_db) / 20)) for _ in range(2))
-    return gain * mixture, gain * target, ref_gain * ref
+        wanted, snr = active_power(mixture) * power / active_power(interferer), 0.0
+    else:
+        wanted = active_power(target) if scene == "partly_absent" else np.square(target).mean()
+    gain = np.sqrt(wanted / max(power, np.finfo(np.float32).tiny)) * 10 ** (-snr / 20)
+    return (target + gain * interferer).astype(np.float32)
 
 
 def active_power(wave: Wave) -> np.floating:
     """Mean square of the samples of a wave [S] that are not exact zeros."""
     return np.square(wave).sum() / max(np.count_nonzero(wave), 1)
-
-
-def add(target: Wave, interferer: Wave, power: np.floating, snr: float) -> Wave:
-    """target + interferer, both [S], the mean power of the interferer being `snr` dB below `power`."""
-    other = np.square(interferer).mean()
-    gain = np.sqrt(power / max(other, np.finfo(np.float32).tiny)) * 10 ** (-snr / 20)
-    return (target + gain * interferer).astype(np.float32)

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,110 +29,87 @@ class Span(NamedTuple):
 def find_files(sources: Sources) -> list[tuple[str, str]]:
     """(speaker, path) of the files that are asked for, sorted: those in the list `manifest`, or those that match `template`.
 
-    The template is a path with `*` and with names in braces: `{speaker}` says where the speaker's id is, `{part}` stands for
-    each of `parts` (names or patterns), other names for anything. Files that are not audio by extension are passed over.
     Raises UserError where a folder or speaker is not found, or no file matches.
     """
     check_folder("audios_dir", sources.audios_dir)
-    if sources.manifest is None:
-        paths = _group_by_speaker(_find(sources), sources.template)
-    else:
-        paths = {}
-        for speaker, path in read_list(Path(sources.manifest)):
-            paths.setdefault(speaker, []).append(path)
-    chosen = _choose(paths, sources)
-    return [(speaker, path) for speaker in sorted(chosen) for path in sorted(chosen[speaker])]
-
-
-def _find(sources: Sources) -> list[str]:
-    """The audio files that match the template, relative to the corpus."""
-    root = sources.audios_dir
-    named = "{part}" in sources.template
-    parts = [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]
-    if sources.parts and not named:
-        raise UserError(f"template: expected {{part}} in it because parts are given, found {sources.template}")
-    found: set[str] = set()
-    for part in parts:
-        pattern = re.sub(r"\{\w+\}", "*", sources.template.replace("{part}", part))
-        matches = [path for path in _matches(root, pattern) if path.lower().endswith(audio.EXTENSIONS)]
-        if not matches:
-            raise UserError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
-        found.update(matches)
-    return sorted(found)
-
-
-def _matches(root: str, pattern: str) -> list[str]:
-    if not is_packed(root):
-        return glob(pattern, root_dir=root)
-    expression = re.compile("[^/]*".join(map(re.escape, pattern.split("*"))))
-    return [name for name in contents(root) if expression.fullmatch(name)]
-
-
-def _group_by_speaker(paths: Iterable[str], template: str) -> dict[str, list[str]]:
-    """The paths of each speaker."""
-    if "{speaker}" not in template:
-        raise UserError(f"template: expected {{speaker}} in it, found {template}")
-    pattern = "".join(_to_regex(token, seen) for seen, token in _split_template(template))
-    speakers: dict[str, list[str]] = {}
-    for path in paths:
-        match = re.fullmatch(pattern, path)
-        assert match, f"{path} was found by {template}"
-        speakers.setdefault(match["speaker"], []).append(path)
-    renamed = {_id(speaker): files for speaker, files in speakers.items()}
-    if len(renamed) < len(speakers):
-        raise UserError("expected speakers whose ids differ by more than _ and -, found some that do not")
-    return renamed
-
-
-def _id(speaker: object) -> str:
-    """A speaker's id as names of triplets have it: an underscore ends it there, so those inside become hyphens."""
-    return str(speaker).replace("_", "-")
-
-
-def _split_template(template: str) -> list[tuple[bool, str]]:
-    """The template's names, stars and plain pieces in order, each with whether it stood before."""
-    tokens = re.split(r"(\{\w+\}|\*)", template)
-    return [(token in tokens[:place], token) for place, token in enumerate(tokens)]
-
-
-def _to_regex(token: str, seen: bool) -> str:
-    """One piece of a template as a regular expression; a name that comes again must be the same again."""
-    if token == "*":
-        return "[^/]*"
-    if not token.startswith("{"):
-        return re.escape(token)
-    return f"(?P={token[1:-1]})" if seen else f"(?P<{token[1:-1]}>[^/]+?)"
-
-
-def _choose(paths: dict[str, list[str]], sources: Sources) -> dict[str, list[str]]:
-    """Only the speakers that the settings ask for."""
-    named = {key: set(map(_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
+    files = find_by_template(sources) if sources.manifest is None else read_list(Path(sources.manifest))
+    paths: dict[str, list[str]] = {}
+    for speaker, path in files:
+        paths.setdefault(speaker, []).append(path)
+    named = {key: set(map(clean_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
         if missing := sorted(ids - set(paths)):
             raise UserError(f"{key}: expected speakers of {sources.audios_dir}, not found there: {', '.join(missing)}")
     chosen = sorted((named["speakers"] or set(paths)) - named["exclude_speakers"])
     if sources.max_n_speakers is not None and sources.max_n_speakers < len(chosen):
         rng = np.random.default_rng(sources.random_state)
-        chosen = [str(speaker) for speaker in rng.choice(chosen, sources.max_n_speakers, replace=False)]
-    return {speaker: paths[speaker] for speaker in chosen}
+        chosen = sorted(map(str, rng.choice(chosen, sources.max_n_speakers, replace=False)))
+    return [(speaker, path) for speaker in chosen for path in sorted(paths[speaker])]
 
 
-def read_list(path: Path) -> Iterator[tuple[str, str]]:
+def find_by_template(sources: Sources) -> list[tuple[str, str]]:
+    """(speaker, path) of the audio files that match the template.
+
+    The template is a path with `*` and with names in braces: `{speaker}` says where the speaker's id is, `{part}` stands for
+    each of `parts` (names or patterns), other names for anything; a name that comes again must be the same again. Files that are
+    not audio by extension are passed over.
+    """
+    root, template = sources.audios_dir, sources.template
+    if sources.parts and "{part}" not in template:
+        raise UserError(f"template: expected {{part}} in it because parts are given, found {template}")
+    if "{speaker}" not in template:
+        raise UserError(f"template: expected {{speaker}} in it, found {template}")
+    found: set[str] = set()
+    for part in [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]:
+        pattern = re.sub(r"\{\w+\}", "*", template.replace("{part}", part))
+        if is_packed(root):
+            expression = re.compile("[^/]*".join(map(re.escape, pattern.split("*"))))
+            matches = [name for name in contents(root) if expression.fullmatch(name)]
+        else:
+            matches = glob(pattern, root_dir=root)
+        matches = [path for path in matches if path.lower().endswith(audio.EXTENSIONS)]
+        if not matches:
+            raise UserError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
+        found.update(matches)
+    regex = ""
+    for token in re.split(r"(\{\w+\}|\*)", template):
+        name = token[1:-1]
+        if token == "*":
+            regex += "[^/]*"
+        elif not token.startswith("{"):
+            regex += re.escape(token)
+        else:
+            regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>[^/]+?)"
+    files: list[tuple[str, str]] = []
+    ids: dict[str, str] = {}
+    for path in sorted(found):
+        match = re.fullmatch(regex, path)
+        assert match, f"{path} was found by {template}"
+        speaker = clean_id(match["speaker"])
+        if ids.setdefault(speaker, match["speaker"]) != match["speaker"]:
+            raise UserError("expected speakers whose ids differ by more than _ and -, found some that do not")
+        files.append((speaker, path))
+    return files
+
+
+def clean_id(speaker: object) -> str:
+    """A speaker's id as names of triplets have it: an underscore ends it there, so those inside become hyphens."""
+    return str(speaker).replace("_", "-")
+
+
+def read_list(path: Path) -> list[tuple[str, str]]:
     """(speaker, path) of the lines of a CSV or JSONL file. Raises UserError with the entry where one is missing, and for none."""
-    number = 0
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path}, entry {number}"
-        yield _speaker(line, where), _cell(line, PATH_COLUMNS, where)
-    if not number:
+    files = [(speaker, read_cell(line, PATH_COLUMNS, where)) for where, speaker, line in read_table(path)]
+    if not files:
         raise UserError(f"{path}: expected entries with a path and a speaker, found none")
+    return files
 
 
 def read_genders(path: Path) -> dict[str, str]:
     """The gender of each speaker of whom a CSV or JSONL file gives it. Raises UserError where it gives none, or two of one."""
     known: dict[str, str] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path}, entry {number}"
-        speaker, gender = _speaker(line, where), line.get("gender")
+    for where, speaker, line in read_table(path):
+        gender = line.get("gender")
         if gender and known.setdefault(speaker, gender) != gender:
             raise UserError(f"{where}: expected {known[speaker]} as the gender of {speaker}, like before, found {gender}")
     if not known:
@@ -140,11 +117,20 @@ def read_genders(path: Path) -> dict[str, str]:
     return known
 
 
-def _speaker(line: dict[str, Any], where: str) -> str:
-    return _id(_cell(line, SPEAKER_COLUMNS, where))
+def read_table(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Where each line of a CSV or JSONL file is, its speaker, and all of it. Raises UserError for no such file, or no speaker."""
+    if not path.is_file():
+        raise UserError(f"{path}: expected a CSV or JSONL file, found none")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            for number, line in enumerate(csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file), start=1):
+                where = f"{path}, entry {number}"
+                yield where, clean_id(read_cell(line, SPEAKER_COLUMNS, where)), line
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: expected a JSON object on each line, but: {error}") from error
 
 
-def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
+def read_cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
     """What the first of these columns holds that there is."""
     name = next((column for column in columns if column in line), None)
     if name is None:
@@ -152,13 +138,3 @@ def _cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:
     if line[name] in (None, ""):
         raise UserError(f"{where}: expected a {name}, found none")
     return str(line[name])
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise UserError(f"{path}: expected a CSV or JSONL file, found none")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: expected a JSON object on each line, but: {error}") from error

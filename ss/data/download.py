@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ PIECE = 1 << 20  # bytes that are read at once
 TIMEOUT = 60.0  # seconds in which a server has to send something
 DOUBLINGS = 6  # of the time between two tries
 PASSING = (408, 429, 500, 502, 503, 504)  # answers of a server that may soon have better ones
-NOTHING_BEYOND = 416  # its answer when asked for what comes after the end
+PARTIAL, NOTHING_BEYOND = 206, 416  # its answers when it sends from the asked byte on, and when the file ends before
 INTERRUPTED = 130  # the exit code after Ctrl-C, as shells have it
 
 
@@ -55,6 +56,7 @@ CORPORA = {
         },
     )
 }
+byte_bar = partial(tqdm, unit="B", unit_scale=True)
 
 
 class NetworkError(Exception):
@@ -84,20 +86,20 @@ class Download:
     def __post_init__(self) -> None:
         if self.corpus not in CORPORA:
             raise UserError(f"corpus: expected one of {', '.join(CORPORA)}, found {self.corpus}")
-        parts, sums = self.names(), self.sums()
-        if unknown := [part for part in parts if part not in sums]:
-            raise UserError(f"parts: expected some of {', '.join(sums)}, found {', '.join(map(str, unknown))}")
-        if not parts:
-            raise UserError(f"parts: expected some of {', '.join(sums)}, found none")
+        unknown = [str(part) for part in self.names if part not in self.sums]
+        if unknown or not self.names:
+            raise UserError(f"parts: expected some of {', '.join(self.sums)}, found {', '.join(unknown) or 'none'}")
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"base_url: expected http://... or https://..., found {self.base_url}")
         if self.retries < 0 or self.wait < 0:
             raise UserError(f"retries and wait: expected at least 0, found {self.retries} and {self.wait}")
 
+    @property
     def names(self) -> list[str]:
         """The parts, each once."""
         return list(dict.fromkeys([self.parts] if isinstance(self.parts, str) else self.parts or ()))
 
+    @property
     def sums(self) -> Mapping[str, str]:
         """The SHA-256 sum of each part that there is."""
         return CORPORA[self.corpus].sums if self.checksums is None else self.checksums
@@ -112,34 +114,29 @@ def download(config: Mapping[str, Any]) -> int | None:
     settings = Download(**reject_unknown_keys(Download, config))
     if not hasattr(tarfile, "data_filter"):
         raise UserError(f"expected Python 3.10.12, 3.11.4 or later, which unpack safely, found {sys.version.split()[0]}")
-    print(f"{settings.corpus}: {CORPORA[settings.corpus].licence}", flush=True)
-    out = Path(settings.out_folder)
+    corpus, out = CORPORA[settings.corpus], Path(settings.out_folder)
+    print(f"{settings.corpus}: {corpus.licence}", flush=True)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for part in settings.names():
-            bring(part, out, settings)
+        for part in settings.names:
+            folder, archive = out / part, out / f"{part}.tar.gz"
+            if folder.is_dir() and any(folder.iterdir()):
+                print(f"skipped {part}: {folder} is there already", flush=True)
+                continue
+            if not archive.exists():
+                fetch(f"{settings.base_url.rstrip('/')}/{archive.name}", archive, settings.retries, settings.wait)
+            check(archive, settings.sums[part])
+            unpack(archive, folder, corpus.folder)
+            if not settings.keep_archives:
+                archive.unlink()
+            files = list(folder.glob("*/*/*.flac"))
+            print(f"{part}: {len(files)} files of {len({path.parts[-3] for path in files})} speakers are in {folder}", flush=True)
     except OSError as error:  # the disk is full, or may not be written: those of the network are `NetworkError`
         raise UserError(f"{out}: {error}") from error
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     return None
-
-
-def bring(part: str, out: Path, settings: Download) -> None:
-    """Downloads, checks and unpacks one part, if it is not there. Raises UserError or OSError where that cannot be done."""
-    folder, archive = out / part, out / f"{part}.tar.gz"
-    if folder.is_dir() and any(folder.iterdir()):
-        print(f"skipped {part}: {folder} is there already", flush=True)
-        return
-    if not archive.exists():
-        fetch(f"{settings.base_url.rstrip('/')}/{archive.name}", archive, settings.retries, settings.wait)
-    check(archive, settings.sums()[part])
-    unpack(archive, folder, CORPORA[settings.corpus].folder)
-    if not settings.keep_archives:
-        archive.unlink()
-    files = list(folder.glob("*/*/*.flac"))
-    print(f"{part}: {len(files)} files of {len({path.parts[-3] for path in files})} speakers are in {folder}", flush=True)
 
 
 def fetch(url: str, path: Path, retries: int, wait: float) -> None:
@@ -149,13 +146,13 @@ def fetch(url: str, path: Path, retries: int, wait: float) -> None:
     Raises UserError where the server does not have the file, or where `retries` more tries in a row brought nothing new.
     """
     half, failures = path.with_name(path.name + HALF), 0
-    furthest = _size(half)
+    furthest = size_of(half)
     while True:
         try:
             fetch_rest(url, half)
             break
         except NetworkError as dropped:
-            came = _size(half)  # a server that always starts anew may bring less than another time
+            came = size_of(half)  # a server that always starts anew may bring less than another time
             failures, furthest = (0 if came > furthest else failures + 1), max(came, furthest)
             if failures > retries:
                 raise UserError(f"{url}: expected the whole file, found {dropped}; gave up after {retries} retries") from None
@@ -164,45 +161,41 @@ def fetch(url: str, path: Path, retries: int, wait: float) -> None:
     half.rename(path)
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
 def fetch_rest(url: str, half: Path) -> None:
     """Downloads what comes after the bytes that are in `half`; all of it where the server cannot begin there.
 
-    Raises NetworkError where less came than the server had said, and UserError where it does not have the file.
+    Raises NetworkError where another try may do, and UserError where the server does not have the file.
     """
-    response = ask(url, _size(half))
-    if response is None:
-        return
+    start = size_of(half)
+    try:
+        response: HTTPResponse = urlopen(Request(url, headers={"Range": f"bytes={start}-"} if start else {}), timeout=TIMEOUT)
+    except HTTPError as error:
+        error.close()
+        if error.code == NOTHING_BEYOND and start:
+            return  # the file is whole, or not the one that was begun: the checksum will tell
+        if error.code in PASSING:
+            raise NetworkError(f"{error.code} {error.reason}") from None
+        raise UserError(f"{url}: expected a file, found {error.code} {error.reason}") from None
+    except (OSError, HTTPException) as error:
+        raise NetworkError(str(error) or repr(error)) from None
     with response:
-        start = _size(half) if response.status == 206 else 0  # 206: partial content
+        start = start if response.status == PARTIAL else 0
         total = None if response.length is None else start + response.length
-        with half.open("ab" if start else "wb") as file, _bar(f"downloading {half.stem}", total, start) as bar:
+        with (
+            half.open("ab" if start else "wb") as file,
+            byte_bar(desc=f"downloading {half.stem}", total=total, initial=start) as bar,
+        ):
             while piece := receive(response):
                 file.write(piece)
                 bar.update(len(piece))
             came = file.tell()
     if total is not None and came != total:
         raise NetworkError(f"an end after {came} of {total} bytes")
-
-
-def ask(url: str, start: int) -> HTTPResponse | None:
-    """A server's answer when asked for a file from byte `start` on; None: the file ends before.
-
-    Such a file is whole, or not the one that was begun: the checksum will tell. Raises NetworkError where another try may do, and
-    UserError where the server does not have the file.
-    """
-    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response: HTTPResponse = urlopen(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        error.close()
-        if error.code == NOTHING_BEYOND and start:
-            return None
-        if error.code in PASSING:
-            raise NetworkError(f"{error.code} {error.reason}") from None
-        raise UserError(f"{url}: expected a file, found {error.code} {error.reason}") from None
-    except (OSError, HTTPException) as error:
-        raise NetworkError(str(error) or repr(error)) from None
-    return response
 
 
 def receive(response: HTTPResponse) -> bytes:
@@ -216,7 +209,7 @@ def receive(response: HTTPResponse) -> bytes:
 def check(path: Path, expected: str) -> None:
     """Compares a file's SHA-256 sum. Deletes a file with another and raises UserError: the next call begins anew."""
     digest = hashlib.sha256()
-    with path.open("rb") as file, _bar(f"checking {path.name}", _size(path)) as bar:
+    with path.open("rb") as file, byte_bar(desc=f"checking {path.name}", total=size_of(path)) as bar:
         while piece := file.read(PIECE):
             digest.update(piece)
             bar.update(len(piece))
@@ -230,37 +223,21 @@ def check(path: Path, expected: str) -> None:
 def unpack(archive: Path, folder: Path, top: str) -> None:
     """Unpacks an archive's `<top>/<name of folder>` as `folder`, which is there when it is whole and not before.
 
-    The texts beside it (licence, speakers, chapters, books) go beside `folder`. Raises UserError for an archive that holds no such
-    folder or anything unsafe.
+    The texts beside it (licence, speakers, chapters, books) go beside `folder`. Raises UserError for an archive that is damaged,
+    holds no such folder, or would write anywhere else.
     """
     aside = folder.with_name(f".{folder.name}{HALF}")
     shutil.rmtree(aside, ignore_errors=True)  # of a call that was killed
     try:
-        extract(archive, aside)
+        with tarfile.open(archive) as tar:
+            tar.extractall(aside, tqdm(tar, f"unpacking {archive.name}", unit=" files"), filter="data")
         whole = aside / top / folder.name
         if not any(whole.glob("*/*/*.flac")):
             raise UserError(f"{archive}: expected {top}/{folder.name}/<speaker>/<chapter>/*.flac in it, found none")
         for text in (aside / top).glob("*.TXT"):
             text.replace(folder.with_name(text.name))
         whole.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def extract(archive: Path, folder: Path) -> None:
-    """Unpacks a whole archive into a folder. Raises UserError where it is damaged, or would write anywhere else."""
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, tqdm(tar, f"unpacking {archive.name}", unit=" files"), filter="data")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"{archive}: expected an archive that can be unpacked, found {error}") from error
-
-
-def _size(path: Path) -> int:
-    """The bytes of a file; 0 where there is none."""
-    return path.stat().st_size if path.exists() else 0
-
-
-def _bar(text: str, total: int | None, initial: int = 0) -> "tqdm[Any]":
-    """A progress bar in bytes."""
-    return tqdm(desc=text, total=total, initial=initial, unit="B", unit_scale=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

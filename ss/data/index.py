@@ -8,26 +8,26 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ss import audio
 from ss.audio import AudioError
+from ss.data import manifest
 from ss.data.corpus import find_files
+from ss.data.processes import map_in_processes
 from ss.data.shards import contents, file_of, is_packed
 from ss.data.sources import Sources
-from ss.data.speech import BLOCK, active
-from ss.files import whole_file
 
 VERSION = 3  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
+BLOCK = 0.032  # seconds over which the level is taken to find silence
+MARGIN = 2  # blocks kept around what is not silent: word onsets and ends are quiet, and stops inside words are not pauses
 
 
 class IndexedFile(NamedTuple):
@@ -49,20 +49,27 @@ class IndexedFile(NamedTuple):
 def index(sources: Sources) -> list[IndexedFile]:
     """The files of a corpus, by path. What was found before is not looked into again."""
     root, kept = sources.audios_dir, index_path(sources)
-    known = {(file.path, file.size, file.changed): file for file in read(kept)}
-    files = [_stat(root, speaker, path) for speaker, path in find_files(sources)]
+    try:
+        before = [IndexedFile(**{**entry, "speech": tuple(map(tuple, entry["speech"]))}) for entry in map(json.loads, kept.open())]
+    except (OSError, ValueError, TypeError, KeyError):  # there is none, or one of another version
+        before = []
+    known = {(file.path, file.size, file.changed): file for file in before}
+    files = []
+    for speaker, path in find_files(sources):
+        size = changed = -1  # of a file that is listed and not there
+        if is_packed(root):
+            size, changed = contents(root)[path][2], 0
+        elif (place := Path(root, path)).exists():
+            size, changed = place.stat().st_size, place.stat().st_mtime_ns
+        files.append(IndexedFile(path, speaker, size, changed))
     fresh = [file for file in files if (file.path, file.size, file.changed) not in known]
     look_into = partial(look, root=root, trim_db=_threshold(sources))
-    with ExitStack() as stack:
-        mapped: Any = map
-        if sources.num_workers > 1 and len(fresh) > FILES_AT_ONCE:
-            pool = stack.enter_context(ProcessPoolExecutor(sources.num_workers))
-            stack.callback(pool.shutdown, cancel_futures=True)
-            mapped = partial(pool.map, chunksize=FILES_AT_ONCE)
-        for file in tqdm(mapped(look_into, fresh), "looking into files", len(fresh), disable=not fresh, leave=False):
-            known[file.path, file.size, file.changed] = file
+    mapped = map_in_processes(look_into, fresh, sources.num_workers, FILES_AT_ONCE)
+    for file in tqdm(mapped, "looking into files", len(fresh), disable=not fresh, leave=False):
+        known[file.path, file.size, file.changed] = file
     if fresh:
-        write(kept, known.values())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write(kept, (json.dumps(file._asdict()) for file in known.values()))
     return [known[file.path, file.size, file.changed]._replace(speaker=file.speaker) for file in files]
 
 
@@ -78,10 +85,17 @@ def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
         return file._replace(fault=str(error))
     if not wave.any():
         return file._replace(fault=f"{path}: expected speech, found silence")
-    blocks, size = active(wave, trim_db, rate), round(BLOCK * rate)
+    blocks, size = find_active(wave, trim_db, rate), round(BLOCK * rate)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], blocks, [0]]))) * size
     speech = tuple((int(a), int(min(b, len(wave)))) for a, b in zip(edges[::2], edges[1::2], strict=True))
     return file._replace(sample_rate=rate, samples=len(wave), speech=speech)
+
+
+def find_active(wave: audio.Wave, db: float, sample_rate: int) -> NDArray[np.bool_]:
+    """Which blocks of a wave [N] are within `db` of the loudest one, or near such a block; blocks last `BLOCK` seconds."""
+    energy = np.add.reduceat(np.square(wave), np.arange(0, len(wave), round(BLOCK * sample_rate)))
+    loud = energy >= energy.max() * 10 ** (-db / 10)
+    return np.convolve(loud, np.ones(2 * MARGIN + 1), "full")[MARGIN:-MARGIN] > 0
 
 
 def index_path(sources: Sources) -> Path:
@@ -94,27 +108,3 @@ def index_path(sources: Sources) -> Path:
 def _threshold(sources: Sources) -> float:
     """dB below the loudest part of a file from where on there is no speech; infinite where all of it is speech."""
     return math.inf if sources.trim_db is None else float(sources.trim_db)
-
-
-def read(path: Path) -> list[IndexedFile]:
-    """The index in a file; empty where there is none, or it is of another version."""
-    try:
-        return [IndexedFile(**{**entry, "speech": tuple(map(tuple, entry["speech"]))}) for entry in map(json.loads, path.open())]
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
-
-
-def write(path: Path, files: Iterable[IndexedFile]) -> None:
-    """Keeps an index, whole or not at all."""
-    with whole_file(path) as aside:
-        aside.write_text("".join(f"{json.dumps(file._asdict())}\n" for file in files))
-
-
-def _stat(root: str, speaker: str, path: str) -> IndexedFile:
-    if is_packed(root):
-        return IndexedFile(path, speaker, contents(root)[path][2], 0)
-    try:
-        stat = Path(root, path).stat()
-    except OSError:
-        return IndexedFile(path, speaker, -1, -1)
-    return IndexedFile(path, speaker, stat.st_size, stat.st_mtime_ns)

@@ -1,18 +1,34 @@
-"""Rows: all that makes a mixture, as plain data. A manifest is a JSON object per line.
+"""Rows: all that makes a mixture, as plain data, and the mixture that comes of it. A manifest is a JSON object per line.
 
 Places and lengths are in samples at the row's rate, levels in dB, paths relative to the folder they come from.
+Shapes: S samples of mixture and target, R of the enrolment.
 """
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ss.errors import UserError
 from ss.files import read_text, whole_file
 
 FILE = "manifest.jsonl"
+FULL_SCALE = 32768  # of 16 bits
+PCM = NDArray[np.int16]
+
+
+class Mixture(NamedTuple):
+    """What one row gives. others: the part of the target that is not asked for (its late reverberation), and noise [S]."""
+
+    mixture: PCM  # [S]
+    target: PCM  # [S]
+    ref: PCM  # [R]
+    interferers: tuple[PCM, ...] = ()
+    others: tuple[PCM, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,23 +120,19 @@ def read(path: Path) -> list[Row]:
     rows = []
     for number, text in enumerate(read_text(path).splitlines(), start=1):
         try:
-            rows.append(_row(json.loads(text)))
+            content = json.loads(text)
+            for key in ("target", "enrolment"):
+                content[key] = _voice(content[key])
+            for key in ("noise", "enrolment_noise"):
+                content[key] = content[key] and Noise(**content[key])
+            rows.append(Row(**{**content, "interferers": tuple(map(_voice, content["interferers"]))}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
     return rows
 
 
-def _row(content: dict[str, Any]) -> Row:
-    voices = {key: _voice(content[key]) for key in ("target", "enrolment")}
-    noises = {key: Noise(**content[key]) if content[key] else None for key in ("noise", "enrolment_noise")}
-    return Row(**{**content, **voices, **noises, "interferers": tuple(map(_voice, content["interferers"]))})
-
-
 def _voice(content: dict[str, Any]) -> Voice:
-    room = content["room"]
-    pieces = tuple(Piece(**piece) for piece in content["pieces"])
-    return Voice(**{**content, "pieces": pieces, "room": room and Room(**{k: _tuple(v) for k, v in room.items()})})
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    room: dict[str, Any] | None = content["room"]
+    if room is not None:
+        room = {key: tuple(value) if isinstance(value, list) else value for key, value in room.items()}
+    return Voice(**{**content, "pieces": tuple(Piece(**piece) for piece in content["pieces"]), "room": room and Room(**room)})

@@ -11,13 +11,11 @@ from typing import Any
 
 from ss.data.catalog import Catalog, make_catalog
 from ss.data.folder import Output, make, write_triplet
-from ss.data.manifest import Row
-from ss.data.mixture import Mixture
+from ss.data.manifest import Mixture, Row
 from ss.data.plan import plan
 from ss.data.render import Renderer
 from ss.data.scene import Scene
 from ss.data.sources import Sources, check_sources
-from ss.data.two_speakers import as_scenes
 from ss.errors import UserError
 
 
@@ -53,13 +51,36 @@ def mix(config: Mapping[str, Any]) -> None:
 def read_config(config: Mapping[str, Any]) -> tuple[Scene, Sources, Folder]:
     """What `mix` is asked for. Raises UserError for keys and values that cannot be, and for sources that the scene lacks."""
     config = config if "scene" in config else as_scenes(config)
-    scene = Scene.of(config["scene"])
+    scene = Scene.from_config(config["scene"])
     names = {one.name for one in fields(Folder)}
     folder = Folder(**{key: config[key] for key in names & set(config)})
     both = {"num_workers", "random_state"}
-    sources = Sources.of({key: value for key, value in config.items() if key not in names - both | {"scene"}})
+    sources = Sources.from_config({key: value for key, value in config.items() if key not in names - both | {"scene"}})
     check_sources(scene, sources)
     return scene, sources, folder
+
+
+def as_scenes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of scenes that a config of two-speaker mixing stands for (`mixing/configs/settings.yaml`); other keys stay.
+
+    Lengths are in seconds, None is off. snr_levels: dB, one is drawn for each mixture. absent_share, partly_absent_share,
+    clean_share: parts of the mixtures in which the target is silent, is silent for a part of the time, or speaks alone; in the
+    rest, both speak. audio_len: of mixture and target; None: whole targets. ref_max_len: the longest enrolment. vad_db: silence so
+    far below the loudest part of a file is dropped inside as well, instead of `trim_db` at the ends alone. loudness: LUFS of the
+    targets, and levels compared so. Raises UserError for shares that cannot be.
+    """
+    rest = dict(config)
+    absent, partly, clean = (rest.pop(key, None) or 0 for key in ("absent_share", "partly_absent_share", "clean_share"))
+    if min(absent, partly, clean) < 0 or absent + partly + clean > 1 + 1e-9:
+        found = f"absent_share {absent}, partly_absent_share {partly}, clean_share {clean}"
+        raise UserError(f"shares: expected at least 0 each and at most 1 together, found {found}")
+    patterns = {"full": max(0.0, 1 - absent - partly - clean)}
+    patterns |= {f"silent_{where}": partly / 3 for where in ("start", "middle", "end")} | {"absent": absent, "alone": clean}
+    scene = {"patterns": patterns, "seconds": rest.pop("audio_len", None), "enrolment": {"seconds": rest.pop("ref_max_len", None)}}
+    scene |= {"sir_levels": rest.pop("snr_levels"), "loudness": rest.pop("loudness", None)}
+    if (vad_db := rest.pop("vad_db", None)) is not None:
+        rest |= {"trim_db": vad_db, "drop_pauses": True}
+    return {**rest, "scene": scene}
 
 
 RENDERERS: dict[Sources, Renderer] = {}  # of this process, and of those that are forked from it, which so share what is decoded

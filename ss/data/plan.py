@@ -3,23 +3,23 @@
 So any rank, worker or resumed run that asks for the same number gets the same row.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import floor
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ss.data.catalog import Catalog
+from ss.data.catalog import Catalog, draw_others, group_of
 from ss.data.corpus import Span
 from ss.data.manifest import Noise, Piece, Room, Row, Voice
-from ss.data.sampling import Group, draw_others, group_of
 from ss.data.scene import Range, Scene
-from ss.data.timeline import SHORTEST, Interval, plan_times
 from ss.errors import UserError
 
 Draw = np.random.Generator
 Point: TypeAlias = tuple[float, float, float]
+Interval: TypeAlias = tuple[int, int]
+Times: TypeAlias = list[list[Interval]]
+SHORTEST = 0.3  # seconds: nothing shorter is begun
 UTTERANCE_GAP = (0.1, 0.4)  # seconds between two utterances of a speaker
 SIZES = ((4.0, 8.0), (3.0, 6.0), (2.5, 3.5))  # metres of a simulated room
 WALL, DISTANCE = 0.4, (0.5, 2.5)  # metres from the walls, and from the microphone
@@ -39,7 +39,9 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
     """
     rng, rate = np.random.default_rng((seed, epoch, index)), catalog.sources.sample_rate
     speaker = catalog.drawn.targets[rng.integers(len(catalog.drawn.targets))]
-    speed, pattern = draw_speed(scene, rng), draw_weighted(scene.patterns, rng)
+    speed = draw_speed(scene, rng)
+    weights = np.array(list(scene.patterns.values()), float)
+    pattern = str(rng.choice(list(scene.patterns), p=weights / weights.sum()))
     samples = round(draw_between(scene.seconds, rng) * rate) if scene.seconds else 0
     ref_length = round(draw_between(scene.enrolment.seconds, rng) * rate) if scene.enrolment.seconds else 0
     spans = catalog.speakers[speaker]
@@ -47,18 +49,21 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         lengths = (ref_length or samples or 1) * speed, (samples or ref_length or 1) * speed
         enrolled, spoken = split_utterance(spans[0], *lengths, catalog, rng)
     else:
-        enrolled, spoken = split_files(spans, draw_whole(scene.enrolment.utterances, rng), rng)
+        n = draw_whole(scene.enrolment.utterances, rng)
+        order = rng.permutation(len(spans))
+        n = min(n, len(spans) - 1)
+        enrolled, spoken = [spans[i] for i in order[:n]], [spans[i] for i in order[n:]]
     if not samples:
         spoken = [spoken[rng.integers(len(spoken))]]
         samples = floor(sum(stop - start for start, stop in find_parts(catalog, spoken[0])) / speed)
-    n_others = count_interferers(pattern, scene, rng)
-    others = draw_others(find_candidates(catalog, scene, speaker, n_others, rng), speaker, n_others, rng)
+    others = draw_interferers(catalog, scene, speaker, pattern, rng)
     times = plan_times(pattern, len(others), samples, scene, rate, rng)
     room = draw_room(catalog, scene, scene.reverb_share, rng)
-    voices = [Voice(speaker, fill_times(catalog, spoken, times[0], speed, rng), speed, 0.0, *room())]
+    target = Voice(speaker, fill_times(catalog, spoken, times[0], speed, rng), speed, 0.0, *room())
+    interferers = []
     for name, when in zip(others, times[1:], strict=True):
         own, sir = draw_speed(scene, rng), draw_one(scene.sir_levels, rng) if scene.sir_levels else draw_between(scene.sir, rng)
-        voices.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
+        interferers.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
     ref = fill_times(catalog, enrolled, [(0, ref_length or ENDLESS)], speed, rng, once=True)
     return Row(
         name=f"{speaker}_{epoch:03d}{index:07d}_{pattern}",
@@ -66,14 +71,14 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         sample_rate=rate,
         samples=samples,
         ref_samples=min(ref_length or ENDLESS, max(piece.at + floor((piece.stop - piece.start) / speed) for piece in ref)),
-        target=voices[0],
-        interferers=tuple(voice for voice in voices[1:] if voice.pieces),
+        target=target,
+        interferers=tuple(voice for voice in interferers if voice.pieces),
         enrolment=Voice(speaker, ref, speed, 0.0, *draw_room(catalog, scene, scene.enrolment.reverb_share, rng)()),
         noise=draw_noise(catalog, scene.noise_share, scene.snr, rng),
         enrolment_noise=draw_noise(catalog, scene.enrolment.noise_share, scene.enrolment.snr, rng),
         early_ms=scene.early_ms,
-        bandwidth=draw_sometimes(scene.bandwidth_share, scene.bandwidths, rng),
-        codec=draw_sometimes(scene.codec_share, scene.codecs, rng),
+        bandwidth=draw_one(scene.bandwidths, rng) if rng.random() < scene.bandwidth_share else None,
+        codec=draw_one(scene.codecs, rng) if rng.random() < scene.codec_share else None,
         clip_db=draw_between(scene.clip_db, rng) if rng.random() < scene.clip_share else None,
         level=draw_between(scene.level, rng),
         loudness=scene.loudness,
@@ -96,34 +101,64 @@ def split_utterance(span: Span, enrolled: float, spoken: float, catalog: Catalog
     return [Span(path, stop - first, stop)], [Span(path, start, stop - first)]
 
 
-def count_interferers(pattern: str, scene: Scene, rng: Draw) -> int:
-    """How many interferers there are: where the target is absent, at least one if the scene allows any, or nobody would speak."""
-    if pattern == "alone":
-        return 0
-    low, high = scene.interferers
-    n = low if rng.random() < scene.fewest_share else draw_whole(scene.interferers, rng)
-    return max(n, min(1, high)) if pattern == "absent" else n
+def draw_interferers(catalog: Catalog, scene: Scene, speaker: str, pattern: str, rng: Draw) -> list[str]:
+    """Who else speaks: others of the speaker's group, in a share of all cases with the same gender.
 
-
-def find_candidates(catalog: Catalog, scene: Scene, speaker: str, n: int, rng: Draw) -> Group:
-    """Those whom n interferers are drawn from: the speaker's group, or in a share of all cases those of it with the same gender.
-
-    Where the speaker's gender is not known, or not n others have it, all of the group. Raises UserError where no gender is known.
+    Where the target is absent, at least one if the scene allows any, or nobody would speak. Where the speaker's gender is not
+    known, or not enough others have it, all of the group is drawn from. Raises UserError where no gender is known.
     """
-    everybody = catalog.drawn.interferers[group_of(speaker, catalog.sources.speaker_group_regex)]
-    if rng.random() >= scene.same_gender_share:
-        return everybody
-    if catalog.sources.genders is None:
-        raise UserError("same_gender_share: expected a file with the speakers' genders as `genders`, found none")
-    alike = catalog.same_gender.get(speaker, everybody)
-    return alike if len(alike.places) > n else everybody
+    n = 0
+    if pattern != "alone":
+        low, high = scene.interferers
+        n = low if rng.random() < scene.fewest_share else draw_whole(scene.interferers, rng)
+        n = max(n, min(1, high)) if pattern == "absent" else n
+    group = catalog.drawn.interferers[group_of(speaker, catalog.sources.speaker_group_regex)]
+    if rng.random() < scene.same_gender_share:
+        if catalog.sources.genders is None:
+            raise UserError("same_gender_share: expected a file with the speakers' genders as `genders`, found none")
+        alike = catalog.same_gender.get(speaker, group)
+        group = alike if len(alike.places) > n else group
+    return draw_others(group, speaker, n, rng)
 
 
-def split_files(spans: Sequence[Span], n: int, rng: Draw) -> tuple[list[Span], list[Span]]:
-    """A speaker's files: n (or all but one) to enrol with, and the others to speak."""
-    order = rng.permutation(len(spans))
-    n = min(n, len(spans) - 1)
-    return [spans[i] for i in order[:n]], [spans[i] for i in order[n:]]
+def plan_times(pattern: str, n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
+    """When the target speaks, then each of the others, in samples within 0..samples. pattern: one of `ss.data.scene.PATTERNS`."""
+    whole = [(0, samples)]
+    if pattern == "turns":
+        return plan_turns(n_others, samples, scene, rate, rng)
+    if pattern == "partial":  # one begins, the other ends; in between both speak
+        both = rng.uniform(*scene.overlap)
+        first, second = [(0, round(samples * (1 + both) / 2))], [(round(samples * (1 - both) / 2), samples)]
+        target, other = (first, second) if rng.random() < 0.5 else (second, first)
+        return [target, *[other] * n_others]
+    if pattern in ("full", "alone"):
+        return [whole, *[whole] * n_others]
+    if pattern == "absent":
+        return [[], *[whole] * n_others]
+    pause = round(samples * rng.uniform(*scene.silence))
+    middle = round((samples - pause) * rng.uniform(0.3, 0.7))
+    begin = {"silent_start": 0, "silent_middle": middle, "silent_end": samples - pause}[pattern]
+    spoken = [(a, b) for a, b in ((0, begin), (begin + pause, samples)) if b > a]
+    return [spoken, *[whole] * n_others]
+
+
+def plan_turns(n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
+    """One after the other, never the same twice in a row, nobody over itself; the target has the first or the second turn.
+
+    Where there is time for one turn only, it is the target's.
+    """
+    times: Times = [[] for _ in range(1 + n_others)]
+    speaker = first = 0 if rng.random() < 0.5 or not n_others else int(rng.integers(1, 1 + n_others))
+    now = stop = 0
+    while not stop or (stop < samples and now + SHORTEST * rate <= samples):
+        stop = min(samples, now + round(rng.uniform(*scene.turn) * rate))
+        times[speaker].append((now, stop))
+        speaker = (speaker + int(rng.integers(1, 1 + n_others))) % (1 + n_others) if n_others and times[0] else 0
+        free = times[speaker][-1][1] if times[speaker] else 0  # from when on it may speak
+        now = max(now + 1, free, stop + round(rng.uniform(*scene.gap) * rate))
+    if not times[0]:
+        times[0], times[first] = times[first], []
+    return times
 
 
 def fill_times(
@@ -136,7 +171,7 @@ def fill_times(
         while left and (end - now >= SHORTEST * rate or now == begin):
             span = left.pop(0) if once else left[rng.integers(len(left))]
             needed = max(1, floor((end - now) * speed))  # so that it ends by then
-            for start, stop in cut_parts(find_parts(catalog, span), catalog.speech[span.path], needed, rng):
+            for start, stop in cut_span(catalog, span, needed, rng):
                 pieces.append(Piece(span.path, start, stop, now))
                 now += floor((stop - start) / speed)
             now += round(rng.uniform(*UTTERANCE_GAP) * rate)
@@ -151,14 +186,16 @@ def find_parts(catalog: Catalog, span: Span) -> list[Interval]:
     return [(start, stop) for start, stop in speech if start < stop] or [(span.start, span.stop)]
 
 
-def cut_parts(parts: Sequence[Interval], speech: NDArray[np.int64], samples: int, rng: Draw) -> list[Interval]:
-    """So many samples of the parts, or all, from a place on that is drawn: at speech, of which there are starts and stops [n,2]."""
+def cut_span(catalog: Catalog, span: Span, samples: int, rng: Draw) -> list[Interval]:
+    """So many samples of the parts of a span, or all, from a place on that is drawn, but never in a pause."""
+    parts = find_parts(catalog, span)
     last = sum(stop - start for start, stop in parts) - samples
     if last <= 0:
-        return list(parts)
+        return parts
     first = int(rng.integers(last + 1))
     if len(parts) == 1:
         ((begin, _),) = parts
+        speech = catalog.speech[span.path]
         following = speech[np.searchsorted(speech[:, 1], begin + first, "right") :]  # what ends behind it
         first = min(max(first, int(following[0, 0]) - begin), last) if len(following) else first
     pieces = []
@@ -170,37 +207,27 @@ def cut_parts(parts: Sequence[Interval], speech: NDArray[np.int64], samples: int
     return pieces
 
 
-def draw_room(catalog: Catalog, scene: Scene, share: float, rng: Draw) -> Any:
+def draw_room(catalog: Catalog, scene: Scene, share: float, rng: Draw) -> Callable[[], tuple[str | None, Room | None]]:
     """A function that gives the room of each voice, `rir` and `room`: in a share of all cases one for all of them, else none."""
     if rng.random() >= share:
         return lambda: (None, None)
     if scene.rt60 is None or rng.random() >= scene.simulated_share:
         if not catalog.rirs:
             raise UserError("reverb_share: expected impulse responses in `rirs`, or `rt60` to simulate rooms, found neither")
-        return lambda: (catalog.rirs[rng.integers(len(catalog.rirs))], None)
-    size = to_point(rng.uniform(*side) for side in SIZES)
-    microphone, rt60 = draw_inside(size, rng), round(draw_between(scene.rt60, rng), 3)
-    return lambda: (None, Room(size, microphone, draw_near(size, microphone, rng), rt60))
+        return lambda: (draw_one(catalog.rirs, rng), None)
+    x, y, z = (round(float(rng.uniform(*side)), 3) for side in SIZES)
+    size = x, y, z
+    microphone, rt60 = draw_place(size, rng), round(draw_between(scene.rt60, rng), 3)
+    return lambda: (None, Room(size, microphone, draw_place(size, rng, microphone), rt60))
 
 
-def to_point(numbers: Iterable[float]) -> Point:
-    """Three numbers, to the millimetre."""
-    x, y, z = (round(float(number), 3) for number in numbers)
-    return x, y, z
-
-
-def draw_inside(size: Point, rng: Draw) -> Point:
-    """A place in a room."""
-    return to_point(rng.uniform(WALL, side - WALL) for side in size)
-
-
-def draw_near(size: Point, microphone: Point, rng: Draw) -> Point:
-    """A place in a room, not too far from the microphone."""
+def draw_place(size: Point, rng: Draw, microphone: Point | None = None) -> Point:
+    """A place in a room, to the millimetre; not too far from the microphone, if that is given."""
     for _ in range(TRIES):
-        place = draw_inside(size, rng)
-        if DISTANCE[0] <= float(np.linalg.norm(np.subtract(place, microphone))) <= DISTANCE[1]:
+        x, y, z = (round(float(rng.uniform(WALL, side - WALL)), 3) for side in size)
+        if microphone is None or DISTANCE[0] <= np.linalg.norm(np.subtract((x, y, z), microphone)) <= DISTANCE[1]:
             break
-    return place
+    return x, y, z
 
 
 def draw_noise(catalog: Catalog, share: float, snr: Range, rng: Draw) -> Noise | None:
@@ -209,7 +236,7 @@ def draw_noise(catalog: Catalog, share: float, snr: Range, rng: Draw) -> Noise |
         return None
     if not catalog.noise:
         raise UserError("noise_share: expected a folder of files as `noise`, found none")
-    path, samples = catalog.noise[rng.integers(len(catalog.noise))]
+    path, samples = draw_one(catalog.noise, rng)
     return Noise(path, int(rng.integers(samples)), draw_between(snr, rng))
 
 
@@ -218,26 +245,14 @@ def draw_speed(scene: Scene, rng: Draw) -> float:
     return round(draw_between(scene.speed, rng), 4) if rng.random() < scene.speed_share else 1.0
 
 
-def draw_between(range_: Range | None, rng: Draw) -> float:
+def draw_between(range_: Range, rng: Draw) -> float:
     """Drawn evenly from a range."""
-    assert range_ is not None
     return float(rng.uniform(*range_))
 
 
 def draw_whole(range_: tuple[int, int], rng: Draw) -> int:
     """A whole number drawn evenly from a range, both ends included."""
     return int(rng.integers(range_[0], range_[1] + 1))
-
-
-def draw_weighted(weights: Mapping[str, float], rng: Draw) -> str:
-    """A name drawn by its weight."""
-    parts = np.array(list(weights.values()), float)
-    return str(list(weights)[rng.choice(len(parts), p=parts / parts.sum())])
-
-
-def draw_sometimes(share: float, choices: Sequence[Any], rng: Draw) -> Any:
-    """In a share of all cases one of the choices, else None."""
-    return draw_one(choices, rng) if rng.random() < share else None
 
 
 def draw_one(choices: Sequence[Any], rng: Draw) -> Any:

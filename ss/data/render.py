@@ -11,20 +11,19 @@ from math import ceil, floor, isfinite
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.data import acoustics
 from ss.data.audio_cache import AudioCache
 from ss.data.augment import change_speed
-from ss.data.manifest import Noise, Piece, Row, Voice
-from ss.data.mixture import FULL_SCALE, PCM, PEAK, Mixture
+from ss.data.manifest import FULL_SCALE, PCM, Mixture, Noise, Piece, Row, Voice
 from ss.data.shards import file_of
 from ss.data.sources import Sources
 
 DIGITAL_SILENCE = 1e-10  # mean power: -100 dB of full scale
 FADE = 0.005  # seconds at both ends of a piece
+PEAK = 0.9  # no wave goes beyond this part of full scale
 
 
 class Renderer:
@@ -45,15 +44,11 @@ class Renderer:
         scaled = on_one_scale(parts, row)
         mixture: PCM = np.asarray(np.sum(scaled, axis=0, dtype=np.int16))
         if not row.linear:
-            mixture = distorted(mixture, row)
-        return Mixture(mixture, scaled[0], self.enrolment(row), tuple(scaled[1:n_voices]), tuple(scaled[n_voices:]))
-
-    def enrolment(self, row: Row) -> PCM:
-        """The enrolment [R] of a row."""
-        wave, _ = self.voice(row.enrolment, row.ref_samples, row)
+            mixture = distort(mixture, row)
+        enrolment, _ = self.voice(row.enrolment, row.ref_samples, row)
         noise = self.noise(row.enrolment_noise, row.ref_samples, row)
-        (scaled,) = on_one_scale([wave if noise is None else wave + noise], row)
-        return scaled
+        (ref,) = on_one_scale([enrolment if noise is None else enrolment + noise], row)
+        return Mixture(mixture, scaled[0], ref, tuple(scaled[1:n_voices]), tuple(scaled[n_voices:]))
 
     def voice(self, voice: Voice, samples: int, row: Row, early_ms: float | None = None) -> tuple[Wave, Wave | None]:
         """A voice [samples] at its level, and apart from it the reverberation that comes later than early_ms (None: nothing)."""
@@ -67,13 +62,12 @@ class Renderer:
         n_spoken = int(spoken.sum())
         if np.square(dry).sum() < DIGITAL_SILENCE * n_spoken:
             raise AudioError(f"{voice.pieces[0].path}: expected speech, found silence in {row.name}")
-        response = self.response(voice, row)
-        if response is None:
-            wet, early = dry, None
-        elif early_ms is None:
-            (wet,), early = acoustics.reverberate(dry, response), None
-        else:
-            wet, early = acoustics.reverberate(dry, response, acoustics.early(response, early_ms, row.sample_rate))
+        wet, early, response = dry, None, self.response(voice, row)
+        if response is not None and early_ms is None:
+            (wet,) = acoustics.reverberate(dry, response)
+        elif response is not None and early_ms is not None:
+            first = response[: max(1, round(early_ms * row.sample_rate / 1000))]
+            wet, early = acoustics.reverberate(dry, response, first)
         gain = np.float32(10 ** (-voice.level / 20) / amplitude(wet, n_spoken, row, voice.pieces[0].path))
         return (gain * wet, None) if early is None else (gain * early, gain * (wet - early))
 
@@ -90,16 +84,19 @@ class Renderer:
         return wave
 
     def response(self, voice: Voice, row: Row) -> Wave | None:
-        """The response of the room that a voice is in, from its direct sound on."""
+        """The response of the room that a voice is in, from its direct sound on, which becomes 1: a voice keeps its place in time
+        and nearly its level."""
         if voice.room is not None:
-            return acoustics.direct_first(acoustics.simulate(voice.room, row.sample_rate))
-        if voice.rir is None:
+            response = acoustics.simulate_room(voice.room, row.sample_rate)
+        elif voice.rir is not None:
+            path = file_of(str(self.sources.rirs), voice.rir)
+            response = self.cache.read(path)
+            if not response.any():
+                raise AudioError(f"{path}: expected an impulse response, found silence")
+        else:
             return None
-        path = file_of(str(self.sources.rirs), voice.rir)
-        response = self.cache.read(path)
-        if not response.any():
-            raise AudioError(f"{path}: expected an impulse response, found silence")
-        return acoustics.direct_first(response)
+        direct = int(np.abs(response).argmax())
+        return response[direct:] / response[direct]
 
     def noise(self, noise: Noise | None, samples: int, row: Row) -> Wave | None:
         """Noise [samples] at its level."""
@@ -147,12 +144,12 @@ def on_one_scale(parts: Sequence[Wave], row: Row) -> list[PCM]:
     return [np.rint(wave * np.float32(gain)).astype(np.int16) for wave in parts]
 
 
-def distorted(mixture: PCM, row: Row) -> PCM:
-    """What clipping and a codec leave of a mixture [S]."""
+def distort(mixture: PCM, row: Row) -> PCM:
+    """What clipping, so many dB below the peak, and a codec leave of a mixture [S]."""
     wave: Wave = mixture.astype(np.float32) / np.float32(FULL_SCALE)
     if row.clip_db is not None:
-        wave = acoustics.clip(wave, row.clip_db)
+        top = np.abs(wave).max() * np.float32(10 ** (-row.clip_db / 20))
+        wave = wave.clip(-top, top)
     if row.codec is not None:
         wave = acoustics.apply_codec(wave, row.codec, row.sample_rate)
-    out: NDArray[np.int16] = np.rint(wave.clip(-1, 1 - 1 / FULL_SCALE) * FULL_SCALE).astype(np.int16)
-    return out
+    return np.rint(wave.clip(-1, 1 - 1 / FULL_SCALE) * FULL_SCALE).astype(np.int16)

@@ -11,6 +11,7 @@ Range: TypeAlias = tuple[float, float]
 PATTERNS = ("full", "partial", "turns", "silent_start", "silent_middle", "silent_end", "absent", "alone")
 CODECS = ("mulaw", "mp3", "vorbis", "opus")
 MOST_INTERFERERS = 3
+MAY_BE_NONE = ("seconds", "rt60")  # of the ranges
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,7 @@ class Enrolment:
     reverb_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("seconds", "snr", "utterances"):
-            if getattr(self, key) is not None:
-                object.__setattr__(self, key, a_range(key, getattr(self, key)))
-        check_shares(self)
+        check_ranges_and_shares(self, ("seconds", "utterances", "snr"))
         if (self.seconds is not None and self.seconds[0] <= 0) or self.utterances[0] < 1:
             raise UserError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
 
@@ -82,17 +80,12 @@ class Scene:
     enrolment: Enrolment = field(default_factory=Enrolment)
 
     def __post_init__(self) -> None:
-        for key in ("overlap", "silence", "turn", "gap", "interferers", "sir", "speed", "level", "snr", "clip_db"):
-            object.__setattr__(self, key, a_range(key, getattr(self, key)))
-        for key in ("seconds", "rt60"):
-            if getattr(self, key) is not None:
-                object.__setattr__(self, key, a_range(key, getattr(self, key)))
-        check_shares(self)
-        weights = dict(self.patterns)
-        if unknown := sorted(set(weights) - set(PATTERNS)):
+        ranges = ("seconds", "overlap", "silence", "turn", "gap", "interferers", "sir", "speed", "level", "snr", "rt60", "clip_db")
+        check_ranges_and_shares(self, ranges)
+        if unknown := sorted(set(self.patterns) - set(PATTERNS)):
             raise UserError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
-        if not weights or min(weights.values()) < 0 or not sum(weights.values()):
-            raise UserError(f"patterns: expected weights of which one is above 0, found {weights}")
+        if not self.patterns or min(self.patterns.values()) < 0 or not sum(self.patterns.values()):
+            raise UserError(f"patterns: expected weights of which one is above 0, found {dict(self.patterns)}")
         if not 0 <= self.interferers[0] <= self.interferers[1] <= MOST_INTERFERERS:
             raise UserError(f"interferers: expected 0 to {MOST_INTERFERERS}, found {list(self.interferers)}")
         for key in ("seconds", "turn", "speed", "rt60"):
@@ -112,17 +105,13 @@ class Scene:
         return bool(self.noise_share or self.enrolment.noise_share)
 
     @property
-    def reverberant(self) -> bool:
-        """Whether anybody is ever in a room."""
-        return bool(self.reverb_share or self.enrolment.reverb_share)
-
-    @property
     def uses_rirs(self) -> bool:
         """Whether a room ever comes from a file."""
-        return self.reverberant and (self.rt60 is None or self.simulated_share < 1)
+        reverberant = bool(self.reverb_share or self.enrolment.reverb_share)
+        return reverberant and (self.rt60 is None or self.simulated_share < 1)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any] | None) -> "Scene":
+    def from_config(cls, config: Mapping[str, Any] | None) -> "Scene":
         """From the keys of a config. Raises UserError for none, and for keys and values that cannot be."""
         if config is None:
             raise UserError("scene: expected one of configs/groups/scene.yaml, e.g. scene=two_speakers, found none")
@@ -131,16 +120,16 @@ class Scene:
         return cls(**{**reject_unknown_keys(cls, config), **lists, "enrolment": enrolment})
 
 
-def a_range(key: str, value: Any) -> Any:
-    """[low, high] as a tuple; one number stands for both. Raises UserError."""
-    pair = (value, value) if isinstance(value, (int, float)) else tuple(value)
-    if len(pair) != 2 or pair[0] > pair[1]:
-        raise UserError(f"{key}: expected [low, high], found {value}")
-    return pair
-
-
-def check_shares(config: Any) -> None:
-    """Raises UserError for a share that is no part from 0 to 1."""
+def check_ranges_and_shares(config: Scene | Enrolment, ranges: tuple[str, ...]) -> None:
+    """Makes [low, high] of these keys a tuple, one number standing for both; raises UserError for what is no range or share."""
+    for key in ranges:
+        value = getattr(config, key)
+        if value is None and key in MAY_BE_NONE:
+            continue
+        pair = (value, value) if isinstance(value, (int, float)) else tuple(value or ())
+        if len(pair) != 2 or pair[0] > pair[1]:
+            raise UserError(f"{key}: expected [low, high], found {value}")
+        object.__setattr__(config, key, pair)
     for key in (one.name for one in fields(config) if one.name.endswith("_share")):
         if not 0 <= getattr(config, key) <= 1:
             raise UserError(f"{key}: expected a part from 0 to 1, found {getattr(config, key)}")

@@ -10,9 +10,10 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -48,10 +49,10 @@ class Member(NamedTuple):
     def __str__(self) -> str:
         return f"{self.root}/{self.name}"
 
-    def open(self) -> io.BytesIO:
+    def open(self, mode: Literal["rb"] = "rb") -> io.BytesIO:
         """Its content. Raises OSError where it cannot be read."""
-        shard, begin, size = contents(self.root)[self.name]
-        content = storage(self.root)[0].cat_file(f"{storage(self.root)[1]}/{shard}", begin, begin + size)
+        (shard, begin, size), (system, path) = contents(self.root)[self.name], storage(self.root)
+        content = system.cat_file(f"{path}/{shard}", begin, begin + size)
         if len(content) != size:
             raise OSError(f"{self.root}/{shard}: expected {size} bytes from {begin} on, found {len(content)}")
         return io.BytesIO(content)
@@ -135,42 +136,34 @@ def pack(config: Mapping[str, Any]) -> None:
         together.setdefault(re.sub(r"-(mixed|target|ref)\.\w+$", "", name), []).append(name)
     groups = list(together.values())
     order = np.random.default_rng(config["seed"]).permutation(len(groups))
-    shards = written(folder, [groups[i] for i in order], out, config["megabytes"])
+    n_shards = write_shards(folder, [groups[i] for i in order], out, config["megabytes"])
     size = sum(path.stat().st_size for path in out.glob("*.tar"))
-    print(f"{len(names)} files are in {len(shards)} shards, {size / 1e6:.1f} MB, in {out}")
+    print(f"{len(names)} files are in {n_shards} shards, {size / 1e6:.1f} MB, in {out}")
 
 
-def written(folder: Path, groups: Sequence[Sequence[str]], out: Path, megabytes: float) -> dict[str, int]:
-    """Packs files of a folder in this order into shards of about so many megabytes; gives the number of files in each shard.
+def write_shards(folder: Path, groups: Sequence[Sequence[str]], out: Path, megabytes: float) -> int:
+    """Packs files of a folder in this order into shards of about so many megabytes; gives the number of shards.
 
-    Those of a group are in one shard. The index is written last, so that a folder without one is not whole. Raises UserError
-    where `out` holds anything.
+    Those of a group are in one shard. Each file is added as anybody's, at no time, so that the same files give the same shards.
+    The index is written last: a folder without one is not whole. Raises UserError where `out` holds anything.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise UserError(f"{out}: expected an empty folder, found files in it")
     shards: dict[str, list[tuple[str, int, int]]] = {}
-    archive: tarfile.TarFile | None = None
-    for names in tqdm(groups, "packing"):
-        if archive is None or archive.offset > megabytes * 1e6:
-            archive = _next(archive, out / f"{len(shards):06d}.tar")
-            members = shards.setdefault(f"{len(shards):06d}.tar", [])
-        members += [(name, *_added(archive, folder / name, name)) for name in names]
-    if archive is not None:
-        archive.close()
+    with ExitStack() as opened, tqdm(groups, "packing") as bar:
+        archive: tarfile.TarFile | None = None
+        for names in bar:
+            if archive is None or archive.offset > megabytes * 1e6:
+                opened.close()
+                shard = f"{len(shards):06d}.tar"
+                archive = opened.enter_context(tarfile.open(out / shard, "w", format=tarfile.PAX_FORMAT))
+                members = shards.setdefault(shard, [])
+            for name in names:
+                content, entry = (folder / name).read_bytes(), tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+                begin = archive.offset - -(-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                members.append((name, begin, entry.size))
     (out / INDEX).write_text(json.dumps({"version": VERSION, "shards": shards}))
-    return {shard: len(members) for shard, members in shards.items()}
-
-
-def _next(before: tarfile.TarFile | None, path: Path) -> tarfile.TarFile:
-    if before is not None:
-        before.close()
-    return tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
-
-
-def _added(archive: tarfile.TarFile, path: Path, name: str) -> tuple[int, int]:
-    """Adds a file as anybody's, at no time, so that the same files give the same shards; where its content begins, and its size."""
-    content, entry = path.read_bytes(), tarfile.TarInfo(name)
-    entry.size = len(content)
-    archive.addfile(entry, io.BytesIO(content))
-    return archive.offset - -(-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, entry.size
+    return len(shards)

@@ -61,7 +61,7 @@ class Sources:
             raise UserError(f"speaker_sampling: expected one of {', '.join(SPEAKER_SAMPLING)}, found {self.speaker_sampling}")
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Sources":
+    def from_config(cls, config: Mapping[str, Any]) -> "Sources":
         """From the keys of a config. Raises UserError for keys and values that cannot be."""
         config = dict(config)
         if "drawn" in config:  # a checkpoint of release 1 says how it was trained with these two keys

@@ -1,9 +1,9 @@
 """Data sets on disk as batches of tensors."""
 
+from ss.datasets.examples import Example
 from ss.datasets.loaders import Batch, EvaluationBatches, TrainingBatches, collate, loader
 from ss.datasets.rendered import Rendered
 from ss.datasets.triplets import (
-    Example,
     Triplet,
     Triplets,
     find_triplets,

@@ -5,16 +5,15 @@ Shapes: B batch, S samples of the longest mixture, R of the longest enrolment.
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ss import distributed
-from ss.datasets.rendered import Rendered
-from ss.datasets.triplets import Example, Triplets
+from ss.datasets.examples import Example, Examples
 from ss.errors import UserError
 
 SHARDS_AT_ONCE = 4  # that examples are drawn from
@@ -36,19 +35,6 @@ class Batch(NamedTuple):
         return Batch(self.names, *(x.to(device, non_blocking=True) for x in self[1:]))
 
 
-class ErrorsAsItems(Dataset[Any]):
-    """The same examples; a user's error is an item too, as torch turns an exception of a worker into the text of a traceback."""
-
-    def __init__(self, examples: Triplets | Rendered) -> None:
-        self.examples = examples
-
-    def __getitem__(self, key: Any) -> Example | UserError:
-        try:
-            return self.examples[key]
-        except UserError as error:
-            return error
-
-
 class Loader(DataLoader[Any]):
     """Batches, from workers or not; raises the UserError of an example as it was raised there."""
 
@@ -59,26 +45,20 @@ class Loader(DataLoader[Any]):
             yield batch
 
 
-def collate(examples: Sequence[Example | UserError]) -> Batch | UserError:
-    """Pads examples to their longest; the first error where there is one."""
-    for example in examples:
-        if isinstance(example, UserError):
-            return example
-    return padded_batch(cast(Sequence[Example], examples))
+def collate(examples: Sequence[Example] | UserError) -> Batch | UserError:
+    """Pads examples to their longest; passes an error on."""
+    if isinstance(examples, UserError):
+        return examples
 
-
-def padded_batch(examples: Sequence[Example]) -> Batch:
-    """Pads examples to their longest."""
-
-    def padded(waves: list[Any]) -> Tensor:
+    def pad(waves: list[Any]) -> Tensor:
         return pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
 
     return Batch(
         tuple(e.name for e in examples),
-        padded([e.mixture for e in examples]),
-        padded([e.target for e in examples]),
+        pad([e.mixture for e in examples]),
+        pad([e.target for e in examples]),
         torch.tensor([len(e.mixture) for e in examples]),
-        padded([e.ref for e in examples]),
+        pad([e.ref for e in examples]),
         torch.tensor([len(e.ref) for e in examples]),
         torch.tensor([e.speaker for e in examples]),
     )
@@ -150,10 +130,10 @@ class EvaluationBatches(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def loader(dataset: Triplets | Rendered, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Any]:
+def loader(dataset: Examples, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Any]:
     """A loader of Batch; the workers' seeds come from a generator of its own, so it never moves torch's global one."""
     return Loader(
-        ErrorsAsItems(dataset),
+        dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,

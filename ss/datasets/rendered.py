@@ -1,34 +1,31 @@
-"""Scenes rendered while training: no files, no end, and every rank, worker and resumed run meets exactly its own examples.
+"""Scenes rendered while training: no files, no end, and every rank, worker and resumed run meets exactly its own examples."""
 
-Shapes: S samples of the mixture and target, R of the enrolment.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from ss.audio import Wave
-from ss.data.augment import change_gains
-from ss.data.catalog import make_catalog
-from ss.data.mixture import FULL_SCALE, PCM
+from ss.data.augment import scene_of
+from ss.data.catalog import group_of, make_catalog
+from ss.data.manifest import FULL_SCALE, PCM
 from ss.data.plan import plan_row
 from ss.data.render import Renderer
 from ss.data.scene import Scene
 from ss.data.sources import Sources
-from ss.datasets.triplets import Example
+from ss.datasets.examples import Examples, RawExample
 from ss.loss import UNKNOWN_SPEAKER
 
-GAINS = 1  # the stream of numbers that gains are drawn from, beside the plan's
+GAINS, CHANGES = 1, 2  # the streams of numbers that gains and other changes are drawn from, beside the plan's
+MOST_ROWS = 2**31  # of an epoch
 
 
-class Rendered(Dataset[Example]):
-    """`examples` scenes an epoch, other ones in each; an item is asked for by (epoch, index), or by its index for epoch 0.
+class Rendered(Examples):
+    """`examples` scenes an epoch, other ones in each; without an epoch they are those of epoch 0. See `Examples`.
 
     scene, sources: as in the configs `scene` and `sources`. cache_mb: megabytes of decoded audio that are kept (see AudioCache).
-    gain_db: as of `Triplets`.
-    speakers: the training set's list; anybody else's number is -100, as is that of a voice played at another speed.
+    A voice played at another speed is nobody of the speakers.
     """
 
     def __init__(
@@ -40,13 +37,16 @@ class Rendered(Dataset[Example]):
         cache_mb: float = 0,
         speakers: Sequence[str] = (),
         seed: int = 0,
-        gain_db: tuple[float, float] | None = None,
+        **changes: Any,
     ) -> None:
-        self.scene, self.examples, self.seed = Scene.of(scene), examples, seed
-        self.sample_rate, self.gain_db = sample_rate, gain_db
-        self.catalog = make_catalog(Sources.of({**sources, "sample_rate": sample_rate}))
+        super().__init__(sources["audios_dir"], sample_rate, speakers, seed, changes)
+        self.scene, self.examples = Scene.from_config(scene), examples
+        self.catalog = make_catalog(Sources.from_config({**sources, "sample_rate": sample_rate}))
         self.render = Renderer(self.catalog.sources, cache_mb, self.catalog.files)
-        self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
+        self.group = partial(group_of, regex=self.catalog.sources.speaker_group_regex)  # of those who may be mixed with a speaker
+        targets = set(self.catalog.drawn.targets)
+        for group in set(map(self.group, targets)):
+            self.check_remix(speaker for speaker in targets if self.group(speaker) == group)
 
     def __len__(self) -> int:
         return self.examples
@@ -55,17 +55,24 @@ class Rendered(Dataset[Example]):
         """As of `Triplets`: scenes are drawn from everywhere."""
         return [""] * self.examples
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Example:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def generators(self, epoch: int, index: int) -> tuple[np.random.Generator, np.random.Generator]:
+        changes, gains = (np.random.default_rng((self.seed, epoch, index, stream)) for stream in (CHANGES, GAINS))
+        return changes, gains
+
+    def read(self, epoch: int, index: int) -> RawExample:
         row = plan_row(self.catalog, self.scene, self.seed, epoch, index)
-        rendered = self.render(row)
-        known = self.speakers.get(row.target.speaker, UNKNOWN_SPEAKER)
-        number = known if row.target.speed == 1 else UNKNOWN_SPEAKER
-        waves = wave(rendered.mixture), wave(rendered.target), wave(rendered.ref)
-        mixture, target, ref = change_gains(*waves, self.gain_db, np.random.default_rng((self.seed, epoch, index, GAINS)))
-        return Example(row.name, mixture, ref, target, number)
+        speaker = self.speakers.get(row.target.speaker, UNKNOWN_SPEAKER) if row.target.speed == 1 else UNKNOWN_SPEAKER
+        mixture, target, ref = map(to_wave, self.render(row)[:3])
+        return RawExample(row.name, speaker, target, ref, lambda: mixture, lambda: scene_of(mixture, target))
+
+    def draw_targets(self, epoch: int, index: int, rng: np.random.Generator) -> Iterator[Wave]:
+        speaker = plan_row(self.catalog, self.scene, self.seed, epoch, index).target.speaker
+        while True:
+            row = plan_row(self.catalog, self.scene, self.seed, epoch, int(rng.integers(MOST_ROWS)))
+            if row.target.speaker != speaker and self.group(row.target.speaker) == self.group(speaker):
+                yield to_wave(self.render(row).target)
 
 
-def wave(pcm: PCM) -> Wave:
+def to_wave(pcm: PCM) -> Wave:
     """16 bits to -1..1."""
     return pcm.astype(np.float32) / np.float32(FULL_SCALE)

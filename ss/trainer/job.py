@@ -59,7 +59,8 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
             raise UserError(f"seed: expected at least 0, found {config['seed']}")
         find_triplets(config["data"]["valid"]["folder"])
         if scenes(config):
-            check_sources(Scene.of(config["data"]["train"]["scene"]), Sources.of(config["data"]["train"]["sources"]))
+            train = config["data"]["train"]
+            check_sources(Scene.from_config(train["scene"]), Sources.from_config(train["sources"]))
         torch.manual_seed(config["seed"])
         speakers, to = speaker_list(config, run_dir), writers(config, last)
         for writer in to:
@@ -105,7 +106,7 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
         with distributed.main_first():
             begun = config["resume"] and (run_dir / "last.pth").exists() and path.exists()
             if distributed.is_main() and not begun and scenes(config):
-                found = make_catalog(Sources.of({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
+                found = make_catalog(Sources.from_config({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
                 write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
             elif distributed.is_main() and not begun:
                 make_filenames(train["folder"], path, n_speakers)
