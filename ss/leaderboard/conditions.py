@@ -4,7 +4,7 @@ A condition is a number (dB, seconds, a part, a minute) or a word; what nobody k
 """
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,8 +26,7 @@ LABELS = {
 
 
 def read_genders(table: str | Path | None) -> dict[str, str]:
-    """Gender by speaker, from a CSV file with these columns; without a gender, none. Raises UserError for no such file and for
-    other columns."""
+    """Gender by speaker, from a CSV file with these columns. Raises UserError for no such file and for other columns."""
     if table is None:
         return {}
     if not Path(table).is_file():
@@ -40,34 +39,27 @@ def read_genders(table: str | Path | None) -> dict[str, str]:
 
 
 def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, KnownConditions]:
-    """Conditions by the mixture's name, of a folder's `manifest.jsonl`; of none, nothing."""
-    if (path := Path(folder, manifest.FILE)).is_file():
-        return {row.name: conditions_of(row, genders) for row in manifest.read(path)}
-    return {}
+    """Conditions by the mixture's name, of a folder's `manifest.jsonl`; of none, nothing.
 
-
-def conditions_of(row: manifest.Row, genders: Mapping[str, str]) -> KnownConditions:
-    """Of one mixture."""
-    found: KnownConditions = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
-    if row.interferers and row.target.pieces:
-        found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
-        target, others = np.zeros(row.samples, bool), np.zeros(row.samples, bool)  # where they are placed
-        for voices, spoken in (((row.target,), target), (row.interferers, others)):
-            for voice in voices:
-                for piece in voice.pieces:
-                    spoken[piece.at :][: int((piece.stop - piece.start) / voice.speed)] = True
-        found["overlap"] = float((target & others).mean())
-    if row.noise:
-        found["snr"] = row.noise.level
-    if row.enrolment_noise:
-        found["enrolment_snr"] = row.enrolment_noise.level
-    return found | pair_of_genders(row.target.speaker, (voice.speaker for voice in row.interferers), genders)
-
-
-def pair_of_genders(target: str, others: Iterable[str], genders: Mapping[str, str]) -> KnownConditions:
-    """Whether target and interferers are of the same gender, where all are known and the interferers agree."""
-    found = {genders.get(other) for other in others}
-    own = genders.get(target)
-    if own is None or len(found) != 1 or None in found:
-        return {}
-    return {"genders": f"both {own}" if own in found else "different"}
+    genders: whether those of target and interferers are the same is known where all are, and the interferers agree.
+    """
+    conditions: dict[str, KnownConditions] = {}
+    path = Path(folder, manifest.FILE)
+    for row in manifest.read(path) if path.is_file() else ():
+        found = conditions[row.name] = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
+        if row.interferers and row.target.pieces:
+            found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
+            spoken = np.zeros((2, row.samples), bool)  # where target and interferers are placed
+            for where, voices in zip(spoken, ((row.target,), row.interferers), strict=True):
+                for voice in voices:
+                    for piece in voice.pieces:
+                        where[piece.at :][: int((piece.stop - piece.start) / voice.speed)] = True
+            found["overlap"] = float(spoken.all(0).mean())
+        if row.noise:
+            found["snr"] = row.noise.level
+        if row.enrolment_noise:
+            found["enrolment_snr"] = row.enrolment_noise.level
+        own, others = genders.get(row.target.speaker), {genders.get(voice.speaker) for voice in row.interferers}
+        if own and len(others) == 1 and None not in others:
+            found["genders"] = f"both {own}" if own in others else "different"
+    return conditions

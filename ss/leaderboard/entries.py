@@ -13,18 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 
-from ss import allowlist
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.inferencer import Inferencer
-from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_stream, adapter_streams, export_streams, make_adapter
-from ss.measure.bench import BenchSettings, describe_latency, describe_times
+from ss.measure.backend import (
+    ONNX,
+    AdapterModel,
+    Backend,
+    Streams,
+    Workload,
+    adapter_streams,
+    export_streams,
+    make_adapter,
+    stream_of,
+)
+from ss.measure.bench import BenchSettings, call_costs, describe_latency
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
 from ss.model.stft import windows
-from ss.utils.predecessor import read_checkpoint
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
 TINY = 1e-12
@@ -87,10 +95,9 @@ class ModelEntry(Entry):
         if self.is_export:
             streams, size = export_streams(self.path, noise(self.sample_rate)), sum(file.stat().st_size for file in self.files)
             return measure_streams(Backend(ONNX, str(self.path)), streams, self.sample_rate, size)
-        streamer = dict(self.streamer or read_checkpoint(self.path)["config"]["streamer"])
-        allowlist.check("streamer", streamer)
-        settings = BenchSettings("", streamer, checkpoint=str(self.path), sample_rate=self.sample_rate)
-        model, backend = settings.load(), Backend("torch", str(self.path), streamer)
+        given = {"streamer": dict(self.streamer)} if self.streamer else {}
+        settings = BenchSettings.from_checkpoint(self.path, sample_rate=self.sample_rate, **given)
+        model, backend = settings.load(), Backend("torch", str(self.path), settings.streamer)
         return measure_streams(backend, settings.streams(model), self.sample_rate, n_bytes(model))
 
 
@@ -108,7 +115,7 @@ class AdapterEntry(Entry):
         return self.adapter.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        stream = adapter_stream(self.adapter, ref)
+        stream = stream_of(AdapterModel(self.adapter, ref))
         return np.concatenate([stream.process(mixture), stream.flush()])
 
     def measure_costs(self) -> dict[str, float | None]:
@@ -123,12 +130,12 @@ def measure_streams(backend: Backend, streams: Streams, sample_rate: int, model_
     chunk = streams.chunk or round(CHUNK_SECONDS * sample_rate)
     calls = max(10, round(LIVE_SECONDS * sample_rate / chunk))
     run = run_alone(Workload(backend, [chunk], [calls], WARMUP, round(ENROLMENT_SECONDS * sample_rate)))
-    times = describe_times(run.seconds[0])
+    costs = call_costs(run, 0, chunk / sample_rate)
     return {
         "latency_ms": describe_latency(streams, sample_rate)["milliseconds"],
-        "real_time_factor": run.cpu_seconds[0] / calls * sample_rate / chunk,  # a busy machine makes the calls longer
-        "p50_ms": times["p50"],
-        "p99_ms": times["p99"],
+        "real_time_factor": costs["cpu_seconds_per_second"],  # a busy machine makes the calls longer
+        "p50_ms": costs["milliseconds"]["p50"],
+        "p99_ms": costs["milliseconds"]["p99"],
         "chunk_ms": 1000 * chunk / sample_rate,
         "peak_bytes": run.peak - run.idle,
         "model_bytes": model_bytes,
@@ -140,15 +147,10 @@ def noise(sample_rate: int) -> Wave:
     return 0.1 * np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
 
 
-class Bound(Entry):
-    """What is known without an extractor: the mixture as it is, or an oracle's mask."""
+class Unprocessed(Entry):
+    """A bound: the mixture as it is."""
 
-    about = "bound"
-    is_bound = True
-
-
-class Unprocessed(Bound):
-    """The mixture."""
+    about, is_bound = "bound", True
 
     def __init__(self) -> None:
         self.fingerprint = inspect.getsource(type(self))
@@ -157,14 +159,14 @@ class Unprocessed(Bound):
         return mixture
 
 
-class OracleMask(Bound):
-    """The best mask that one who knows the target gives each bin of the online model's filter bank: its windows reach back
+class OracleMask(Entry):
+    """A bound: the best mask that one who knows the target gives each bin of the online model's filter bank: its windows reach back
     `window` samples, those of the synthesis `synthesis`, one every `hop`.
 
     complex: a complex mask up to magnitude 1; else a real one from 0 to 1.
     """
 
-    about = "bound: the target is known"
+    about, is_bound = "bound: the target is known", True
 
     def __init__(self, complex: bool, window: int = 480, synthesis: int = 160, hop: int = 120) -> None:
         self.complex, self.window, self.synthesis, self.hop = complex, window, synthesis, hop
@@ -189,17 +191,17 @@ class OracleMask(Bound):
         return estimate[early:][: len(mixture)].astype(np.float32)
 
 
+BOUNDS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (Unprocessed, OracleMask)}
+
+
 def make_entry(config: str | Mapping[str, Any]) -> Entry:
     """The entry of a config: a path of a checkpoint or of an export's folder, {checkpoint, streamer}, or a `_target_`, which is a
     bound of this module or an adapter. Raises UserError where there is none."""
     if isinstance(config, str):
         config = {"checkpoint": config}
-    if "_target_" in config:
-        if not str(config["_target_"]).startswith("ss.leaderboard.entries."):
-            return AdapterEntry(config)
-        kind = get_class(config["_target_"])
-        assert issubclass(kind, Bound)
-        return kind(**{key: value for key, value in config.items() if key != "_target_"})
+    if target := config.get("_target_"):
+        arguments = {key: value for key, value in config.items() if key != "_target_"}
+        return BOUNDS[target](**arguments) if target in BOUNDS else AdapterEntry(config)
     path = Path(config["checkpoint"])
     if not path.is_file() and not any(path.glob("*.onnx")):
         raise UserError(f"{path}: expected a checkpoint or the folder of an export, found neither")
@@ -211,7 +213,5 @@ def digest_of_files(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name} {path.stat().st_size} ".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """The leaderboard's page: tables and curves in one HTML file that needs no network."""
 
 import io
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from html import escape
 from itertools import cycle
 from typing import Any
@@ -43,7 +43,13 @@ def make_page(results: Mapping[str, Any]) -> str:
     ran, others = [label for label, entry in results["entries"].items() if not entry["failed"]], cycle(COLOURS)
     colours = {label: BOUND if label in bounds else next(others) for label in ran}
     keys = "".join(f'<li style="--key: {colour}">{escape(label)}</li>' for label, colour in colours.items())
-    charts = [chart("test", points_of_tests(results, colours), colours, cut=False)]
+    on_tests: dict[str, list[dict[str, Any]]] = {label: [] for label in colours}
+    for name, test in results["tests"].items():
+        for label, points in on_tests.items():
+            one = test["summaries"][label].get(RANKING, {})
+            if not test["quick"] and one.get("mean") is not None:
+                points.append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
+    charts = [chart("test", on_tests, colours, cut=False)]
     charts += [chart(LABELS.get(condition, condition), one["entries"], colours) for condition, one in results["curves"].items()]
     shown = "".join(f"<figure>{one}</figure>" for one in charts)
     return f"""<!doctype html>
@@ -67,16 +73,14 @@ def html(table: Table, bounds: Collection[str]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
     best, body = best_cells(table, bounds), ""
     for i, row in enumerate(table.rows):
-        cells = [f"<b>{split_interval(cell)}</b>" if (i, j) in best else split_interval(cell) for j, cell in enumerate(row)]
+        cells = []
+        for j, cell in enumerate(row):
+            mean, found, between = escape(cell).partition(" (")
+            text = f"{mean}<small>{between[:-1]}</small>" if found else mean  # the interval below its mean
+            cells.append(f"<b>{text}</b>" if (i, j) in best else text)
         body += f"<tr><th>{cells[0]}</th>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return f'{title}<div class="scroll"><table><tr>{head}</tr>{body}</table></div><ul class="notes">{notes}</ul>'
-
-
-def split_interval(cell: str) -> str:
-    """The interval of a cell below its mean."""
-    mean, found, bounds = escape(cell).partition(" (")
-    return f"{mean}<small>{bounds[:-1]}</small>" if found else mean
 
 
 def best_cells(table: Table, bounds: Collection[str]) -> set[tuple[int, int]]:
@@ -119,14 +123,3 @@ def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapp
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leaderboard", "font.family": "sans-serif", "font.size": 10}):
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     return out.getvalue()[out.getvalue().index("<svg") :]
-
-
-def points_of_tests(results: Mapping[str, Any], labels: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """SI-SDRi of every entry on the tests that are not for curves only, as points over their names."""
-    points: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
-    for name, test in results["tests"].items():
-        for label in points:
-            one = test["summaries"][label].get(RANKING, {})
-            if not test["quick"] and one.get("mean") is not None:
-                points[label].append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
-    return points

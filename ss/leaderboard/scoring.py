@@ -31,7 +31,10 @@ class Score(NamedTuple):
 
 
 class TestSet(NamedTuple):
-    """A folder of triplets, and its metrics, with their config. digest: of its files. conditions: of its mixtures, by name."""
+    """A folder of triplets, and its metrics, with their config.
+
+    digest: of its files. conditions: of its mixtures, by name. quick: whether it is for curves only.
+    """
 
     name: str
     folder: Path
@@ -39,6 +42,7 @@ class TestSet(NamedTuple):
     metrics: dict[str, Metric]
     config: Mapping[str, Any]
     conditions: Mapping[str, KnownConditions] = MappingProxyType({})
+    quick: bool = False
 
 
 def digest_of_folder(folder: str | Path) -> str:
@@ -55,13 +59,17 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
     about = json.dumps([VERSION, entry.fingerprint, test.digest, dict(test.config), piece_seconds])
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     path = cache / f"{test.name}-{key}.jsonl"
-    found = read_scores(path)
+    found: dict[str, list[Score]] = {}
+    if path.is_file():
+        whole, end, _ = path.read_text().rpartition("\n")
+        path.write_text(whole + end)  # without a line that a crash cut off
+        for line in whole.splitlines():
+            known = [Score(name, start, UtteranceScores(values, missing)) for name, start, values, missing in json.loads(line)]
+            found[known[0].name] = known
     missing = [one for one in find_triplets(test.folder) if one.name not in found]
-    if not missing:
-        return [score for name in sorted(found) for score in found[name]]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        for one in tqdm(missing, f"{label} on {test.name}", mininterval=1):
+        for one in tqdm(missing, f"{label} on {test.name}", mininterval=1, disable=not missing):
             mixture, ref, target = load(one, entry.sample_rate)
             try:
                 estimate, reason = entry.estimate(mixture, ref, target), ""
@@ -77,19 +85,6 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
             file.flush()
             found[one.name] = scores
     return [score for name in sorted(found) for score in found[name]]
-
-
-def read_scores(path: Path) -> dict[str, list[Score]]:
-    """The scores of a file by name; a line that was cut off by a crash is left out, in the file too."""
-    found: dict[str, list[Score]] = {}
-    if not path.is_file():
-        return found
-    whole, end, _ = path.read_text().rpartition("\n")
-    path.write_text(whole + end)
-    for line in whole.splitlines():
-        scores = [Score(name, start, UtteranceScores(values, missing)) for name, start, values, missing in json.loads(line)]
-        found[scores[0].name] = scores
-    return found
 
 
 def pieces(samples: int, longest: int) -> list[slice]:
