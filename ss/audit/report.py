@@ -16,8 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ss import audio
-from ss.audit.checks import KINDS, AuditedTriplet, AuditSettings, Facts, examine
-from ss.audit.expected import ABSENT, Expected, read_expected
+from ss.audit.checks import ABSENT, KINDS, AuditedTriplet, AuditSettings, Expected, Facts, examine, read_expected
 from ss.data.shards import Place, files_in
 from ss.errors import UserError
 from ss.tables import text_table
@@ -82,8 +81,7 @@ def audit(config: dict[str, Any]) -> int:
     there = {one.triplet[:2] for one in facts}
     rows = [(folder, name) for folder, expected in planned.items() for name in expected]
     unmade = [CheckResult("rows", *row, "" if row in there else "no files") for row in rows]
-    shared = shared_speakers(facts) if len(planned) > 1 else []
-    report = make_report(facts, [*alone, *compare_triplets(facts, settings), *unmade, *shared], settings)
+    report = make_report(facts, [*alone, *compare_triplets(facts, settings), *unmade], settings)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_histograms(find_values(facts, report), out / "audit.png")
     print("\n".join([summary_text(report), "", str(out / "audit.json"), str(out / "audit.png")]))
@@ -120,7 +118,7 @@ def examine_all(triplets: Sequence[AuditedTriplet], settings: AuditSettings) -> 
 
 
 def compare_triplets(facts: Sequence[Facts], settings: AuditSettings) -> Iterator[CheckResult]:
-    """What shows only when triplets are compared: their rates, and waves that come again."""
+    """What shows only when triplets are compared: their rates, waves that come again, and speakers of several folders."""
     rates = Counter(rate for one in facts for rate in one.rates.values())
     expected = settings.sample_rate or max(rates, key=lambda rate: rates[rate], default=0)
     for one in (one for one in facts if one.rates):
@@ -137,6 +135,12 @@ def compare_triplets(facts: Sequence[Facts], settings: AuditSettings) -> Iterato
             yield CheckResult(f"same_{KINDS[kind]}", triplet.folder, triplet.name, why if here else "")
             if len(settings.folders) > 1:
                 yield CheckResult(f"same_{KINDS[kind]}_elsewhere", triplet.folder, triplet.name, "" if here else why)
+    homes: dict[str, list[str]] = {}
+    for folder, speakers in by_speaker(facts).items():
+        for speaker in speakers if len(settings.folders) > 1 else ():
+            homes.setdefault(speaker, []).append(folder)
+    for speaker, (home, *more) in homes.items():
+        yield CheckResult("speakers", home, speaker, f"also in {', '.join(more)}" if more else "")
 
 
 def again(facts: Iterable[Facts], kinds: Sequence[str]) -> Iterator[tuple[AuditedTriplet, AuditedTriplet]]:
@@ -146,16 +150,6 @@ def again(facts: Iterable[Facts], kinds: Sequence[str]) -> Iterator[tuple[Audite
         digests = tuple(one.digests.get(kind) for kind in kinds)
         if any(digests) and set(kinds) <= set(one.rates):
             yield one.triplet, first.setdefault(digests, one.triplet)
-
-
-def shared_speakers(facts: Iterable[Facts]) -> Iterator[CheckResult]:
-    """The target speakers, and which of them are in several folders."""
-    homes: dict[str, list[str]] = {}
-    for folder, speakers in by_speaker(facts).items():
-        for speaker in speakers:
-            homes.setdefault(speaker, []).append(folder)
-    for speaker, folders in homes.items():
-        yield CheckResult("speakers", folders[0], speaker, f"also in {', '.join(folders[1:])}" if len(folders) > 1 else "")
 
 
 def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
@@ -168,18 +162,16 @@ def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
 
 def make_report(facts: Sequence[Facts], results: Iterable[CheckResult], settings: AuditSettings) -> dict[str, Any]:
     """All that audit.json holds."""
-    of: Counter[str] = Counter()
-    found: dict[str, list[CheckResult]] = {check: [] for check in CHECKS}
+    by_check: dict[str, list[CheckResult]] = {check: [] for check in CHECKS}
     for result in results:
-        of[result.check] += 1
-        if result.why:
-            found[result.check].append(result)
+        by_check[result.check].append(result)
     checks = []
     for check, (verdict, what) in CHECKS.items():
-        all_of, faults = of[check], [{"folder": fault.folder, "name": fault.name, "why": fault.why} for fault in found[check]]
         if check == "speakers" and not settings.disjoint:
             verdict = WARNING
-        numbers = {"of": all_of, "count": len(faults), "share": len(faults) / all_of if all_of else None}
+        of = len(by_check[check])
+        faults = [{"folder": one.folder, "name": one.name, "why": one.why} for one in by_check[check] if one.why]
+        numbers = {"of": of, "count": len(faults), "share": len(faults) / of if of else None}
         checks.append({"check": check, "verdict": verdict, "what": what, **numbers, "found": faults})
     folders = {}
     for folder, speakers in by_speaker(facts).items():

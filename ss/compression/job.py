@@ -106,9 +106,18 @@ def narrow_model(config: dict[str, Any], stage: Stage, model: Path) -> None:
     assert stage.structured is not None
     begin = Path(config["run_dir"]) / NARROWED
     if not distributed.any_of(begin.exists()):
-        importance = judge_channels(config, stage.batches, model)
+        path, former = config["data"].get("speakers"), checkpoint.load_extractor(model)
+        trainer = build(config, read_speakers(path) if path else read_checkpoint(model).get("speakers", []), [])
+        trainer.model.load_state_dict(former.state_dict())
+        importance, n = Importance(trainer.model), stage.batches
+        trainer.batches.start(1)
+        for batch in tqdm(islice(trainer.train_loader, n), "judging", n, disable=not distributed.is_main()):
+            trainer.model.zero_grad()
+            trainer.backward(batch.to(trainer.device), 1)
+            importance()
+        importance.share()
         kept = choose_channels(config["model"], importance, stage.structured)
-        small = prune_channels(checkpoint.load_extractor(model), config["model"], importance, kept)
+        small = prune_channels(former, config["model"], importance, kept)
         if distributed.is_main():
             left = {**config, "model": {**config["model"], "hidden_channels": kept}}
             checkpoint.save(begin, {"config": left, "model": small.state_dict()})
@@ -116,24 +125,9 @@ def narrow_model(config: dict[str, Any], stage: Stage, model: Path) -> None:
     config |= {"model": read_checkpoint(begin)["config"]["model"], "init_from": str(begin)}
 
 
-def judge_channels(config: dict[str, Any], n_batches: int, model: Path) -> Importance:
-    """What the channels of a checkpoint's model are worth on training batches."""
-    path = config["data"].get("speakers")
-    trainer = build(config, read_speakers(path) if path else read_checkpoint(model).get("speakers", []), [])
-    trainer.model.load_state_dict(checkpoint.load_extractor(model).state_dict())
-    importance = Importance(trainer.model)
-    trainer.batches.start(1)
-    for batch in tqdm(islice(trainer.train_loader, n_batches), "judging", n_batches, disable=not distributed.is_main()):
-        trainer.model.zero_grad()
-        trainer.backward(batch.to(trainer.device), 1)
-        importance()
-    importance.share()
-    return importance
-
-
 def read_training_config(model: Path) -> dict[str, Any]:
-    """How a checkpoint was trained. Raises UserError for one of the predecessor's, which does not say, and for one whose
-    config names what no file may (see `ss.allowlist`)."""
+    """How a checkpoint was trained. Raises UserError for one of the predecessor's, which does not say, and for a config that
+    names what no file may (see `ss.allowlist`)."""
     config = read_checkpoint(model)["config"]
     if not isinstance(config, dict) or "trainer" not in config:
         raise UserError(f"{model}: expected a checkpoint of a training of ours, whose config says how to fine-tune it")
