@@ -46,7 +46,8 @@ def export(
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
     a quantization (see Graph). streamer: a config of what cuts the segments of a segment model; None: the checkpoint's. Raises
     UserError for a segment model without one, for a folder that holds other files, and for graphs that do not compute what the
-    model does; then the folder stays as it was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
+    model does; then the folder stays as it was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx
+    of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = cast(ExtractionModel, model) if isinstance(model, nn.Module) else load_extractor(content)

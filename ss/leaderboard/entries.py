@@ -1,6 +1,6 @@
 """What can be entered: checkpoints, exports, adapters of others, and bounds that no extractor passes.
 
-Shapes: S samples of the mixture, R of the enrolment; T frames, K samples of a window, F bins.
+Shapes: S samples of the mixture, R of the enrolment; T frames, F bins.
 """
 
 import hashlib
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra.utils import instantiate
+from torch.nn.functional import pad
 
 from ss.audio import Wave
 from ss.errors import UserError
@@ -32,7 +34,7 @@ from ss.measure.backend import (
 from ss.measure.bench import BenchSettings, call_costs, describe_latency
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
-from ss.model.stft import windows
+from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
 TINY = 1e-12
@@ -172,23 +174,17 @@ class OracleMask(Entry):
         self.complex, self.window, self.synthesis, self.hop = complex, window, synthesis, hop
         self.fingerprint = f"{inspect.getsource(type(self))} {vars(self)}"
 
+    @torch.no_grad()
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        analysis, synthesis = (window.double().numpy() for window in windows(self.window, self.synthesis, self.hop))
-        behind = self.synthesis + -len(mixture) % self.hop
-        spectra = []
-        for wave in (mixture, target):
-            padded = np.pad(wave.astype(np.float64), (self.window - self.hop, behind))
-            frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]  # [T,K]
-            spectra.append(np.fft.rfft(frames * analysis))  # [T,F]
-        mixed, wanted = spectra
-        mask = wanted * mixed.conj() / np.maximum(np.abs(mixed) ** 2, TINY)
-        mask = mask / np.maximum(np.abs(mask), 1) if self.complex else mask.real.clip(0, 1)
-        pieces = np.fft.irfft(mask * mixed, self.window)[:, -self.synthesis :] * synthesis
-        estimate = np.zeros(len(pieces) * self.hop + self.synthesis)
-        for frame, piece in enumerate(pieces):
-            estimate[frame * self.hop :][: self.synthesis] += piece
-        early = self.synthesis - self.hop  # a frame ends with its newest hop, its piece begins so much before
-        return estimate[early:][: len(mixture)].astype(np.float32)
+        encoder = MultiWindowSTFT([self.window], self.synthesis, self.hop)
+        decoder, late = OverlapAddDecoder(self.window, self.synthesis, self.hop), self.synthesis - self.hop
+        around = self.window - self.hop, late + -(len(mixture) + late) % self.hop
+        mixed, wanted = torch.complex(*encoder(pad(torch.from_numpy(np.stack([mixture, target])), around)))  # [T,F]
+        mask = wanted * mixed.conj() / mixed.abs().square().clamp_min(TINY)
+        mask = mask / mask.abs().clamp_min(1) if self.complex else mask.real.clamp(0, 1)
+        masked = (mask * mixed)[None]
+        wave, _ = decoder(Spectrum(masked.real, masked.imag), torch.zeros(1, late))
+        return wave[0, late:][: len(mixture)].numpy()
 
 
 BOUNDS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (Unprocessed, OracleMask)}

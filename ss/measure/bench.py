@@ -27,20 +27,15 @@ from ss.tables import Column, rows_table, scaled
 from ss.utils.predecessor import read_checkpoint
 
 METHOD = """\
-Algorithmic latency: a live stream is fed sample by sample, and when an output sample comes out is noted: so many samples have to
-be in. And the input from some sample on is exchanged, and the earliest output sample that changes is noted: an output sample
-depends on input that is at most depends_samples - 1 later.
-Live: a stream is given chunks of any size by its listener and takes the steps that are complete: what a call costs, buffer
-included; every runtime in a process of its own, the chunk sizes in turn, a tenth of their calls at a time.
-CPU per second: time that the processor spent, in all threads, on a second of audio.
-Session: one stream, as fast as it goes; mean time per call in each tenth of it. Memory over idle: resident memory at its end above
-an interpreter with numpy: what the runtime and its imports, the model and the stream need together.
-Files: the weights as torch saves them; the two graphs as exported for ONNX Runtime.
-Parts, time: from audio in the CPU's memory to the result there, batch 1, one call after the other, a stream's state carried on.
-Real-time factor: mean time over the audio that a call adds (the hop of a chunk).
-MACs: of convolutions and matrix products; Fourier transforms, norms, activations and other work on single elements are not counted.
-Peak memory: of a process that does nothing else, weights included; on a CPU resident memory above that of Python with torch,
-on a GPU tensors without CUDA's own context."""
+Algorithmic latency: so many samples have to be in before an output sample comes out of a live stream; and the output changes with
+input that is at most depends_samples - 1 later.
+Live: chunks as a listener gives them, buffer included; each runtime in a process of its own. CPU/s: processor time of all threads
+on a second of audio. Session: one stream as fast as it goes; mean time per call in each tenth. Memory over idle: resident memory at
+its end above an interpreter with numpy.
+Parts: from audio in the CPU's memory to the result there, batch 1, a stream's state carried on. Real time: mean time over the audio
+that a call adds. MACs: of convolutions and matrix products only. Peak memory: of a process that does nothing else, weights
+included; on a CPU above that of Python with torch, on a GPU tensors without CUDA's own context.
+Files: the weights as torch saves them, and the two graphs for ONNX Runtime."""
 SESSION_MS = 10.0  # chunks of a long session, where the model leaves the choice
 PIECES = 10  # of a session, each with a mean time
 TIMES = ("mean", "p50", "p95", "p99", "max")
