@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from importlib.metadata import files, version
 from pathlib import Path
 from typing import Any
@@ -49,11 +48,7 @@ class Entry:
     fingerprint: str
     about: str
     is_bound = False
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-        return 16000
+    sample_rate = 16000
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         """mixture [S], ref [R] and, for bounds only, target [S] -> the estimate [S]."""
@@ -80,15 +75,8 @@ class ModelEntry(Entry):
         self.files = sorted(path.glob("*.onnx")) if self.is_export else [path]
         self.fingerprint = digest_of_files(self.files) + ("" if self.is_export else f" {json.dumps(streamer)}")
         self.about = "ONNX Runtime" if self.is_export else "torch"
-
-    @cached_property
-    def inferencer(self) -> Inferencer:
-        """What runs it, loaded when it is first asked for."""
-        return Inferencer(self.path, instantiate(self.streamer))
-
-    @property
-    def sample_rate(self) -> int:
-        return self.inferencer.sample_rate
+        self.inferencer = Inferencer(path, instantiate(streamer))
+        self.sample_rate = self.inferencer.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         return self.inferencer.extract(mixture, ref)
@@ -109,12 +97,9 @@ class AdapterEntry(Entry):
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = json.dumps(dict(config), sort_keys=True)
         self.adapter = make_adapter(self.config)
+        self.sample_rate = self.adapter.sample_rate
         self.about = f"{self.adapter.package} {version(self.adapter.package)}"
         self.fingerprint = f"{self.about} {self.config} {inspect.getsource(type(self.adapter))}"
-
-    @property
-    def sample_rate(self) -> int:
-        return self.adapter.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         stream = stream_of(AdapterModel(self.adapter, ref))
