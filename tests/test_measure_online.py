@@ -18,7 +18,7 @@ from torch import Tensor
 from ss.errors import UserError
 from ss.extraction import separate
 from ss.measure import bench, worker
-from ss.measure.backend import ONNX, Backend, Process, export_streams
+from ss.measure.backend import ONNX, Backend, Process, streams_of
 from ss.measure.bench import BenchSettings, chunk_sizes, measure, write_backends
 from ss.measure.family import FamilySettings, apart
 from ss.measure.latency import longest_wait, measure_latency
@@ -100,7 +100,7 @@ def test_the_export_has_the_same_latency(lookahead: int, tmp_path: Path) -> None
     model = online(lookahead=lookahead)
     export(model, tmp_path)
     enrolment = 0.1 * np.random.default_rng(0).standard_normal(400).astype(np.float32)
-    assert measure_latency(export_streams(tmp_path, enrolment)) == (model.latency, model.latency)
+    assert measure_latency(streams_of(Backend(ONNX, str(tmp_path)), enrolment)) == (model.latency, model.latency)
 
 
 def feed(process: Process, wave: Tensor, sizes: list[int]) -> Tensor:

@@ -19,17 +19,7 @@ from torch.nn.functional import pad
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.inferencer import Inferencer
-from ss.measure.backend import (
-    ONNX,
-    AdapterModel,
-    Backend,
-    Streams,
-    Workload,
-    adapter_streams,
-    export_streams,
-    make_adapter,
-    stream_of,
-)
+from ss.measure.backend import ADAPTER, ONNX, AdapterModel, Backend, Streams, Workload, make_adapter, stream_of, streams_of
 from ss.measure.bench import BenchSettings, call_costs, describe_latency
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
@@ -83,12 +73,11 @@ class ModelEntry(Entry):
 
     def measure_costs(self) -> dict[str, float | None]:
         if self.is_export:
-            streams, size = export_streams(self.path, noise(self.sample_rate)), sum(file.stat().st_size for file in self.files)
-            return measure_streams(Backend(ONNX, str(self.path)), streams, self.sample_rate, size)
+            return measure_streams(Backend(ONNX, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files))
         given = {"streamer": dict(self.streamer)} if self.streamer else {}
         settings = BenchSettings.from_checkpoint(self.path, sample_rate=self.sample_rate, **given)
         model, backend = settings.load(), Backend("torch", str(self.path), settings.streamer)
-        return measure_streams(backend, settings.streams(model), self.sample_rate, n_bytes(model))
+        return measure_streams(backend, self.sample_rate, n_bytes(model), settings.streams(model))
 
 
 class AdapterEntry(Entry):
@@ -108,12 +97,16 @@ class AdapterEntry(Entry):
     def measure_costs(self) -> dict[str, float | None]:
         graphs: list[Any] = [file for file in files(self.adapter.package) or () if file.suffix == ".onnx"]
         size = sum(file.locate().stat().st_size for file in graphs)
-        streams = adapter_streams(self.adapter, noise(self.sample_rate))
-        return measure_streams(Backend("adapter", self.config), streams, self.sample_rate, size)
+        return measure_streams(Backend(ADAPTER, self.config), self.sample_rate, size)
 
 
-def measure_streams(backend: Backend, streams: Streams, sample_rate: int, model_bytes: int) -> dict[str, float | None]:
+def measure_streams(
+    backend: Backend, sample_rate: int, model_bytes: int, streams: Streams | None = None
+) -> dict[str, float | None]:
     """What an entry costs (see Entry): the latency of its streams, and a stream in a process of its own, in one thread."""
+    if streams is None:
+        noise = np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
+        streams = streams_of(backend, 0.1 * noise)
     chunk = streams.chunk or round(CHUNK_SECONDS * sample_rate)
     calls = max(10, round(LIVE_SECONDS * sample_rate / chunk))
     run = run_alone(Workload(backend, [chunk], [calls], WARMUP, round(ENROLMENT_SECONDS * sample_rate)))
@@ -127,11 +120,6 @@ def measure_streams(backend: Backend, streams: Streams, sample_rate: int, model_
         "peak_bytes": run.peak - run.idle,
         "model_bytes": model_bytes,
     }
-
-
-def noise(sample_rate: int) -> Wave:
-    """An enrolment of noise that is the same every time."""
-    return 0.1 * np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
 
 
 class Unprocessed(Entry):

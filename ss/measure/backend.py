@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 Samples = NDArray[np.float32]
 Process = Callable[[Samples], Samples]  # samples [n] -> those that are finished [m]
-ONNX = "onnxruntime"
+ONNX, ADAPTER = "onnxruntime", "adapter"
 
 
 class Backend(NamedTuple):
@@ -107,15 +106,13 @@ def stream_of(model: Any) -> "Stream":
     return Stream(BatchStream(model, np.zeros((1, 0), np.float32)))
 
 
-def adapter_streams(adapter: Any, enrolment: Samples) -> Streams:
-    """Of an adapter."""
-    return Streams(lambda: unclipped(stream_of(AdapterModel(adapter, enrolment))), adapter.hop, adapter.hop)
-
-
-def export_streams(folder: str | Path, enrolment: Samples, threads: int = 1) -> Streams:
-    """Of the folder of an export."""
+def streams_of(backend: Backend, enrolment: Samples, threads: int = 1) -> Streams:
+    """Streams of the folder of an export, or of an adapter: all that runs without torch."""
+    if backend.runtime == ADAPTER:
+        adapter = make_adapter(backend.source)
+        return Streams(lambda: unclipped(stream_of(AdapterModel(adapter, enrolment))), adapter.hop, adapter.hop)
     from ss.runtime import Extractor
 
-    extractor = Extractor.load(folder, threads)
+    extractor = Extractor.load(backend.source, threads)
     chunk = None if extractor.online else extractor.hop
     return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)
