@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from hydra import compose
@@ -40,15 +41,6 @@ forward and backward with the loss, again and again on the last batch. Reached: 
 heard per processor second, times the first variant's."""
 
 
-class StepCost(NamedTuple):
-    """seconds, cpu_seconds (of all threads), peak_bytes above those of Python with torch, norm of the gradient."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-    norm: float
-
-
 def measure_step(config: dict[str, Any]) -> None:
     """Prints time, peak memory and gradient norm of a step; of several `models`, a table (in a Hydra job only).
 
@@ -62,7 +54,7 @@ def measure_step(config: dict[str, Any]) -> None:
     cost = run_step_alone(config)
     kind = "with" if config["activation_checkpointing"] else "without"
     batch = f"{config['batch_size']} mixtures of {config['seconds']} s"
-    times = f"{cost.seconds:.1f} s, peak {cost.peak_bytes / 1e9:.2f} GB, gradient norm {cost.norm:.6g}"
+    times = f"{cost['seconds']:.1f} s, peak {cost['peak_bytes'] / 1e9:.2f} GB, gradient norm {cost['norm']:.6g}"
     print(f"one step of {batch}, {kind} activation checkpointing: {times}")
 
 
@@ -76,14 +68,11 @@ def compare_steps(config: dict[str, Any]) -> None:
         composed = compose("training_step", [f"model={name}", *config["recipes"].get(name, [])])
         chosen = plain(OmegaConf.merge(composed, config["each"]))  # type: ignore[arg-type]
         configs[name] = {**config, **{key: chosen[key] for key in ("model", "loss", "streamer", "activation_checkpointing")}}
-    rows: list[dict[str, Any]] = []
-    for name, costs in in_rounds(configs, config["rounds"], lambda name: run_step_alone(configs[name])).items():
-        middle = StepCost(*(median(values) for values in zip(*costs, strict=True)))
-        row: dict[str, Any] = {"name": name, "loss": configs[name]["loss"]["_target_"].split(".")[-1], **middle._asdict()}
-        del row["norm"]
-        row["mixture_seconds_per_cpu_second"] = config["batch_size"] * config["seconds"] / middle.cpu_seconds
-        rows.append(row)
+    rows = median_rows("name", configs, config["rounds"], lambda name: run_step_alone(configs[name]))
     for row in rows:
+        del row["norm"]
+        row["loss"] = configs[row["name"]]["loss"]["_target_"].split(".")[-1]
+        row["mixture_seconds_per_cpu_second"] = config["batch_size"] * config["seconds"] / row["cpu_seconds"]
         row |= {f"times_{key}": row[key] / rows[0][key] for key in ("mixture_seconds_per_cpu_second", "peak_bytes")}
     sizes = {key: config[key] for key in ("batch_size", "seconds", "activation_checkpointing", "threads", "n_warmup", "rounds")}
     columns: dict[str, Column] = {
@@ -99,6 +88,12 @@ def compare_steps(config: dict[str, Any]) -> None:
     publish_rows(config, "training_step.json", sizes, rows, columns, STEP_METHOD)
 
 
+def median_rows(head: str, names: Iterable[str], rounds: int, run: Callable[[str], dict[str, float]]) -> list[dict[str, Any]]:
+    """A row for each name, which is under `head`: the medians over the rounds of what `run` gives."""
+    found = in_rounds(names, rounds, run)
+    return [{head: name, **{key: median(one[key] for one in all_of) for key in all_of[0]}} for name, all_of in found.items()]
+
+
 def publish_rows(
     config: dict[str, Any], file: str, about: dict[str, Any], rows: list[dict[str, Any]], columns: dict[str, Column], method: str
 ) -> None:
@@ -109,14 +104,15 @@ def publish_rows(
     publish(report, path, "\n".join(filter(None, [machine_line(report["machine"]), facts])), rows_table(rows, columns), method)
 
 
-def run_step_alone(config: dict[str, Any]) -> StepCost:
+def run_step_alone(config: dict[str, Any]) -> dict[str, float]:
     """`run_step` in a process whose memory nothing else has touched."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(run_step, config).result()
 
 
-def run_step(config: dict[str, Any]) -> StepCost:
-    """What one step on the CPU takes, after `n_warmup` others."""
+def run_step(config: dict[str, Any]) -> dict[str, float]:
+    """What one step on the CPU takes, after `n_warmup` others: seconds, cpu_seconds of all threads, peak_bytes above those of
+    Python with torch, and the norm of the gradient."""
     torch.set_num_threads(config["threads"])
     before = resident("VmRSS")
     forget_peak()
@@ -133,7 +129,7 @@ def run_step(config: dict[str, Any]) -> StepCost:
         loss(waves, logits, target, lengths, speakers, mixture).total.backward()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
-    return StepCost(seconds, cpu_seconds, resident("VmHWM") - before, norm)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": resident("VmHWM") - before, "norm": norm}
 
 
 def measure_speed(config: dict[str, Any]) -> None:
@@ -145,9 +141,7 @@ def measure_speed(config: dict[str, Any]) -> None:
     if config["threads"] is not None:
         require_positive(config, "threads")
     variants = config["variants"]
-    rows: list[dict[str, Any]] = []
-    for name, rounds in in_rounds(variants, config["rounds"], lambda name: train_in_checkout(config, **variants[name])).items():
-        rows.append({"variant": name, **{key: median(row[key] for row in rounds) for key in rounds[0]}})
+    rows = median_rows("variant", variants, config["rounds"], lambda name: train_in_checkout(config, **variants[name]))
     for row in rows:
         row["times"] = row["heard_per_cpu_second"] / rows[0]["heard_per_cpu_second"]
     shares = ("forward_backward", "optimizer", "data", "rest", "workers")
