@@ -14,11 +14,10 @@ from ss import audio, checkpoint
 from ss.audio import Wave
 from ss.data import manifest
 from ss.errors import UserError
-from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
 from ss.leaderboard.scoring import TestSet as Trial
-from ss.leaderboard.scoring import digest_of_folder, pieces, score
+from ss.leaderboard.scoring import digest_of_folder, pieces, read_conditions, read_genders, score
 from ss.metric import SISDR, Improvement, UtteranceScores
 from ss.model import SpexPlusOnline
 

@@ -14,10 +14,9 @@ from ss import audio
 from ss.datasets.triplets import find_triplets
 from ss.errors import UserError, require_positive
 from ss.leaderboard import report
-from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import Entry, make_entry
 from ss.leaderboard.page import make_page
-from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, score
+from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, read_conditions, read_genders, score
 from ss.measure.report import machine
 
 RESULTS = "\n## Results\n"  # what follows it in a document is replaced

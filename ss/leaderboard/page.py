@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2 import Template
 
-from ss.leaderboard.conditions import LABELS
 from ss.leaderboard.report import METHOD, RANKING, Table, make_tables
+from ss.leaderboard.scoring import LABELS
 
 COLOURS = ("#1f5fd0", "#d2561c", "#1d8a5a", "#8e44ad", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#546e7a", "#7cb342")
 BOUND = "#9a9aa2"

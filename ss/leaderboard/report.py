@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ss.leaderboard.conditions import LABELS
-from ss.leaderboard.scoring import Score
+from ss.leaderboard.scoring import LABELS, Score
 from ss.measure.report import machine_line
 from ss.metric import COLUMNS, UtteranceScores, summarize
 from ss.tables import markdown_table
