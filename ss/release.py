@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ss import tester
-from ss.compression.quantization import quantize_calibrated, step_inputs, store_in_half
+from ss.compression.quantization import first_pairs, quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
 from ss.errors import UserError, require_positive
 from ss.export import export, replace_folder
@@ -81,9 +81,8 @@ def quantize(config: dict[str, Any], aside: Path) -> None:
     plain = aside / "plain"
     export(config["checkpoint"], plain, plain=True)
     examples = Triplets(config["calibration"], Extractor.load(plain).sample_rate)
-    n = min(len(examples), config["examples"])
-    pairs = [(example.mixture, example.ref) for example in map(examples.__getitem__, range(n))]
-    quantize_calibrated(plain / STEP, aside / "int8" / STEP, step_inputs(plain, pairs), config["keep"])
+    inputs = step_inputs(plain, first_pairs(examples, config["examples"]))
+    quantize_calibrated(plain / STEP, aside / "int8" / STEP, inputs, config["keep"])
     shutil.copy(plain / ENROLL, aside / "int8" / ENROLL)
     store_in_half(aside / "int8" / ENROLL)
     shutil.rmtree(plain)

@@ -59,12 +59,15 @@ def export_recipe(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures
         replace_folder(done, folder, is_graph)
 
 
-def training_pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
-    """(mixture [S], enrolment [R]) of the first n examples that a config trains on; reads nothing before it is asked for one."""
-    examples = train_set(config)
-    for index in range(min(n, len(examples))):
-        example = examples[index]
+def first_pairs(examples: Any, n: int) -> Iterator[Pair]:
+    """(mixture [S], enrolment [R]) of the first n examples."""
+    for example in map(examples.__getitem__, range(min(n, len(examples)))):
         yield example.mixture, example.ref
+
+
+def training_pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
+    """The first n that a config trains on; reads nothing before it is asked for one."""
+    yield from first_pairs(train_set(config), n)
 
 
 def step_inputs(folder: Path, mixtures: Iterable[Pair]) -> Iterator[StepInputs]:
