@@ -228,16 +228,19 @@ def test_a_users_error_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "override", "message"),
+    ("script", "config", "override", "message"),
     [
-        ("training_step", "batch_size=0", "batch_size: expected more than 0, got 0"),
-        ("training_step", "n_warmup=-1", "n_warmup: expected 0 or more, got -1"),
-        ("training_speed", "rounds=0", "rounds: expected more than 0, got 0"),
-        ("training_speed", "threads=0", "threads: expected more than 0, got 0"),
+        ("measure_weight_and_time/training_step", "training_step", "batch_size=0", "batch_size: expected more than 0, got 0"),
+        ("measure_weight_and_time/training_step", "training_step", "n_warmup=-1", "n_warmup: expected 0 or more, got -1"),
+        ("measure_weight_and_time/training_speed", "training_speed", "rounds=0", "rounds: expected more than 0, got 0"),
+        ("measure_weight_and_time/training_speed", "training_speed", "threads=0", "threads: expected more than 0, got 0"),
+        ("pruning_and_quantization/compare", "spexplus_online", "rounds=0", "rounds: expected more than 0, got 0"),
+        ("testing/test", "spexplus_online", "batch_size=0", "batch_size: expected more than 0, got 0"),
+        ("testing/leaderboard", "leaderboard", "piece_seconds=0", "piece_seconds: expected more than 0, got 0"),
     ],
 )
-def test_counts_of_trainings_are_checked(script: str, override: str, message: str) -> None:
-    done = run(f"measure_weight_and_time/{script}.py", "-cn", script, override, check=False)
+def test_counts_that_are_too_small_are_refused(script: str, config: str, override: str, message: str) -> None:
+    done = run(f"{script}.py", "-cn", config, override, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: {message}\n"
 
