@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run
-from ss.measure.recipes import compare
+from ss.measure.compression import compare
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="spexplus_online")

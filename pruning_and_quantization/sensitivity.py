@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run
-from ss.measure.sensitivity import sensitivity
+from ss.measure.compression import sensitivity
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="spexplus_online")

@@ -1,6 +1,6 @@
 """What users did wrong, told apart from what is wrong in the software."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -15,3 +15,11 @@ def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(config) - set(names)):
         raise UserError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(names)}")
     return dict(config)
+
+
+def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = ()) -> None:
+    """Raises UserError for the first of these keys whose value is no number above 0; those of `or_zero` may be 0."""
+    for key in (*keys, *or_zero):
+        value = config[key]
+        if not isinstance(value, int | float) or value < 0 or (value == 0 and key not in or_zero):
+            raise UserError(f"{key}: expected {'0 or more' if key in or_zero else 'more than 0'}, got {value}")

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ss import tester
-from ss.compression.quantization import quantize_calibrated, step_inputs, store_in_half
+from ss.compression.quantization import first_pairs, quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 from ss.export import export, replace_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, graphs, sum_of
@@ -46,6 +46,7 @@ def release(config: dict[str, Any]) -> int:
     graphs of both precisions are more than `max_mb`, or int8 loses more than `max_int8_loss` dB of SI-SDRi in the mean of one of
     tests; then the folder stays as it was.
     """
+    require_positive(config, "examples", "max_mb")
     folder = Path(config["folder"]).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".release-") as temporary:
@@ -62,12 +63,15 @@ def release(config: dict[str, Any]) -> int:
             if exact is not None and rounded is not None and exact - rounded > most:
                 found = f"{rounded:.2f} and {exact:.2f} dB of SI-SDRi"
                 raise UserError(f"{title}: expected int8 within {most:g} dB of float32, got {found}")
-        write_card(folder / CARD, aside / CARD, figures(config, aside, results))
+        card = (folder / CARD).read_text() if (folder / CARD).is_file() else f"# {folder.name}\n\n{BEGIN}\n{END}\n"
+        if card.count(BEGIN) != 1 or card.count(END) != 1:
+            raise UserError(f"{folder / CARD}: expected the lines {BEGIN} and {END} once each, for the figures")
+        text = figures(config, aside, results)
+        (aside / CARD).write_text(f"{card.split(BEGIN)[0]}{BEGIN}\n{text}\n{END}{card.split(END)[1]}")
         names = [name for precision in PRECISIONS for name in graphs(precision)]
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
         replace_folder(aside, folder, lambda path: path.name in (*PRECISIONS, SUMS, CARD))
-    print((folder / CARD).read_text().split(BEGIN)[1].split(END)[0].strip())
-    print(f"{config['folder']}: float32 is at most {difference:.1g} from torch")
+    print(f"{text}\n{config['folder']}: float32 is at most {difference:.1g} from torch")
     return 0
 
 
@@ -77,9 +81,8 @@ def quantize(config: dict[str, Any], aside: Path) -> None:
     plain = aside / "plain"
     export(config["checkpoint"], plain, plain=True)
     examples = Triplets(config["calibration"], Extractor.load(plain).sample_rate)
-    n = min(len(examples), config["examples"])
-    pairs = [(example.mixture, example.ref) for example in map(examples.__getitem__, range(n))]
-    quantize_calibrated(plain / STEP, aside / "int8" / STEP, step_inputs(plain, pairs), config["keep"])
+    inputs = step_inputs(plain, first_pairs(examples, config["examples"]))
+    quantize_calibrated(plain / STEP, aside / "int8" / STEP, inputs, config["keep"])
     shutil.copy(plain / ENROLL, aside / "int8" / ENROLL)
     store_in_half(aside / "int8" / ENROLL)
     shutil.rmtree(plain)
@@ -104,15 +107,17 @@ def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Te
     extractor = Extractor.load(aside / "float32")
     behind = 1000 * extractor.latency / extractor.sample_rate
     sizes = [f"{name} {sum((aside / path).stat().st_size for path in graphs(name)) / 1e6:.2f} MB" for name in PRECISIONS]
+
+    def count(by_precision: dict[str, TestFigures], name: str) -> int:
+        return max(result.metrics.get(name, {"count": 0})["count"] for result in by_precision.values())
+
     columns = {name: title for name, title in TITLES.items() if any(count(by, name) for by in results.values())}
     rows = []
     for title, by_precision in results.items():
         for precision, (metrics, worse) in by_precision.items():
-            cells = [title, precision]
-            for name in columns:
-                one = metrics.get(name, {"count": 0})
-                cells.append(f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-")
-            rows.append([*cells, f"{worse:.0%}" if count(by_precision, RANKING) else "-"])
+            found = [metrics.get(name, {"count": 0}) for name in columns]
+            cells = [f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-" for one in found]
+            rows.append([title, precision, *cells, f"{worse:.0%}" if count(by_precision, RANKING) else "-"])
     lines = [
         f"- {extractor.metadata['model']}, {extractor.sample_rate} Hz, {behind:g} ms behind; {', '.join(sizes)}",
         f"- from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config['checkpoint']))[:16]}",
@@ -120,17 +125,3 @@ def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Te
         markdown_table(["mixtures", "graphs", *columns.values(), "worse than the mixture"], rows),
     ]
     return "\n".join([*lines, "", "Means, medians, and how many mixtures have a value."])
-
-
-def count(by_precision: dict[str, TestFigures], name: str) -> int:
-    """How many mixtures have a value of a metric."""
-    return max(result.metrics[name]["count"] if name in result.metrics else 0 for result in by_precision.values())
-
-
-def write_card(former: Path, card: Path, text: str) -> None:
-    """The former card with new figures, or a new card where there is none. Raises UserError where a mark is missing."""
-    content = former.read_text() if former.is_file() else f"# {former.parent.name}\n\n{BEGIN}\n{END}\n"
-    if content.count(BEGIN) != 1 or content.count(END) != 1:
-        raise UserError(f"{former}: expected the lines {BEGIN} and {END} once each, for the figures")
-    head, rest = content.split(BEGIN)
-    card.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ss import distributed
 from ss.datasets import EvaluationBatches, Triplets, loader
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 from ss.extraction import may_pad
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
@@ -23,7 +23,8 @@ ACCURACY = "ACC"
 
 
 def test(config: dict[str, Any]) -> int:
-    """Writes utterances.csv and summary.json to `out_folder`, and prints the table. Returns the exit code."""
+    """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
+    require_positive(config, "batch_size")
     if not config.get("metrics"):
         raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     extractor, metrics = inferencer(config), instantiate(config["metrics"])

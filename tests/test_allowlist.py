@@ -10,7 +10,7 @@ import torch
 from conftest import SIZES, WINDOWS
 
 from ss import allowlist, checkpoint
-from ss.compression.fine_tuning import read_training_config
+from ss.compression.job import read_training_config
 from ss.errors import UserError
 from ss.export import export
 from ss.inferencer import Inferencer

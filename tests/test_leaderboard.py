@@ -14,11 +14,10 @@ from ss import audio, checkpoint
 from ss.audio import Wave
 from ss.data import manifest
 from ss.errors import UserError
-from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
 from ss.leaderboard.report import curve, interval
 from ss.leaderboard.scoring import TestSet as Trial
-from ss.leaderboard.scoring import digest_of_folder, pieces, score
+from ss.leaderboard.scoring import digest_of_folder, pieces, read_conditions, read_genders, score
 from ss.metric import SISDR, Improvement, UtteranceScores
 from ss.model import SpexPlusOnline
 
@@ -38,6 +37,13 @@ class Delayed:
         self.late = np.concatenate([self.late, samples])
         out, self.late = np.split(self.late, [self.hop])
         return out
+
+
+class Refusing:
+    """An adapter that cannot be made."""
+
+    def __init__(self) -> None:
+        raise ValueError("no weights")
 
 
 class Counting(Unprocessed):
@@ -198,11 +204,15 @@ def test_the_command(tmp_path: Path) -> None:
             f"+entries.ours={tmp_path / 'ours.pth'}",
         ),
     ]
-    done = run("testing/leaderboard.py", *arguments, f"+entries.gone={tmp_path / 'gone.pth'}", check=False)
+    (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
+    broken = [f"+entries.refusing={{_target_: {__name__}.Refusing}}", f"+entries.broken={tmp_path / 'broken.pth'}"]
+    done = run("testing/leaderboard.py", *arguments, f"+entries.gone={tmp_path / 'gone.pth'}", *broken, check=False)
     assert done.returncode == 1, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert next(iter(results["entries"])) == "oracle, complex mask"
     assert "gone.pth" in results["entries"]["gone"]["failed"]
+    assert "ValueError: no weights" in results["entries"]["refusing"]["failed"]
+    assert "broken.pth" in results["entries"]["broken"]["failed"]
     summaries = results["tests"]["two"]["summaries"]
     assert set(summaries) == {"mixture", "oracle, real mask", "oracle, complex mask", "ours"}
     assert summaries["mixture"]["SI-SDRi"]["mean"] == summaries["mixture"]["SI-SDRi"]["below_0"] == 0

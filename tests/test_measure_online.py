@@ -18,8 +18,8 @@ from torch import Tensor
 from ss.errors import UserError
 from ss.extraction import separate
 from ss.measure import bench, worker
-from ss.measure.backend import ONNX, Backend, Process, export_streams
-from ss.measure.bench import BenchSettings, chunk_sizes, measure, why_not_exported, write_backends
+from ss.measure.backend import ONNX, Backend, Process, streams_of
+from ss.measure.bench import BenchSettings, chunk_sizes, measure, write_backends
 from ss.measure.family import FamilySettings, apart
 from ss.measure.latency import longest_wait, measure_latency
 from ss.measure.streams import model_streams
@@ -100,7 +100,7 @@ def test_the_export_has_the_same_latency(lookahead: int, tmp_path: Path) -> None
     model = online(lookahead=lookahead)
     export(model, tmp_path)
     enrolment = 0.1 * np.random.default_rng(0).standard_normal(400).astype(np.float32)
-    assert measure_latency(export_streams(tmp_path, enrolment)) == (model.latency, model.latency)
+    assert measure_latency(streams_of(Backend(ONNX, str(tmp_path)), enrolment)) == (model.latency, model.latency)
 
 
 def feed(process: Process, wave: Tensor, sizes: list[int]) -> Tensor:
@@ -157,12 +157,31 @@ def test_chunk_sizes(tmp_path: Path) -> None:
     assert chunk_sizes(settings, replace(settings, streamer=half).streams(segment()), [5, 10]) == [80]
 
 
-def test_why_there_is_no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert why_not_exported(segment()) == "SpexPlusShort is measured in torch only: exports are made of online models here"
+def test_why_there_is_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path)
+    _, missing = write_backends(settings, segment(), tmp_path)
+    assert missing == {ONNX: "SpexPlusShort takes whole utterances here: exports are of online models and of segments"}
     monkeypatch.setattr(bench, "find_spec", lambda name: None)
-    assert why_not_exported(online()) == "onnx and onnxruntime not installed"
-    monkeypatch.setattr(bench, "find_spec", lambda name: object())
-    assert why_not_exported(online()) == ""
+    assert write_backends(settings, online(), tmp_path)[1] == {ONNX: "onnx and onnxruntime not installed"}
+
+
+@needs_onnx
+def test_segments_are_measured_as_they_are_exported(tmp_path: Path) -> None:
+    half = {"_target_": "ss.streamer.Streamer", "chunk_window": 160, "chunk_step": 80, "overlap_add_method": "half"}
+    brief = {"sample_rate": 1000, "enrolment_seconds": 0.5, "n_chunks": 3, "n_enrolments": 2, "live_seconds": 0.5}
+    model = {"_target_": "ss.model.SpexPlusShortGRUModel", **SEGMENT, "memory_size": 2}
+    config = {"out_folder": str(tmp_path), "streamer": half, "model": model, "devices": ["cpu"], "session_minutes": 0.02}
+    measure({**config, **brief})
+    report = json.loads((tmp_path / "measurement.json").read_text())
+    assert report["latency"]["samples"] == 160
+    assert [(row["runtime"], row["chunk_seconds"], row["calls"]) for row in report["live"]] == [
+        ("torch", 0.08, 6),
+        ("onnxruntime", 0.08, 6),
+    ]
+    assert [row["runtime"] for row in report["sessions"]] == ["torch", "onnxruntime"]
+    assert set(report["file_bytes"]) == {"weights", "SpeakerHandler.onnx", "GRUMainModel.onnx"}
+    assert report["headline"]["runtime"] == "onnxruntime"
+    assert report["not_measured"] == {}
 
 
 @needs_onnx
@@ -247,13 +266,19 @@ def test_the_family_in_one_table(tmp_path: Path) -> None:
         assert row["times_less_cpu"] == pytest.approx(offline["cpu_seconds_per_second"] / own)
         assert row["macs_per_second"] > 0
         assert all(found["over_idle_bytes"] > 0 for found in row["runtimes"].values())
-    assert offline["not_measured"] == {"onnxruntime": "SpexPlus is measured in torch only: exports are made of online models here"}
+    whole = "SpexPlus takes whole utterances here: exports are of online models and of segments"
+    assert offline["not_measured"] == {"onnxruntime": whole}
     picture = (tmp_path / "family.png").read_bytes()
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(picture) > 5000
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert [line[:2] for line in lines[2:5]] == [["name", "model"], ["spexplus", "SpexPlus"], ["spexplus_online", "SpexPlusOnline"]]
-    assert [line.count("n/a") for line in lines[3:5]] == [3, 0]
+    table = done.stdout[done.stdout.index("\nname ") :]  # behind what matplotlib may log of its first import
+    head, *lines = [line.split() for line in table.splitlines()[1:4]]
+    assert [line[:2] for line in (head, *lines)] == [
+        ["name", "model"],
+        ["spexplus", "SpexPlus"],
+        ["spexplus_online", "SpexPlusOnline"],
+    ]
+    assert [line.count("n/a") for line in lines] == [3, 0]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from conftest import RATE, ROOT, TINY, run, training, voice
 from ss import audio
 from ss.checkpoint import load_extractor
 from ss.compression.constraints import sparsity
-from ss.compression.fine_tuning import merge
+from ss.compression.job import merge
 from ss.compression.quantization import Pair, export_recipe, training_pairs
 from ss.compression.recipe import Recipe, read_recipe
 from ss.errors import UserError

@@ -1,4 +1,4 @@
-"""What is wrong with one triplet, and what can be measured of it: by its waves, and by what its manifest expected.
+"""What is wrong with one triplet, and what can be measured of it: by its waves, and by what its manifest expects.
 
 Checks give why a triplet is at fault, by their names: an empty string where it is sound, nothing where that cannot be told.
 Shapes: S samples of the mixture and target, N and M of any two waves.
@@ -7,6 +7,8 @@ Shapes: S samples of the mixture and target, N and M of any two waves.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
+from math import floor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from ss import audio
 from ss.audio import AudioError, Wave
-from ss.audit.expected import Expected
+from ss.data import manifest
 from ss.data.shards import Place
 from ss.errors import UserError, reject_unknown_keys
 
@@ -68,6 +70,63 @@ class AuditSettings:
         return cls(**reject_unknown_keys(cls, config))
 
 
+ABSENT = "absent"  # as names end that the scenes give
+
+
+class Expected(NamedTuple):
+    """What a manifest says of a triplet, as far as the waves can be held against it; None: nothing.
+
+    target: whether the target speaks at all; others: whether anything else is heard in the mixture. sir: dB of the target over the
+    interferer, mean powers, each while it speaks (`spoken`: when, of both); why_no_sir: why it is not known. shared: what enrolment
+    and target both hold, else empty.
+    """
+
+    target: bool | None = None
+    others: bool | None = None
+    sir: float | None = None
+    why_no_sir: str = "not in a manifest"
+    shared: str = ""
+    spoken: tuple[tuple[slice, ...], ...] = ()
+
+
+def read_expected(folder: Path) -> dict[str, Expected]:
+    """By name, what `manifest.jsonl` in a folder says, if there. Raises UserError for one that is none."""
+    path = folder / manifest.FILE
+    return {row.name: expect(row) for row in manifest.read(path)} if path.exists() else {}
+
+
+def expect(row: manifest.Row) -> Expected:
+    """What a row says. Its SIR is known where one other speaks and nothing else changes what is heard of both."""
+    in_a_room = row.target.rir is not None or row.target.room is not None
+    others: bool | None = bool(row.interferers) or row.noise is not None
+    if not others and (not row.linear or (row.early_ms is not None and in_a_room)):
+        others = None  # what a codec or a room adds to the mixture may be anything
+    reasons = {
+        "no single interferer beside a target": len(row.interferers) != 1 or not row.target.pieces,
+        "levels by loudness": row.loudness is not None,
+        "in a room": in_a_room or any(voice.rir is not None or voice.room is not None for voice in row.interferers),
+        "noise or a channel": row.noise is not None or row.bandwidth is not None or not row.linear,
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), "")
+    common = [
+        f"both from {one.path}, samples {start} to {stop}"
+        for one, other in product(row.target.pieces, row.enrolment.pieces)
+        if one.path == other.path and (start := max(one.start, other.start)) < (stop := min(one.stop, other.stop))
+    ]
+    spoken = (
+        tuple(slice(piece.at, piece.at + floor((piece.stop - piece.start) / voice.speed)) for piece in voice.pieces)
+        for voice in (row.target, *row.interferers)
+    )
+    return Expected(
+        target=bool(row.target.pieces),
+        others=others,
+        sir=None if why else row.interferers[0].level,
+        why_no_sir=why,
+        shared=common[0] if common else "",
+        spoken=() if why else tuple(spoken),
+    )
+
+
 class AuditedTriplet(NamedTuple):
     """What is known of a triplet before it is heard: its files by kind (there may be none or two of one)."""
 
@@ -100,7 +159,11 @@ def examine(triplet: AuditedTriplet, settings: AuditSettings) -> Facts:
     unreadable = []
     for kind, paths in triplet.files.items():
         try:
-            waves[kind], rates[kind] = read_whole(paths[0])
+            samples, rate = audio.n_samples(paths[0]), audio.sample_rate_of(paths[0])
+            wave = audio.read(paths[0], rate)
+            if len(wave) < samples:
+                raise AudioError(f"{paths[0]}: expected {samples} samples, as it says, found {len(wave)}")
+            waves[kind], rates[kind] = wave, rate
         except AudioError as error:
             unreadable.append(str(error))
     incomplete = [f"no {word}" for kind, word in KINDS.items() if kind not in triplet.files]
@@ -134,16 +197,6 @@ def examine(triplet: AuditedTriplet, settings: AuditSettings) -> Facts:
         sir=sir,
         peak=float(20 * np.log10(np.abs(loud["mixed"]).max())) if "mixed" in loud else None,
     )
-
-
-def read_whole(path: Place) -> tuple[Wave, int]:
-    """The samples of a file and its rate in Hz. Raises AudioError for one that cannot be used, or is cut short."""
-    samples = audio.n_samples(path)
-    rate = audio.sample_rate_of(path)
-    wave = audio.read(path, rate)
-    if len(wave) < samples:
-        raise AudioError(f"{path}: expected {samples} samples, as it says, found {len(wave)}")
-    return wave, rate
 
 
 def is_silent(wave: Wave, settings: AuditSettings) -> bool:

@@ -10,21 +10,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
 
 from ss import audio
-from ss.audit.checks import KINDS, AuditedTriplet, AuditSettings, Facts, examine
-from ss.audit.expected import ABSENT, Expected, read_expected
+from ss.audit.checks import ABSENT, KINDS, AuditedTriplet, AuditSettings, Expected, Facts, examine, read_expected
 from ss.data.shards import Place, files_in
 from ss.errors import UserError
 from ss.tables import text_table
 
 ERROR, WARNING = "error", "warning"
 BINS = 40
-Measured: TypeAlias = dict[str, dict[str, list[float]]]
+Results: TypeAlias = dict[str, list[dict[str, str]]]  # by check, of every triplet, speaker or row: folder, name, why (if at fault)
 TRIPLETS_AT_ONCE = 8  # that a process is given
 CHECKS = {
     "incomplete": (ERROR, "files missing, or two of a kind"),
@@ -55,15 +54,6 @@ CHECKS = {
 }
 
 
-class CheckResult(NamedTuple):
-    """Of a check on a triplet (or speaker, or row) of a folder; why: what is wrong, or empty."""
-
-    check: str
-    folder: str
-    name: str
-    why: str = ""
-
-
 def audit(config: dict[str, Any]) -> int:
     """Audits the folders and says what was found. Returns the exit code: 0 if there is no error. config: see AuditSettings.
 
@@ -78,14 +68,9 @@ def audit(config: dict[str, Any]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(examine_all(triplets, settings), "auditing", len(triplets)) as bar:
         facts = list(bar)
-    alone = [CheckResult(check, *one.triplet[:2], why) for one in facts for check, why in one.faults.items()]
-    there = {one.triplet[:2] for one in facts}
-    rows = [(folder, name) for folder, expected in planned.items() for name in expected]
-    unmade = [CheckResult("rows", *row, "" if row in there else "no files") for row in rows]
-    shared = shared_speakers(facts) if len(planned) > 1 else []
-    report = make_report(facts, [*alone, *compare_triplets(facts, settings), *unmade, *shared], settings)
+    report = make_report(facts, check_all(facts, planned, settings), settings)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
-    draw_histograms(find_values(facts, report), out / "audit.png")
+    draw_histograms(facts, report, out / "audit.png")
     print("\n".join([summary_text(report), "", str(out / "audit.json"), str(out / "audit.png")]))
     return 0 if report["sound"] else 1
 
@@ -119,43 +104,45 @@ def examine_all(triplets: Sequence[AuditedTriplet], settings: AuditSettings) -> 
         pool.shutdown(cancel_futures=True)
 
 
-def compare_triplets(facts: Sequence[Facts], settings: AuditSettings) -> Iterator[CheckResult]:
-    """What shows only when triplets are compared: their rates, and waves that come again."""
+def check_all(facts: Sequence[Facts], planned: dict[str, dict[str, Expected]], settings: AuditSettings) -> Results:
+    """All that the checks say, also what shows only when triplets are compared: rates, waves that come again, shared speakers."""
+    results: Results = {check: [] for check in CHECKS}
+
+    def note(check: str, folder: str, name: str, why: str) -> None:
+        results[check].append({"folder": folder, "name": name, "why": why})
+
+    for one in facts:
+        for check, why in one.faults.items():
+            note(check, *one.triplet[:2], why)
     rates = Counter(rate for one in facts for rate in one.rates.values())
     expected = settings.sample_rate or max(rates, key=lambda rate: rates[rate], default=0)
     for one in (one for one in facts if one.rates):
         others = [f"{KINDS[kind]} of {rate} Hz" for kind, rate in one.rates.items() if rate != expected]
-        why = f"{', '.join(others)}, expected {expected}" if others else ""
-        yield CheckResult("rates", one.triplet.folder, one.triplet.name, why)
-    for triplet, first in again(facts, ("mixed", "target", "ref")):
-        why = "" if first is triplet else f"all of {first.folder}/{first.name}"
-        yield CheckResult("copy", triplet.folder, triplet.name, why)
-    for kind in ("mixed", "target"):
-        for triplet, first in again(facts, (kind,)):
-            why = "" if first is triplet else f"{KINDS[kind]} of {first.folder}/{first.name}"
-            here = first.folder == triplet.folder
-            yield CheckResult(f"same_{KINDS[kind]}", triplet.folder, triplet.name, why if here else "")
-            if len(settings.folders) > 1:
-                yield CheckResult(f"same_{KINDS[kind]}_elsewhere", triplet.folder, triplet.name, "" if here else why)
-
-
-def again(facts: Iterable[Facts], kinds: Sequence[str]) -> Iterator[tuple[AuditedTriplet, AuditedTriplet]]:
-    """Each triplet, and the first whose files of these kinds hold the same samples; not where all of them are silent."""
-    first: dict[tuple[str | None, ...], AuditedTriplet] = {}
-    for one in facts:
-        digests = tuple(one.digests.get(kind) for kind in kinds)
-        if any(digests) and set(kinds) <= set(one.rates):
-            yield one.triplet, first.setdefault(digests, one.triplet)
-
-
-def shared_speakers(facts: Iterable[Facts]) -> Iterator[CheckResult]:
-    """The target speakers, and which of them are in several folders."""
+        note("rates", *one.triplet[:2], f"{', '.join(others)}, expected {expected}" if others else "")
+    for check, kinds in (("copy", ("mixed", "target", "ref")), ("same_mixture", ("mixed",)), ("same_target", ("target",))):
+        first: dict[tuple[str | None, ...], AuditedTriplet] = {}  # by what its files hold
+        for triplet, _, found, digests, *_ in facts:
+            content = tuple(digests.get(kind) for kind in kinds)
+            if not any(content) or not set(kinds) <= set(found):
+                continue  # all silent, or unreadable
+            former = first.setdefault(content, triplet)
+            what = "all" if check == "copy" else KINDS[kinds[0]]
+            why = "" if former is triplet else f"{what} of {former.folder}/{former.name}"
+            here = check == "copy" or former.folder == triplet.folder
+            note(check, *triplet[:2], why if here else "")
+            if check != "copy" and len(planned) > 1:
+                note(f"{check}_elsewhere", *triplet[:2], "" if here else why)
+    there = {one.triplet[:2] for one in facts}
+    for folder, rows in planned.items():
+        for name in rows:
+            note("rows", folder, name, "" if (folder, name) in there else "no files")
     homes: dict[str, list[str]] = {}
     for folder, speakers in by_speaker(facts).items():
-        for speaker in speakers:
+        for speaker in speakers if len(planned) > 1 else ():
             homes.setdefault(speaker, []).append(folder)
-    for speaker, folders in homes.items():
-        yield CheckResult("speakers", folders[0], speaker, f"also in {', '.join(folders[1:])}" if len(folders) > 1 else "")
+    for speaker, (home, *more) in homes.items():
+        note("speakers", home, speaker, f"also in {', '.join(more)}" if more else "")
+    return results
 
 
 def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
@@ -166,20 +153,14 @@ def by_speaker(facts: Iterable[Facts]) -> dict[str, dict[str, int]]:
     return {folder: dict(sorted(speakers.items())) for folder, speakers in counts.items()}
 
 
-def make_report(facts: Sequence[Facts], results: Iterable[CheckResult], settings: AuditSettings) -> dict[str, Any]:
+def make_report(facts: Sequence[Facts], results: Results, settings: AuditSettings) -> dict[str, Any]:
     """All that audit.json holds."""
-    of: Counter[str] = Counter()
-    found: dict[str, list[CheckResult]] = {check: [] for check in CHECKS}
-    for result in results:
-        of[result.check] += 1
-        if result.why:
-            found[result.check].append(result)
     checks = []
     for check, (verdict, what) in CHECKS.items():
-        all_of, faults = of[check], [{"folder": fault.folder, "name": fault.name, "why": fault.why} for fault in found[check]]
         if check == "speakers" and not settings.disjoint:
             verdict = WARNING
-        numbers = {"of": all_of, "count": len(faults), "share": len(faults) / all_of if all_of else None}
+        of, faults = len(results[check]), [one for one in results[check] if one["why"]]
+        numbers = {"of": of, "count": len(faults), "share": len(faults) / of if of else None}
         checks.append({"check": check, "verdict": verdict, "what": what, **numbers, "found": faults})
     folders = {}
     for folder, speakers in by_speaker(facts).items():
@@ -192,18 +173,6 @@ def make_report(facts: Sequence[Facts], results: Iterable[CheckResult], settings
         "no_sir": dict(untold.most_common()),
         "checks": checks,
     }
-
-
-def find_values(facts: Sequence[Facts], report: dict[str, Any]) -> Measured:
-    """What is worth a histogram: by what it is, then by folder."""
-    values: Measured = {"duration (s)": {}, "enrolment (s)": {}, "SIR (dB)": {}, "peak of the mixture (dB of full scale)": {}}
-    for folder in report["folders"]:
-        some = [one for one in facts if one.triplet.folder == folder]
-        columns = zip(*((one.seconds, one.ref_seconds, one.sir, one.peak) for one in some), strict=True)
-        for by_folder, column in zip(values.values(), columns, strict=True):
-            by_folder[folder] = [value for value in column if value is not None]
-    counts = {folder: list(content["speakers"].values()) for folder, content in report["folders"].items()}
-    return {**values, "mixtures of a target speaker": counts}
 
 
 def summary_text(report: dict[str, Any]) -> str:
@@ -227,10 +196,17 @@ def summary_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw_histograms(measured: Measured, path: Path) -> None:
-    """Histograms, a line for each folder, as a PNG."""
+def draw_histograms(facts: Sequence[Facts], report: dict[str, Any], path: Path) -> None:
+    """Histograms of what was measured, a line for each folder, as a PNG."""
     from matplotlib.figure import Figure  # not wanted in the processes
 
+    measured: dict[str, dict[str, list[float]]] = {"duration (s)": {}, "enrolment (s)": {}, "SIR (dB)": {}}
+    measured |= {"peak of the mixture (dB of full scale)": {}, "mixtures of a target speaker": {}}
+    for folder, content in report["folders"].items():
+        some = [one[4:] for one in facts if one.triplet.folder == folder]  # seconds, ref_seconds, sir, peak
+        columns = [[value for value in column if value is not None] for column in zip(*some, strict=True)]
+        for by_folder, column in zip(measured.values(), [*columns, list(content["speakers"].values())], strict=True):
+            by_folder[folder] = column
     figure = Figure(figsize=(13, 7), dpi=120, layout="constrained")
     *panels, legend = figure.subplots(2, 3).ravel()
     for axes, (label, by_folder) in zip(panels, measured.items(), strict=True):

@@ -59,12 +59,15 @@ def export_recipe(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures
         replace_folder(done, folder, is_graph)
 
 
-def training_pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
-    """(mixture [S], enrolment [R]) of the first n examples that a config trains on; reads nothing before it is asked for one."""
-    examples = train_set(config)
-    for index in range(min(n, len(examples))):
-        example = examples[index]
+def first_pairs(examples: Any, n: int) -> Iterator[Pair]:
+    """(mixture [S], enrolment [R]) of the first n examples."""
+    for example in map(examples.__getitem__, range(min(n, len(examples)))):
         yield example.mixture, example.ref
+
+
+def training_pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
+    """The first n that a config trains on; reads nothing before it is asked for one."""
+    yield from first_pairs(train_set(config), n)
 
 
 def step_inputs(folder: Path, mixtures: Iterable[Pair]) -> Iterator[StepInputs]:
@@ -80,22 +83,16 @@ def step_inputs(folder: Path, mixtures: Iterable[Pair]) -> Iterator[StepInputs]:
             _, states = extractor.step(chunk, conditions, states)
 
 
-class CalibrationInputs(CalibrationDataReader):
-    """Inputs of a graph, one after the other, as the quantizer asks for them."""
-
-    def __init__(self, inputs: Iterator[StepInputs]) -> None:
-        self.inputs = inputs
-
-    def get_next(self) -> StepInputs | None:
-        """The next ones, None at the end."""
-        return next(self.inputs, None)
-
-
 def quantize_calibrated(source: Path, target: Path, inputs: Iterator[StepInputs], keep: Sequence[str] = ()) -> None:
     """Quantizes a graph over the ranges of these inputs; layers whose names begin with one of `keep` stay in float."""
-    reader, output = CalibrationInputs(inputs), {"OpTypesToExcludeOutputQuantization": list(FLOAT_AFTER)}
+
+    class Inputs(CalibrationDataReader):
+        def get_next(self) -> StepInputs | None:
+            return next(inputs, None)
+
+    output = {"OpTypesToExcludeOutputQuantization": list(FLOAT_AFTER)}
     how: dict[str, Any] = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "extra_options": output}
-    quantize_with(quantize_static, source, target, keep, calibration_data_reader=reader, **how)
+    quantize_with(quantize_static, source, target, keep, calibration_data_reader=Inputs(), **how)
 
 
 def quantize_with(quantize: Any, source: Path, target: Path, keep: Sequence[str], **how: Any) -> None:
@@ -127,13 +124,9 @@ def product_names(path: Path) -> list[str]:
 def store_in_half(path: Path) -> None:
     """Stores the weights that stayed in float in 16 bits; a runtime turns them into 32 bits once, when it loads the graph."""
     model = onnx.load(str(path))
-    graph, casts = model.graph, []
-    for weight in graph.initializer:
+    for weight in model.graph.initializer:
         if weight.data_type == TensorProto.FLOAT and math.prod(weight.dims) >= LARGE:
             half = numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{weight.name}.half")
-            casts.append(helper.make_node("Cast", [half.name], [weight.name], to=TensorProto.FLOAT))
+            model.graph.node.insert(0, helper.make_node("Cast", [half.name], [weight.name], to=TensorProto.FLOAT))
             weight.CopyFrom(half)
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
     onnx.save(model, str(path))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -71,20 +70,13 @@ def read_recipe(name: str | Path) -> Recipe:
     recipes, where = yaml.safe_load(RECIPES.read_text()), str(name)
     if where not in recipes and not Path(name).is_file():
         raise UserError(f"recipe: expected a file, or one of {', '.join(sorted(recipes))}, found {name}")
+    place, stages = "", []
     try:
         content = recipes[where] if where in recipes else yaml.safe_load(Path(name).read_text())
-        stages = [read_stage(number, stage) for number, stage in enumerate(content.pop("stages", None) or [], 1)]
-        reject_unknown_keys(Recipe, content)
-        return Recipe(**content, stages=stages)
+        for number, stage in enumerate(content.pop("stages", None) or [], 1):
+            place, limits = f"stage {number}: ", stage.get("structured")
+            stages.append(Stage(**reject_unknown_keys(Stage, stage) | ({"structured": Limits(**limits)} if limits else {})))
+        place = ""
+        return Recipe(**reject_unknown_keys(Recipe, content), stages=stages)
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{where}: not a recipe: {error}") from error
-
-
-def read_stage(number: int, content: dict[str, Any]) -> Stage:
-    """A stage from what a recipe says of it. Raises UserError, with its number."""
-    try:
-        reject_unknown_keys(Stage, content)
-        limits = content.get("structured")
-        return Stage(**content | ({"structured": Limits(**limits)} if limits else {}))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"stage {number}: {error}") from error
+        raise UserError(f"{where}: not a recipe: {place}{error}") from error

@@ -7,6 +7,7 @@ over a few batches. The smaller model is an ordinary one, whose `hidden_channels
 Shapes: H hidden channels of a block.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -66,11 +67,8 @@ class Importance:
                 assert weight.grad is not None
                 change = (weight.detach() * weight.grad).reshape(*weight.shape[:2], -1)
                 worth = change.sum((0, 2)).square()
-                found = self.by_block.setdefault(name, [])
-                if number < len(found):
-                    found[number] += worth
-                else:
-                    found.append(worth)
+                found = self.by_block.setdefault(name, [torch.zeros_like(worth) for _ in CHANNEL_GROUPS[type(block)]])
+                found[number] += worth
 
     def share(self) -> None:
         """Adds up what all processes have seen."""
@@ -113,14 +111,12 @@ def choose_channels(model_config: dict[str, Any], importance: Importance, limits
             kept.append(0 if name in dropped else min(len(values), max(limits.smallest, n)))
         return kept
 
-    low, high = 0, len(worth)
-    if count_macs({**model_config, "hidden_channels": channels_without(high)}) > allowed:
+    def fits(n_worst: int) -> bool:
+        return count_macs({**model_config, "hidden_channels": channels_without(n_worst)}) <= allowed
+
+    if not fits(len(worth)):
         raise UserError(f"macs: {limits.macs} of the operations cannot be reached with at least {limits.smallest} channels a block")
-    while low < high:
-        middle = (low + high) // 2
-        fits = count_macs({**model_config, "hidden_channels": channels_without(middle)}) <= allowed
-        low, high = (low, middle) if fits else (middle + 1, high)
-    return channels_without(high)
+    return channels_without(bisect_left(range(len(worth)), True, key=fits))
 
 
 def count_macs(model_config: dict[str, Any]) -> int:

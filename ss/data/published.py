@@ -33,7 +33,8 @@ from ss.audio import AudioError
 from ss.data.folder import Output, make
 from ss.data.manifest import FULL_SCALE, Mixture
 from ss.data.shards import check_folder, file_of
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError
+from ss.files import read_text, reject_unknown_keys
 
 Signal = NDArray[Any]  # float32 or float64, whichever the original has there: the last bit depends on it
 RATE = 16000  # of LibriSpeech, WHAM and WSJ0
@@ -200,7 +201,7 @@ def wsj0_2mix_extr_rows(settings: Published) -> Iterator[PublishedRow]:
 
 def read_lines(path: str, form: str) -> Iterator[tuple[str, list[str]]]:
     """Where each line of a list is, and its words. Raises UserError for a line of another form."""
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if words := line.split():
             if len(words) != len(form.split()):
                 raise UserError(f"{path}, line {number}: expected '{form}', found {line!r}")

@@ -34,26 +34,34 @@ HOPS = (1, 2, 5, 1, 3, 2, 40, 1)  # of the steps that an online export is compar
 LEVEL = 0.1
 
 
-def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int | None = None, plain: bool = False) -> float:
+def export(
+    model: nn.Module | str | Path,
+    folder: str | Path,
+    sample_rate: int | None = None,
+    plain: bool = False,
+    streamer: dict[str, Any] | None = None,
+) -> float:
     """Writes the two graphs of a model, or of a checkpoint of one, as a folder, in the place of an export that is there.
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
-    a quantization (see Graph). Raises UserError for a segment model of which no checkpoint says how long its segments are and for
-    a folder that holds other files, ArithmeticError for graphs that do not compute what the model does; then the folder stays as it
-    was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
+    a quantization (see Graph). streamer: a config of what cuts the segments of a segment model; None: the checkpoint's. Raises
+    UserError for a segment model without one, for a folder that holds other files, and for graphs that do not compute what the
+    model does; then the folder stays as it was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx
+    of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = cast(ExtractionModel, model) if isinstance(model, nn.Module) else load_extractor(content)
     config = content.get("config", {})
-    streamer = allowlist.create("streamer", config["streamer"]) if config.get("streamer") else None
+    streamer = streamer or config.get("streamer")
+    cutter = allowlist.create("streamer", streamer) if streamer else None
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
-    if not (extractor.online or (streamer and streamer.window)):
+    if not (extractor.online or (cutter and cutter.window)):
         raise UserError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")
     names = SEGMENT_GRU if isinstance(extractor, SpexPlusShortGRUModel) else (ENROLL, STEP)
     facts = {"format": FORMAT, "ss": __version__, "model": kind, "sample_rate": rate}
     row, speakers = content.get("row", {}), content.get("speakers", [])
     run = {"run_dir": config.get("run_dir"), "speakers": len(speakers)} if content else {}
-    kept = {"streamer": config.get("streamer"), "loss": config.get("loss"), "data": {"sample_rate": rate}}
+    kept = {"streamer": streamer, "loss": config.get("loss"), "data": {"sample_rate": rate}}
     facts["checkpoint"] = json.dumps({"config": kept, "speakers": speakers})  # what testing and extracting want to know
     facts["training"] = json.dumps({**run, **{key: row[key] for key in ("epoch", "step", "valid") if key in row}})
     folder = Path(folder).resolve()
@@ -72,7 +80,7 @@ def export(model: nn.Module | str | Path, folder: str | Path, sample_rate: int |
                 enrolling.write_bytes(enroll_graph(online, metadata).SerializeToString())
                 stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
             else:
-                write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, streamer), facts, enrolling, stepping)
+                write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, cutter), facts, enrolling, stepping)
             difference = largest_difference(extractor, Extractor.load(made))
             replace_folder(made, folder, is_graph)
     finally:

@@ -119,10 +119,6 @@ class Graph:
         """A constant list of whole numbers."""
         return self.weight(np.array(numbers, np.int64))
 
-    def number(self, value: int) -> Value:
-        """A constant whole number, of no dimension."""
-        return self.weight(np.array(value, np.int64))
-
     def product(self, x: Value, product: Product, name: str = "") -> Value:
         """x [n,a] -> [n,b]; name: of the layer, by which a quantization knows it."""
         return self.op("Gemm", x, self.weight(product.weight), self.weight(product.bias), name=name)

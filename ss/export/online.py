@@ -189,7 +189,7 @@ def spectra(g: Graph, encoder: MultiWindowSTFT, samples: Value, span: Value, hop
     halves = [HalfTransforms(array(encoder.get_buffer(f"window{i}")), encoder.kernel) for i in range(len(encoder.kernels))]
     places = np.concatenate([half.ahead for half in halves] + [half.back for half in halves])
     weights = np.concatenate([half.window_ahead for half in halves] + [half.window_back for half in halves])
-    begins = g.op("Range", g.number(0), g.op("Squeeze", span), g.number(hop))
+    begins = g.op("Range", g.weight(np.array(0)), g.op("Squeeze", span), g.weight(np.array(hop)))
     gathered = g.op("Gather", samples, g.op("Add", g.reshape(begins, -1, 1), g.ints(*places)), axis=1)
     rows = g.reshape(g.op("Transpose", gathered, perm=[1, 0, 2]), -1, len(places))
     ahead, back = g.split(g.op("Mul", rows, g.weight(weights)), [len(places) // 2] * 2, 2, axis=1)

@@ -5,40 +5,28 @@ Shapes: B batch, W samples of a segment, R of an enrolment, E speaker embedding.
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ss.export.graph import set_metadata
+from ss.export.graph import OPSET, set_metadata
 from ss.model import SegmentExtractor
-from ss.model.stateful import State, leaves, with_leaves
+from ss.model.stateful import leaves, with_leaves
 from ss.streamer import Streamer
 
 
-class TracedEnrolment(nn.Module):
-    """The enrolling half of a model: recordings [B,R] -> speakers [B,E], logits of the training speakers."""
+class Traced(nn.Module):
+    """A function of a model, as torch traces it."""
 
-    def __init__(self, model: SegmentExtractor) -> None:
+    def __init__(self, model: nn.Module, function: Callable[..., tuple[Tensor, ...]]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.function = model, function
 
-    def forward(self, enrolment: Tensor) -> tuple[Tensor, Tensor]:
-        speaker = self.model.enroll(enrolment)
-        return speaker, self.model.classifier(speaker)
-
-
-class TracedStep(nn.Module):
-    """The stepping half: segment [B,W], speaker [B,E] and the tensors of a state -> wave [B,W], the tensors of the next state."""
-
-    def __init__(self, model: SegmentExtractor, state: State) -> None:
-        super().__init__()
-        self.model, self.body = model, state
-
-    def forward(self, chunk: Tensor, speaker: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        waves, (_, after) = self.model.step(chunk, (speaker, with_leaves(self.body, iter(states))))
-        return waves[0], *leaves(after)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.function(*inputs)
 
 
 @torch.no_grad()
@@ -46,22 +34,32 @@ def write_segment_graphs(
     model: SegmentExtractor, streamer: Streamer, facts: dict[str, Any], enrolling: Path, stepping: Path
 ) -> None:
     """Writes both graphs, for segments of the streamer's length and any number of streams. facts: of the model, for the runtime."""
-    window, speaker = streamer.window, torch.zeros(2, model.classifier.in_features)
-    _, body = model.init_state(speaker, window)
+    window, nobody = streamer.window, torch.zeros(2, model.classifier.in_features)
+    _, body = model.init_state(nobody, window)
     states = {f"state.{i}": state for i, state in enumerate(leaves(body))}
     fills = {name: float(state.flatten()[0]) for name, state in states.items() if state.any()}  # what a state begins with, if not 0
     facts = {**facts, "hop": streamer.step, "delay": window - streamer.step, "latency": window, "fills": json.dumps(fills)}
     facts["shortest_enrolment"] = model.shortest_enrolment
+
+    def enroll(enrolment: Tensor) -> tuple[Tensor, ...]:
+        speaker = model.enroll(enrolment)
+        return speaker, model.classifier(speaker)
+
+    def step(chunk: Tensor, speaker: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        waves, (_, after) = model.step(chunk, (speaker, with_leaves(body, iter(states))))
+        return waves[0], *leaves(after)
+
     ref, chunk = 0.1 * torch.randn(2, model.shortest_enrolment + 4 * window), 0.1 * torch.randn(2, window)
     inputs, outputs = ["chunk", "speaker", *states], ["wave", *(name.replace("state", "next") for name in states)]
     axes = {"enrolment": {0: "batch", 1: "samples"}} | {name: {0: "batch"} for name in (*inputs, *outputs, "logits")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for module, example, path, names_in, names_out in (
-            (TracedEnrolment(model), (ref,), enrolling, ["enrolment"], ["speaker", "logits"]),
-            (TracedStep(model, body), (chunk, speaker, *states.values()), stepping, inputs, outputs),
+        for function, example, path, names_in, names_out in (
+            (enroll, (ref,), enrolling, ["enrolment"], ["speaker", "logits"]),
+            (step, (chunk, nobody, *states.values()), stepping, inputs, outputs),
         ):
             dynamic = {name: axes[name] for name in (*names_in, *names_out)}
-            how: dict[str, Any] = {"dynamic_axes": dynamic, "opset_version": 17, "dynamo": False}
-            torch.onnx.export(module.eval(), example, str(path), input_names=names_in, output_names=names_out, **how)
+            how: dict[str, Any] = {"dynamic_axes": dynamic, "opset_version": OPSET, "dynamo": False}
+            traced = Traced(model, function).eval()
+            torch.onnx.export(traced, example, str(path), input_names=names_in, output_names=names_out, **how)
             set_metadata(path, {key: str(value) for key, value in facts.items()})

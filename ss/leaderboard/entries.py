@@ -1,30 +1,29 @@
 """What can be entered: checkpoints, exports, adapters of others, and bounds that no extractor passes.
 
-Shapes: S samples of the mixture, R of the enrolment; T frames, K samples of a window, F bins.
+Shapes: S samples of the mixture, R of the enrolment; T frames, F bins.
 """
 
 import hashlib
 import inspect
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from importlib.metadata import files, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import get_class, instantiate
+import torch
+from hydra.utils import instantiate
+from torch.nn.functional import pad
 
-from ss import allowlist
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.inferencer import Inferencer
-from ss.measure.backend import ONNX, Backend, Streams, Workload, adapter_stream, adapter_streams, export_streams, make_adapter
-from ss.measure.bench import BenchSettings, describe_latency, describe_times
+from ss.measure.backend import ADAPTER, ONNX, AdapterModel, Backend, Streams, Workload, make_adapter, stream_of, streams_of
+from ss.measure.bench import BenchSettings, call_costs, describe_latency
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
-from ss.model.stft import windows
-from ss.utils.predecessor import read_checkpoint
+from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
 TINY = 1e-12
@@ -39,11 +38,7 @@ class Entry:
     fingerprint: str
     about: str
     is_bound = False
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-        return 16000
+    sample_rate = 16000
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         """mixture [S], ref [R] and, for bounds only, target [S] -> the estimate [S]."""
@@ -70,28 +65,19 @@ class ModelEntry(Entry):
         self.files = sorted(path.glob("*.onnx")) if self.is_export else [path]
         self.fingerprint = digest_of_files(self.files) + ("" if self.is_export else f" {json.dumps(streamer)}")
         self.about = "ONNX Runtime" if self.is_export else "torch"
-
-    @cached_property
-    def inferencer(self) -> Inferencer:
-        """What runs it, loaded when it is first asked for."""
-        return Inferencer(self.path, instantiate(self.streamer))
-
-    @property
-    def sample_rate(self) -> int:
-        return self.inferencer.sample_rate
+        self.inferencer = Inferencer(path, instantiate(streamer))
+        self.sample_rate = self.inferencer.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
         return self.inferencer.extract(mixture, ref)
 
     def measure_costs(self) -> dict[str, float | None]:
         if self.is_export:
-            streams, size = export_streams(self.path, noise(self.sample_rate)), sum(file.stat().st_size for file in self.files)
-            return measure_streams(Backend(ONNX, str(self.path)), streams, self.sample_rate, size)
-        streamer = dict(self.streamer or read_checkpoint(self.path)["config"]["streamer"])
-        allowlist.check("streamer", streamer)
-        settings = BenchSettings("", streamer, checkpoint=str(self.path), sample_rate=self.sample_rate)
-        model, backend = settings.load(), Backend("torch", str(self.path), streamer)
-        return measure_streams(backend, settings.streams(model), self.sample_rate, n_bytes(model))
+            return measure_streams(Backend(ONNX, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files))
+        given = {"streamer": dict(self.streamer)} if self.streamer else {}
+        settings = BenchSettings.from_checkpoint(self.path, sample_rate=self.sample_rate, **given)
+        model, backend = settings.load(), Backend("torch", str(self.path), settings.streamer)
+        return measure_streams(backend, self.sample_rate, n_bytes(model), settings.streams(model))
 
 
 class AdapterEntry(Entry):
@@ -100,55 +86,46 @@ class AdapterEntry(Entry):
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = json.dumps(dict(config), sort_keys=True)
         self.adapter = make_adapter(self.config)
+        self.sample_rate = self.adapter.sample_rate
         self.about = f"{self.adapter.package} {version(self.adapter.package)}"
         self.fingerprint = f"{self.about} {self.config} {inspect.getsource(type(self.adapter))}"
 
-    @property
-    def sample_rate(self) -> int:
-        return self.adapter.sample_rate
-
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        stream = adapter_stream(self.adapter, ref)
+        stream = stream_of(AdapterModel(self.adapter, ref))
         return np.concatenate([stream.process(mixture), stream.flush()])
 
     def measure_costs(self) -> dict[str, float | None]:
         graphs: list[Any] = [file for file in files(self.adapter.package) or () if file.suffix == ".onnx"]
         size = sum(file.locate().stat().st_size for file in graphs)
-        streams = adapter_streams(self.adapter, noise(self.sample_rate))
-        return measure_streams(Backend("adapter", self.config), streams, self.sample_rate, size)
+        return measure_streams(Backend(ADAPTER, self.config), self.sample_rate, size)
 
 
-def measure_streams(backend: Backend, streams: Streams, sample_rate: int, model_bytes: int) -> dict[str, float | None]:
+def measure_streams(
+    backend: Backend, sample_rate: int, model_bytes: int, streams: Streams | None = None
+) -> dict[str, float | None]:
     """What an entry costs (see Entry): the latency of its streams, and a stream in a process of its own, in one thread."""
+    if streams is None:
+        noise = np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
+        streams = streams_of(backend, 0.1 * noise)
     chunk = streams.chunk or round(CHUNK_SECONDS * sample_rate)
     calls = max(10, round(LIVE_SECONDS * sample_rate / chunk))
     run = run_alone(Workload(backend, [chunk], [calls], WARMUP, round(ENROLMENT_SECONDS * sample_rate)))
-    times = describe_times(run.seconds[0])
+    costs = call_costs(run, 0, chunk / sample_rate)
     return {
         "latency_ms": describe_latency(streams, sample_rate)["milliseconds"],
-        "real_time_factor": run.cpu_seconds[0] / calls * sample_rate / chunk,  # a busy machine makes the calls longer
-        "p50_ms": times["p50"],
-        "p99_ms": times["p99"],
+        "real_time_factor": costs["cpu_seconds_per_second"],  # a busy machine makes the calls longer
+        "p50_ms": costs["milliseconds"]["p50"],
+        "p99_ms": costs["milliseconds"]["p99"],
         "chunk_ms": 1000 * chunk / sample_rate,
         "peak_bytes": run.peak - run.idle,
         "model_bytes": model_bytes,
     }
 
 
-def noise(sample_rate: int) -> Wave:
-    """An enrolment of noise that is the same every time."""
-    return 0.1 * np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
+class Unprocessed(Entry):
+    """A bound: the mixture as it is."""
 
-
-class Bound(Entry):
-    """What is known without an extractor: the mixture as it is, or an oracle's mask."""
-
-    about = "bound"
-    is_bound = True
-
-
-class Unprocessed(Bound):
-    """The mixture."""
+    about, is_bound = "bound", True
 
     def __init__(self) -> None:
         self.fingerprint = inspect.getsource(type(self))
@@ -157,36 +134,33 @@ class Unprocessed(Bound):
         return mixture
 
 
-class OracleMask(Bound):
-    """The best mask that one who knows the target gives each bin of the online model's filter bank: its windows reach back
+class OracleMask(Entry):
+    """A bound: the best mask that one who knows the target gives each bin of the online model's filter bank: its windows reach back
     `window` samples, those of the synthesis `synthesis`, one every `hop`.
 
     complex: a complex mask up to magnitude 1; else a real one from 0 to 1.
     """
 
-    about = "bound: the target is known"
+    about, is_bound = "bound: the target is known", True
 
     def __init__(self, complex: bool, window: int = 480, synthesis: int = 160, hop: int = 120) -> None:
         self.complex, self.window, self.synthesis, self.hop = complex, window, synthesis, hop
         self.fingerprint = f"{inspect.getsource(type(self))} {vars(self)}"
 
+    @torch.no_grad()
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
-        analysis, synthesis = (window.double().numpy() for window in windows(self.window, self.synthesis, self.hop))
-        behind = self.synthesis + -len(mixture) % self.hop
-        spectra = []
-        for wave in (mixture, target):
-            padded = np.pad(wave.astype(np.float64), (self.window - self.hop, behind))
-            frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]  # [T,K]
-            spectra.append(np.fft.rfft(frames * analysis))  # [T,F]
-        mixed, wanted = spectra
-        mask = wanted * mixed.conj() / np.maximum(np.abs(mixed) ** 2, TINY)
-        mask = mask / np.maximum(np.abs(mask), 1) if self.complex else mask.real.clip(0, 1)
-        pieces = np.fft.irfft(mask * mixed, self.window)[:, -self.synthesis :] * synthesis
-        estimate = np.zeros(len(pieces) * self.hop + self.synthesis)
-        for frame, piece in enumerate(pieces):
-            estimate[frame * self.hop :][: self.synthesis] += piece
-        early = self.synthesis - self.hop  # a frame ends with its newest hop, its piece begins so much before
-        return estimate[early:][: len(mixture)].astype(np.float32)
+        encoder = MultiWindowSTFT([self.window], self.synthesis, self.hop)
+        decoder, late = OverlapAddDecoder(self.window, self.synthesis, self.hop), self.synthesis - self.hop
+        around = self.window - self.hop, late + -(len(mixture) + late) % self.hop
+        mixed, wanted = torch.complex(*encoder(pad(torch.from_numpy(np.stack([mixture, target])), around)))  # [T,F]
+        mask = wanted * mixed.conj() / mixed.abs().square().clamp_min(TINY)
+        mask = mask / mask.abs().clamp_min(1) if self.complex else mask.real.clamp(0, 1)
+        masked = (mask * mixed)[None]
+        wave, _ = decoder(Spectrum(masked.real, masked.imag), torch.zeros(1, late))
+        return wave[0, late:][: len(mixture)].numpy()
+
+
+BOUNDS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (Unprocessed, OracleMask)}
 
 
 def make_entry(config: str | Mapping[str, Any]) -> Entry:
@@ -194,12 +168,9 @@ def make_entry(config: str | Mapping[str, Any]) -> Entry:
     bound of this module or an adapter. Raises UserError where there is none."""
     if isinstance(config, str):
         config = {"checkpoint": config}
-    if "_target_" in config:
-        if not str(config["_target_"]).startswith("ss.leaderboard.entries."):
-            return AdapterEntry(config)
-        kind = get_class(config["_target_"])
-        assert issubclass(kind, Bound)
-        return kind(**{key: value for key, value in config.items() if key != "_target_"})
+    if target := config.get("_target_"):
+        arguments = {key: value for key, value in config.items() if key != "_target_"}
+        return BOUNDS[target](**arguments) if target in BOUNDS else AdapterEntry(config)
     path = Path(config["checkpoint"])
     if not path.is_file() and not any(path.glob("*.onnx")):
         raise UserError(f"{path}: expected a checkpoint or the folder of an export, found neither")
@@ -211,7 +182,5 @@ def digest_of_files(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name} {path.stat().st_size} ".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -12,58 +12,60 @@ from hydra.utils import instantiate
 
 from ss import audio
 from ss.datasets.triplets import find_triplets
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 from ss.leaderboard import report
-from ss.leaderboard.conditions import read_conditions, read_genders
 from ss.leaderboard.entries import Entry, make_entry
 from ss.leaderboard.page import make_page
-from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, score
+from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, read_conditions, read_genders, score
 from ss.measure.report import machine
 
 RESULTS = "\n## Results\n"  # what follows it in a document is replaced
+Scores = Mapping[str, Mapping[str, list[Score]]]  # by test, then by entry
 
 
 def run_leaderboard(config: Mapping[str, Any]) -> int:
     """Runs what `leaderboard.yaml` describes; 1 if an entry could not be run, whose reason is told. Raises UserError for a
     folder that is not there, and for a document without the heading."""
-    out, tests = Path(config["out_folder"]), find_tests(config)
-    if config["document"] is not None and RESULTS not in read_document(config["document"]):
-        raise UserError(f"{config['document']}: expected a line {RESULTS.strip()!r}, behind which the results go, found none")
+    require_positive(config, "piece_seconds")
+    out, tests, document = Path(config["out_folder"]), find_tests(config), Path(config["document"] or "")
+    if config["document"] is not None:
+        if not document.is_file():
+            raise UserError(f"document: expected a file, but there is none at {document}")
+        if RESULTS not in document.read_text():
+            raise UserError(f"{document}: expected a line {RESULTS.strip()!r}, behind which the results go, found none")
     entries: dict[str, dict[str, Any]] = {}
     running: dict[str, Entry] = {}
-    for label, about in config["entries"].items():
-        if about is None:
-            continue
-        try:
-            running[label] = entry = make_entry(about)
-            entries[label] = {"about": entry.about, "bound": entry.is_bound, "failed": "", "costs": {}}
-        except UserError as error:
-            entries[label] = {"about": "", "bound": False, "failed": str(error), "costs": {}}
     scores: dict[str, dict[str, list[Score]]] = {}
 
-    def write_results() -> str:
-        order = rank_entries(entries, scores)
-        scored = [test for test in tests if test.name in scores]
-        results = {
-            "about": config["about"],
-            "machine": machine(),
-            "entries": order,
-            "tests": {test.name: describe_test(test, scores[test.name], order, config) for test in scored},
-            "curves": find_curves(config["curves"], scored, scores, [label for label in order if label in running]),
-        }
-        return write(out, results, scored, scores)
+    def fail(label: str, error: Exception) -> None:
+        entries[label]["failed"] = str(error) if isinstance(error, UserError) else repr(error)
+        print(f"{label} failed: {entries[label]['failed']}", flush=True)
+        running.pop(label, None)
 
+    for label, about in config["entries"].items():
+        if about is not None:
+            entries[label] = {"about": "", "bound": False, "failed": "", "costs": {}}
+            try:
+                running[label] = entry = make_entry(about)
+                entries[label] |= {"about": entry.about, "bound": entry.is_bound}
+            except Exception as error:  # what others' code raises is not known
+                fail(label, error)
     for test in tests:
-        scores[test.name] = {
-            label: score(label, entry, test, out / "cache", config["piece_seconds"]) for label, entry in running.items()
-        }
-        write_results()  # what is known so far, as others may take hours
-    for label, entry in running.items():
-        entries[label]["costs"] = find_costs(label, entry, out / "cache")
-    text = write_results()
+        scores[test.name] = {}
+        for label, entry in list(running.items()):
+            try:
+                scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
+            except Exception as error:
+                fail(label, error)
+        write_results(config, entries, tests, scores)  # what is known so far, as others may take hours
+    for label, entry in list(running.items()):
+        try:
+            entries[label]["costs"] = find_costs(label, entry, out / "cache")
+        except Exception as error:
+            fail(label, error)
+    text = write_results(config, entries, tests, scores)
     if config["document"] is not None:
-        before, heading, _ = read_document(config["document"]).partition(RESULTS)
-        Path(config["document"]).write_text(f"{before}{heading}\n{text}")
+        document.write_text(f"{document.read_text().partition(RESULTS)[0]}{RESULTS}\n{text}")
     print(f"{text}\n{out / 'index.html'}\n{out / 'results.json'}")
     return int(any(entry["failed"] for entry in entries.values()))
 
@@ -77,17 +79,12 @@ def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
         if not folders:
             raise UserError(f"folders: expected a folder of triplets at {pattern}, found none")
         for folder in folders:
-            chosen = config["quick_metrics"] if is_quick(folder.name, config) else config["metrics"]
-            if folder.name in found:
-                raise UserError(f"folders: expected folders of different names, found {found[folder.name].folder} and {folder}")
-            conditions = read_conditions(folder, genders)
-            found[folder.name] = TestSet(folder.name, folder, digest_of_folder(folder), instantiate(chosen), chosen, conditions)
+            name, quick = folder.name, any(fnmatch(folder.name, pattern) for pattern in config["quick"])
+            if name in found:
+                raise UserError(f"folders: expected folders of different names, found {found[name].folder} and {folder}")
+            chosen, conditions = config["quick_metrics"] if quick else config["metrics"], read_conditions(folder, genders)
+            found[name] = TestSet(name, folder, digest_of_folder(folder), instantiate(chosen), chosen, conditions, quick)
     return list(found.values())
-
-
-def is_quick(name: str, config: Mapping[str, Any]) -> bool:
-    """Whether a test is for curves only."""
-    return any(fnmatch(name, pattern) for pattern in config["quick"])
 
 
 def find_costs(label: str, entry: Entry, cache: Path) -> dict[str, Any]:
@@ -102,72 +99,56 @@ def find_costs(label: str, entry: Entry, cache: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def rank_entries(entries: dict[str, Any], scores: Mapping[str, Mapping[str, list[Score]]]) -> dict[str, Any]:
-    """The entries by their mean SI-SDRi on the first test, the best first; those without one last."""
-    first = next(iter(scores.values()))
+def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: Sequence[TestSet], scores: Scores) -> str:
+    """Writes what is known, with every utterance, as JSON, as tables and as a page. Returns the tables."""
 
     def rank(label: str) -> float:
-        values = report.values_of(report.RANKING, (one.row for one in first.get(label, ())))
+        """By the mean SI-SDRi on the first test, the best first; those without one last."""
+        values = report.values_of(report.RANKING, (one.row for one in next(iter(scores.values())).get(label, ())))
         return -sum(values) / len(values) if values else float("inf")
 
-    return {label: entries[label] for label in sorted(entries, key=rank)}
-
-
-def describe_test(
-    test: TestSet, scores: Mapping[str, list[Score]], order: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A test with the summaries of all entries on it."""
-    found = find_triplets(test.folder)
-    seconds = sum(audio.n_samples(one.mixture) / audio.sample_rate_of(one.mixture) for one in found)
-    return {
-        "folder": str(test.folder),
-        "digest": test.digest,
-        "quick": is_quick(test.name, config),
-        "utterances": len(found),
-        "seconds": seconds,
-        "summaries": {label: report.summarize_scores(scores[label]) for label in order if label in scores},
+    order = sorted(entries, key=rank)
+    results: dict[str, Any] = {
+        "about": config["about"],
+        "machine": machine(),
+        "entries": {label: entries[label] for label in order},
+        "tests": {},
+        "curves": {},
     }
-
-
-def find_curves(
-    config: Mapping[str, Any], tests: Sequence[TestSet], scores: Mapping[str, Mapping[str, list[Score]]], labels: Sequence[str]
-) -> dict[str, Any]:
-    """The curves that the tests know something for. config: by condition, patterns of tests (`of`) and `edges` between points."""
-    curves = {}
-    for condition, about in config.items():
-        chosen = [test for test in tests if any(fnmatch(test.name, pattern) for pattern in about["of"])]
+    utterances: dict[str, dict[str, Any]] = {}
+    for test in tests[: len(scores)]:
+        found, by_entry = find_triplets(test.folder), scores[test.name]
+        results["tests"][test.name] = {
+            "folder": str(test.folder),
+            "digest": test.digest,
+            "quick": test.quick,
+            "utterances": len(found),
+            "seconds": sum(audio.n_samples(one.mixture) / audio.sample_rate_of(one.mixture) for one in found),
+            "summaries": {
+                label: report.summarize_scores(scores[test.name][label]) for label in order if label in scores[test.name]
+            },
+        }
+        for label, rows in by_entry.items():
+            utterances.setdefault(test.name, {})[label] = [
+                {"name": one.name, "start": one.start, **one.row._asdict(), "conditions": test.conditions.get(one.name, {})}
+                for one in rows
+            ]
+    for condition, about in config["curves"].items():  # those that the tests know something for
+        chosen = [test for test in tests[: len(scores)] if any(fnmatch(test.name, pattern) for pattern in about["of"])]
         points = {}
-        for label in labels:
+        for label in order:
             known = [
                 ({"minute": int(one.start // 60) + 1, **test.conditions.get(one.name, {})}, one.row)
                 for test in chosen
-                for one in scores[test.name][label]
+                for one in scores[test.name].get(label, ())
             ]
-            points[label] = report.curve(condition, about["edges"], known)
+            if not entries[label]["failed"]:
+                points[label] = report.curve(condition, about["edges"], known)
         if any(points.values()):
-            curves[condition] = {"tests": [test.name for test in chosen], "entries": points}
-    return curves
-
-
-def write(out: Path, results: Mapping[str, Any], tests: Sequence[TestSet], scores: Mapping[str, Mapping[str, list[Score]]]) -> str:
-    """Writes the results, with every utterance, their tables and the page. Returns the tables."""
-    text = report.markdown(report.make_tables(results))
-    utterances: dict[str, dict[str, Any]] = {}
-    for test in tests:
-        for label, found in scores[test.name].items():
-            utterances.setdefault(test.name, {})[label] = [
-                {"name": one.name, "start": one.start, **one.row._asdict(), "conditions": test.conditions.get(one.name, {})}
-                for one in found
-            ]
+            results["curves"][condition] = {"tests": [test.name for test in chosen], "entries": points}
+    out, text = Path(config["out_folder"]), report.markdown(report.make_tables(results))
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps({**results, "utterances": utterances}) + "\n")
     (out / "leaderboard.md").write_text(text)
     (out / "index.html").write_text(make_page(results))
     return text
-
-
-def read_document(path: str) -> str:
-    """The text of a document. Raises UserError where there is none."""
-    if not Path(path).is_file():
-        raise UserError(f"document: expected a file, but there is none at {path}")
-    return Path(path).read_text()

@@ -1,82 +1,36 @@
 """The leaderboard's page: tables and curves in one HTML file that needs no network."""
 
 import io
-from collections.abc import Collection, Iterable, Mapping
-from html import escape
+from collections.abc import Collection, Mapping
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
-from ss.leaderboard.conditions import LABELS
+from jinja2 import Template
+
 from ss.leaderboard.report import METHOD, RANKING, Table, make_tables
+from ss.leaderboard.scoring import LABELS
 
 COLOURS = ("#1f5fd0", "#d2561c", "#1d8a5a", "#8e44ad", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#546e7a", "#7cb342")
 BOUND = "#9a9aa2"
-STYLE = """
-:root { --page: #f7f6f3; --card: #fff; --ink: #1b1b1f; --soft: #66666e; --rule: #e4e2dc; --accent: #1f5fd0; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
-main { max-width: 1160px; margin: 0 auto; padding: 40px 20px 64px; }
-h1 { font-size: clamp(1.6rem, 5vw, 2.4rem); line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 12px; }
-h2 { font-size: 1.3rem; margin: 48px 0 8px; } h3 { font-size: 1rem; margin: 28px 0 8px; }
-p { max-width: 75ch; color: var(--soft); margin: 0 0 16px; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; }
-table { border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 12px; text-align: right; white-space: nowrap; border-top: 1px solid var(--rule); }
-tr:first-child > * { border-top: 0; color: var(--soft); font-weight: 500; vertical-align: bottom; white-space: normal; }
-th:first-child { text-align: left; font-weight: 600;
-  position: sticky; left: 0; background: var(--card); white-space: normal; min-width: 8rem; }
-td b { color: var(--accent); } td small { display: block; color: var(--soft); font-size: 0.85em; font-weight: 400; }
-.notes { color: var(--soft); font-size: 0.85rem; padding-left: 20px; }
-.keys { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0; margin: 0 0 14px; font-size: 0.9rem; }
-.keys li::before { content: ""; display: inline-block; width: 12px; height: 12px;
-  border-radius: 50%; background: var(--key); margin-right: 6px; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 16px; }
-figure { margin: 0; padding: 12px; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; }
-figure svg { display: block; width: 100%; height: auto; }
-"""
 
 
 def make_page(results: Mapping[str, Any]) -> str:
-    """The page: everything in one HTML file that needs no network."""
-    tables, bounds = make_tables(results), [label for label, entry in results["entries"].items() if entry["bound"]]
-    ran, others = [label for label, entry in results["entries"].items() if not entry["failed"]], cycle(COLOURS)
+    """The page of results as `results.json` has them, by the template `page.html`."""
+    bounds, others = [label for label, entry in results["entries"].items() if entry["bound"]], cycle(COLOURS)
+    ran = [label for label, entry in results["entries"].items() if not entry["failed"]]
     colours = {label: BOUND if label in bounds else next(others) for label in ran}
-    keys = "".join(f'<li style="--key: {colour}">{escape(label)}</li>' for label, colour in colours.items())
-    charts = [chart("test", points_of_tests(results, colours), colours, cut=False)]
+    on_tests: dict[str, list[dict[str, Any]]] = {label: [] for label in ran}
+    for name, test in results["tests"].items():
+        for label, points in on_tests.items():
+            one = test["summaries"][label].get(RANKING, {})
+            if not test["quick"] and one.get("mean") is not None:
+                points.append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
+    charts = [chart("test", on_tests, colours, cut=False)]
     charts += [chart(LABELS.get(condition, condition), one["entries"], colours) for condition, one in results["curves"].items()]
-    shown = "".join(f"<figure>{one}</figure>" for one in charts)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Leaderboard</title><style>{STYLE}</style></head><body><main>
-<h1>Target speaker extraction: leaderboard</h1>
-<p>{escape(results["about"])}</p>
-{html(tables[0], bounds)}
-<h2>Curves</h2><p>Mean SI-SDRi in dB, with the 95 % interval of the mean. Bounds are grey; after the first picture, those above all
-others are cut off.</p>
-<ul class="keys">{keys}</ul><div class="charts">{shown}</div>
-<h2>All numbers</h2>{"".join(html(table, bounds) for table in tables[1:])}
-<h2>How it is measured</h2><p>{escape(METHOD)}</p>
-</main></body></html>
-"""
-
-
-def html(table: Table, bounds: Collection[str]) -> str:
-    """A table that scrolls by itself where it is too wide."""
-    title = f"<h3>{escape(table.title)}</h3>" if table.title else ""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
-    best, body = best_cells(table, bounds), ""
-    for i, row in enumerate(table.rows):
-        cells = [f"<b>{split_interval(cell)}</b>" if (i, j) in best else split_interval(cell) for j, cell in enumerate(row)]
-        body += f"<tr><th>{cells[0]}</th>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return f'{title}<div class="scroll"><table><tr>{head}</tr>{body}</table></div><ul class="notes">{notes}</ul>'
-
-
-def split_interval(cell: str) -> str:
-    """The interval of a cell below its mean."""
-    mean, found, bounds = escape(cell).partition(" (")
-    return f"{mean}<small>{bounds[:-1]}</small>" if found else mean
+    template = Template(Path(__file__).with_name("page.html").read_text(), autoescape=True, keep_trailing_newline=True)
+    given = {"tables": make_tables(results), "bounds": bounds, "colours": colours, "charts": charts, "best_cells": best_cells}
+    return template.render(about=results["about"], method=METHOD, **given)
 
 
 def best_cells(table: Table, bounds: Collection[str]) -> set[tuple[int, int]]:
@@ -119,14 +73,3 @@ def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapp
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leaderboard", "font.family": "sans-serif", "font.size": 10}):
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     return out.getvalue()[out.getvalue().index("<svg") :]
-
-
-def points_of_tests(results: Mapping[str, Any], labels: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """SI-SDRi of every entry on the tests that are not for curves only, as points over their names."""
-    points: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
-    for name, test in results["tests"].items():
-        for label in points:
-            one = test["summaries"][label].get(RANKING, {})
-            if not test["quick"] and one.get("mean") is not None:
-                points[label].append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
-    return points

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ss.leaderboard.conditions import LABELS
-from ss.leaderboard.scoring import Score
+from ss.leaderboard.scoring import LABELS, Score
 from ss.measure.report import machine_line
 from ss.metric import COLUMNS, UtteranceScores, summarize
 from ss.tables import markdown_table
@@ -37,13 +36,13 @@ class Table(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
-    """{mean, low, high, count} of one or more values: the mean, and the bounds of its 95 % interval, None for too few values."""
+    """{mean, low, high, count} of values: the mean, and the bounds of its 95 % interval; None for too few values."""
     array = np.array(values)
     low = high = None
     if len(array) >= FEWEST:
         draws = np.random.default_rng(0).integers(len(array), size=(RESAMPLINGS, len(array)))
         low, high = np.percentile(array[draws].mean(1), (2.5, 97.5)).tolist()
-    return {"mean": float(array.mean()), "low": low, "high": high, "count": len(array)}
+    return {"mean": float(array.mean()) if len(array) else None, "low": low, "high": high, "count": len(array)}
 
 
 def summarize_scores(scores: Sequence[Score]) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def curve(
     for group in filter(None, groups):
         xs, values = [x for x, _ in group], values_of(RANKING, (row for _, row in group))
         x = xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs)
-        points.append({"x": x, **(interval(values) if values else {"mean": None, "low": None, "high": None, "count": 0})})
+        points.append({"x": x, **interval(values)})
     return points
 
 
@@ -104,7 +103,8 @@ def headline_table(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
                 for row in rows:
                     row.append(metric_cells(metric, summaries[row[0]].get(metric, {}))[part])
     for row, entry in zip(rows, ran.values(), strict=True):
-        row += [latency(entry), number(entry["costs"].get("real_time_factor"), "{:.3f}"), mebibytes(entry, "model_bytes")]
+        costs = entry["costs"]
+        row += [latency(costs), number(costs.get("real_time_factor"), "{:.3f}"), mebibytes(costs, "model_bytes")]
     notes = [f"{label} did not run: {entry['failed']}" for label, entry in results["entries"].items() if entry["failed"]]
     return Table("", [*head, "latency", "RTF", "size"], rows, notes)
 
@@ -114,9 +114,9 @@ def costs_table(results: Mapping[str, Any]) -> Table:
     head, rows = ["", "runs in", "latency", "chunk", "RTF", "median of a chunk", "p99", "peak memory", "size"], []
     for label, entry in results["entries"].items():
         if found := entry["costs"]:
-            row = [label, entry["about"], latency(entry), f"{found['chunk_ms']:g} ms", f"{found['real_time_factor']:.3f}"]
+            row = [label, entry["about"], latency(found), f"{found['chunk_ms']:g} ms", f"{found['real_time_factor']:.3f}"]
             row += [f"{found['p50_ms']:.2f} ms", f"{found['p99_ms']:.2f} ms"]
-            rows.append([*row, mebibytes(entry, "peak_bytes"), mebibytes(entry, "model_bytes")])
+            rows.append([*row, mebibytes(found, "peak_bytes"), mebibytes(found, "model_bytes")])
     return Table("What it costs live", head, rows, [machine_line(results["machine"])])
 
 
@@ -172,17 +172,14 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def latency(entry: Mapping[str, Any]) -> str:
+def latency(costs: Mapping[str, Any]) -> str:
     """What a listener waits for."""
-    if not entry["costs"]:
-        return "-"
-    return number(entry["costs"]["latency_ms"], "{:g} ms") if entry["costs"]["latency_ms"] is not None else "the utterance"
+    return "the utterance" if costs and costs["latency_ms"] is None else number(costs.get("latency_ms"), "{:g} ms")
 
 
-def mebibytes(entry: Mapping[str, Any], key: str) -> str:
+def mebibytes(costs: Mapping[str, Any], key: str) -> str:
     """A size to read."""
-    found = entry["costs"].get(key)
-    return number(None if found is None else found / 2**20, "{:.1f} MiB")
+    return number(costs[key] / 2**20 if costs else None, "{:.1f} MiB")
 
 
 def markdown(tables: Iterable[Table]) -> str:

@@ -1,25 +1,39 @@
-"""Every metric of every utterance, kept on disk: an entry that was scored on a folder before is not run again.
+"""Every metric of every utterance, kept on disk: an entry that was scored on a folder before is not run again. And what is known
+of a mixture beside its audio, from the manifest in its folder and a table of speakers.
 
-Shapes: S samples of the mixture.
+A condition is a number (dB, seconds, a part, a minute) or a word; what nobody knows has none.
 """
 
+import csv
 import hashlib
 import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from ss.data import manifest
 from ss.datasets.triplets import find_triplets, load
-from ss.leaderboard.conditions import KnownConditions
+from ss.errors import UserError
 from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, UtteranceScores, evaluate
 
 VERSION = 1  # of what is kept
+KnownConditions: TypeAlias = dict[str, float | str]
+LABELS = {
+    "sir": "SIR (dB)",
+    "snr": "SNR of the noise (dB)",
+    "enrolment_seconds": "length of the enrolment (s)",
+    "enrolment_snr": "SNR of the enrolment (dB)",
+    "overlap": "part of the time in which both speak",
+    "genders": "genders",
+    "minute": "minute of the session",
+}
 
 
 class Score(NamedTuple):
@@ -31,7 +45,10 @@ class Score(NamedTuple):
 
 
 class TestSet(NamedTuple):
-    """A folder of triplets, and its metrics, with their config. digest: of its files. conditions: of its mixtures, by name."""
+    """A folder of triplets, and its metrics, with their config.
+
+    digest: of its files. conditions: of its mixtures, by name. quick: whether it is for curves only.
+    """
 
     name: str
     folder: Path
@@ -39,6 +56,7 @@ class TestSet(NamedTuple):
     metrics: dict[str, Metric]
     config: Mapping[str, Any]
     conditions: Mapping[str, KnownConditions] = MappingProxyType({})
+    quick: bool = False
 
 
 def digest_of_folder(folder: str | Path) -> str:
@@ -55,13 +73,17 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
     about = json.dumps([VERSION, entry.fingerprint, test.digest, dict(test.config), piece_seconds])
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     path = cache / f"{test.name}-{key}.jsonl"
-    found = read_scores(path)
+    found: dict[str, list[Score]] = {}
+    if path.is_file():
+        whole, end, _ = path.read_text().rpartition("\n")
+        path.write_text(whole + end)  # without a line that a crash cut off
+        for line in whole.splitlines():
+            known = [Score(name, start, UtteranceScores(values, missing)) for name, start, values, missing in json.loads(line)]
+            found[known[0].name] = known
     missing = [one for one in find_triplets(test.folder) if one.name not in found]
-    if not missing:
-        return [score for name in sorted(found) for score in found[name]]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        for one in tqdm(missing, f"{label} on {test.name}", mininterval=1):
+        for one in tqdm(missing, f"{label} on {test.name}", mininterval=1, disable=not missing):
             mixture, ref, target = load(one, entry.sample_rate)
             try:
                 estimate, reason = entry.estimate(mixture, ref, target), ""
@@ -79,21 +101,48 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
     return [score for name in sorted(found) for score in found[name]]
 
 
-def read_scores(path: Path) -> dict[str, list[Score]]:
-    """The scores of a file by name; a line that was cut off by a crash is left out, in the file too."""
-    found: dict[str, list[Score]] = {}
-    if not path.is_file():
-        return found
-    whole, end, _ = path.read_text().rpartition("\n")
-    path.write_text(whole + end)
-    for line in whole.splitlines():
-        scores = [Score(name, start, UtteranceScores(values, missing)) for name, start, values, missing in json.loads(line)]
-        found[scores[0].name] = scores
-    return found
-
-
 def pieces(samples: int, longest: int) -> list[slice]:
     """A signal of so many samples in pieces of this length; what is left, if it is less than half a piece, is part of the last."""
     n = max(1, (samples + longest // 2) // longest)
     edges = [*(i * longest for i in range(n)), samples]
     return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def read_genders(table: str | Path | None) -> dict[str, str]:
+    """Gender by speaker, from a CSV file with these columns. Raises UserError for no such file and for other columns."""
+    if table is None:
+        return {}
+    if not Path(table).is_file():
+        raise UserError(f"{table}: expected a table of speakers, but there is no such file")
+    with Path(table).open(newline="") as file:
+        rows = csv.DictReader(file)
+        if missing := {"speaker", "gender"} - set(rows.fieldnames or ()):
+            raise UserError(f"{table}: expected columns speaker and gender, found no {' and no '.join(sorted(missing))}")
+        return {row["speaker"]: row["gender"] for row in rows if row["gender"]}
+
+
+def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, KnownConditions]:
+    """Conditions by the mixture's name, of a folder's `manifest.jsonl`; of none, nothing.
+
+    genders: whether those of target and interferers are the same is known where all are, and the interferers agree.
+    """
+    conditions: dict[str, KnownConditions] = {}
+    path = Path(folder, manifest.FILE)
+    for row in manifest.read(path) if path.is_file() else ():
+        found = conditions[row.name] = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
+        if row.interferers and row.target.pieces:
+            found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
+            spoken = np.zeros((2, row.samples), bool)  # where target and interferers are placed
+            for where, voices in zip(spoken, ((row.target,), row.interferers), strict=True):
+                for voice in voices:
+                    for piece in voice.pieces:
+                        where[piece.at :][: int((piece.stop - piece.start) / voice.speed)] = True
+            found["overlap"] = float(spoken.all(0).mean())
+        if row.noise:
+            found["snr"] = row.noise.level
+        if row.enrolment_noise:
+            found["enrolment_snr"] = row.enrolment_noise.level
+        own, others = genders.get(row.target.speaker), {genders.get(voice.speaker) for voice in row.interferers}
+        if own and len(others) == 1 and None not in others:
+            found["genders"] = f"both {own}" if own in others else "different"
+    return conditions

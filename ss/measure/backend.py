@@ -1,12 +1,8 @@
-"""What can be measured: a model in a runtime, its live streams, and how much of them. Imports numpy only; then a runtime.
-
-Shapes: n samples that come, m samples that go.
-"""
+"""What can be measured: a model in a runtime, its live streams, and how much of them. Imports numpy only; then a runtime."""
 
 import json
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
 
 Samples = NDArray[np.float32]
 Process = Callable[[Samples], Samples]  # samples [n] -> those that are finished [m]
-ONNX = "onnxruntime"
+ONNX, ADAPTER = "onnxruntime", "adapter"
 
 
 class Backend(NamedTuple):
@@ -74,13 +70,14 @@ def unclipped(stream: "Stream") -> Process:
 
 
 def make_adapter(config: str) -> Any:
-    """The adapter of a config in JSON: its `_target_` is called with the other keys. Raises UserError where it is not there."""
+    """The adapter of a config in JSON: its `_target_` is called with the other keys. Raises UserError where that fails."""
     arguments = dict(json.loads(config))
     module, _, name = arguments.pop("_target_").rpartition(".")
     try:
         return getattr(import_module(module), name)(**arguments)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{module}.{name}: expected an adapter whose package is installed, but: {error}") from error
+    except Exception as error:  # what others' code raises is not known
+        said = f"{type(error).__name__}: {error}"
+        raise UserError(f"{module}.{name}: expected an adapter that is installed and takes these arguments, but {said}") from error
 
 
 class AdapterModel:
@@ -102,22 +99,20 @@ class AdapterModel:
         return self.adapter.process(chunk[0])[None], None
 
 
-def adapter_stream(adapter: Any, enrolment: Samples) -> "Stream":
-    """A stream of an adapter."""
+def stream_of(model: Any) -> "Stream":
+    """A stream of a model that knows its speaker: an AdapterModel, or a TorchModel."""
     from ss.runtime.stream import BatchStream, Stream
 
-    return Stream(BatchStream(AdapterModel(adapter, enrolment), np.zeros((1, 0), np.float32)))
+    return Stream(BatchStream(model, np.zeros((1, 0), np.float32)))
 
 
-def adapter_streams(adapter: Any, enrolment: Samples) -> Streams:
-    """Of an adapter."""
-    return Streams(lambda: unclipped(adapter_stream(adapter, enrolment)), adapter.hop, adapter.hop)
-
-
-def export_streams(folder: str | Path, enrolment: Samples, threads: int = 1) -> Streams:
-    """Of the folder of an export."""
+def streams_of(backend: Backend, enrolment: Samples, threads: int = 1) -> Streams:
+    """Streams of the folder of an export, or of an adapter: all that runs without torch."""
+    if backend.runtime == ADAPTER:
+        adapter = make_adapter(backend.source)
+        return Streams(lambda: unclipped(stream_of(AdapterModel(adapter, enrolment))), adapter.hop, adapter.hop)
     from ss.runtime import Extractor
 
-    extractor = Extractor.load(folder, threads)
+    extractor = Extractor.load(backend.source, threads)
     chunk = None if extractor.online else extractor.hop
     return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ss import allowlist, checkpoint
 from ss.compression.constraints import count_nonzero
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys, require_positive
 from ss.measure.backend import ONNX, Backend, Streams, Workload
 from ss.measure.latency import measure_latency
 from ss.measure.report import machine, machine_line, publish
@@ -23,27 +23,23 @@ from ss.measure.streams import bare_call, model_streams
 from ss.measure.worker import WorkerRun, run_alone
 from ss.model import ExtractionModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
-from ss.tables import text_table
+from ss.tables import Column, rows_table, scaled
 from ss.utils.predecessor import read_checkpoint
 
 METHOD = """\
-Algorithmic latency: a live stream in torch is fed sample by sample, and when an output sample comes out is noted: so many samples
-have to be in. And the input from some sample on is exchanged, and the earliest output sample that changes is noted, until no
-position of a hop can show more: an output sample depends on input that is at most depends_samples - 1 later.
-Live: a stream is given chunks of any size by its listener and takes the steps that are complete: what a call costs, buffer
-included; every runtime in a process of its own, the chunk sizes in turn, a tenth of their calls at a time.
-CPU per second: time that the processor spent, in all threads, on a second of audio.
-Session: one stream, as fast as it goes; mean time per call in each tenth of it. Memory over idle: resident memory at its end above
-an interpreter with numpy: what the runtime and its imports, the model and the stream need together.
-Files: the weights as torch saves them; enroll and step as exported for ONNX Runtime.
-Parts, time: from audio in the CPU's memory to the result there, batch 1, one call after the other, a stream's state carried on.
-Real-time factor: mean time over the audio that a call adds (the hop of a chunk).
-MACs: of convolutions and matrix products; Fourier transforms, norms, activations and other work on single elements are not counted.
-Peak memory: of a process that does nothing else, weights included; on a CPU resident memory above that of Python with torch,
-on a GPU tensors without CUDA's own context."""
+Algorithmic latency: so many samples have to be in before an output sample comes out of a live stream; and the output changes with
+input that is at most depends_samples - 1 later.
+Live: chunks as a listener gives them, buffer included; each runtime in a process of its own. CPU/s: processor time of all threads
+on a second of audio. Session: one stream as fast as it goes; mean time per call in each tenth. Memory over idle: resident memory at
+its end above an interpreter with numpy.
+Parts: from audio in the CPU's memory to the result there, batch 1, a stream's state carried on. Real time: mean time over the audio
+that a call adds. MACs: of convolutions and matrix products only. Peak memory: of a process that does nothing else, weights
+included; on a CPU above that of Python with torch, on a GPU tensors without CUDA's own context.
+Files: the weights as torch saves them, and the two graphs for ONNX Runtime."""
 SESSION_MS = 10.0  # chunks of a long session, where the model leaves the choice
 PIECES = 10  # of a session, each with a mean time
 TIMES = ("mean", "p50", "p95", "p99", "max")
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -75,10 +71,8 @@ class BenchSettings:
     session_minutes: float = 1
 
     def __post_init__(self) -> None:
-        positive = ["threads", "sample_rate", "utterance_seconds", "enrolment_seconds", "n_chunks", "n_enrolments"]
-        for key in [*positive, "live_seconds", "session_minutes"]:
-            if getattr(self, key) <= 0:
-                raise UserError(f"{key}: expected more than 0, got {getattr(self, key)}")
+        positive = ("threads", "sample_rate", "utterance_seconds", "enrolment_seconds", "n_chunks", "n_enrolments")
+        require_positive(vars(self), *positive, "live_seconds", "session_minutes", or_zero=["n_warmup"])
         if not self.chunk_ms or self.samples(min(self.chunk_ms) / 1000) < 1:
             raise UserError(f"chunk_ms: expected chunks of at least a sample, got {list(self.chunk_ms)}")
         if self.model is None and self.checkpoint is None:
@@ -88,15 +82,15 @@ class BenchSettings:
     def from_config(cls, config: dict[str, Any]) -> "BenchSettings":
         """Raises UserError for an unknown key; `n_gpu` and `n_processes` are the launcher's business."""
         settings = {key: value for key, value in config.items() if key not in ("n_gpu", "n_processes")}
-        reject_unknown_keys(cls, settings)
-        return cls(**settings)
+        return cls(**reject_unknown_keys(cls, settings))
 
     @classmethod
     def from_checkpoint(cls, path: Path, **changes: Any) -> "BenchSettings":
-        """How to measure a checkpoint of ours, as its config says."""
+        """How to measure a checkpoint, as its config says."""
         trained = read_checkpoint(path)["config"]
-        allowlist.check("streamer", trained["streamer"])
-        return cls("", trained["streamer"], checkpoint=str(path), sample_rate=trained["data"]["sample_rate"], **changes)
+        given = {"streamer": trained.get("streamer"), "sample_rate": trained.get("data", {}).get("sample_rate", 16000), **changes}
+        allowlist.check("streamer", given["streamer"])
+        return cls("", checkpoint=str(path), **given)
 
     def samples(self, seconds: float) -> int:
         """So many seconds, in samples."""
@@ -136,48 +130,42 @@ def measure(config: dict[str, Any]) -> None:
     streams = settings.streams(model)
     with TemporaryDirectory() as folder:
         backends, missing = write_backends(settings, model, Path(folder))
-        exported = file_bytes(backends[1].source) if len(backends) > 1 else {}
         report: dict[str, Any] = {
-            "model": type(model).__name__,
+            **describe_model(settings, model, streams, backends),
             "checkpoint": settings.checkpoint,
-            "parameters": n_parameters(model),
             "weight_bytes": n_bytes(model),
             "machine": machine(),
             "method": METHOD.replace("\n", " "),
-            "latency": describe_latency(streams, settings.sample_rate),
-            "file_bytes": {"weights": weights_bytes(model), **exported},
             "live": live_rows(settings, streams, backends, devices),
             "sessions": [run_session(settings, streams, backend) for backend in tqdm(backends, "sessions")],
             "not_measured": missing,
             "rows": bare_rows(settings, streams, model, backends[0], devices),
         }
-    report["headline"] = headline(streams, report["live"])
+    rows = [row for row in report["live"] if row["device"] == "cpu"] or report["live"]
+    rows = [row for row in rows if row["runtime"] != "torch"] or rows
+    row = min(rows, key=lambda row: abs(1000 * row["chunk_seconds"] - SESSION_MS))  # the real-time factor to quote
+    report["headline"] = {"real_time_factor": row["real_time_factor"], "runtime": row["runtime"]}
     origin = settings.checkpoint or "random weights"
-    about = f"{report['model']} ({origin}): {report['parameters']:,} parameters, {report['weight_bytes'] / 2**20:.1f} MiB"
+    about = f"{report['model']} ({origin}): {report['parameters']:,} parameters, {report['weight_bytes'] / MIB:.1f} MiB"
     latency = report["latency"]
     wait = latency["waits_for"]
     if latency["samples"] is not None:
         ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
         wait = f"{latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"
-    facts = [f"algorithmic latency: {wait}", files_line(report)]
-    facts += [f"{name}: n/a ({reason})" for name, reason in missing.items()]
-    head = ["device", "part", "audio s", "hop s", "GMAC", "GMAC/s", *(f"{name} ms" for name in TIMES), "real time", "peak MiB"]
-    cells = [
-        [
-            device_cell(row),
-            row["part"],
-            f"{row['audio_seconds']:g}",
-            f"{row['hop_seconds']:g}",
-            f"{row['macs'] / 1e9:.3g}",
-            f"{row['macs_per_second'] / 1e9:.3g}",
-            *(f"{row['milliseconds'][name]:.1f}" for name in TIMES),
-            f"{row['real_time_factor']:.3f}",
-            f"{row['peak_memory_bytes'] / 2**20:.0f}",
-        ]
-        for row in report["rows"]
-    ]
-    blocks = [f"{about}\n{machine_line(report['machine'])}", text_table(head, cells), "\n".join(facts), *live_tables(report)]
-    publish(report, Path(settings.out_folder) / "measurement.json", *blocks, METHOD)
+    facts = [f"algorithmic latency: {wait}", files_line(report), *(f"{name}: n/a ({why})" for name, why in missing.items())]
+    columns: dict[str, Column] = {
+        "device": device_cell,
+        "part": "{part}",
+        "audio s": "{audio_seconds:g}",
+        "hop s": "{hop_seconds:g}",
+        "GMAC": scaled("macs", 1e9, ".3g"),
+        "GMAC/s": scaled("macs_per_second", 1e9, ".3g"),
+        **{f"{name} ms": f"{{milliseconds[{name}]:.1f}}" for name in TIMES},
+        "real time": "{real_time_factor:.3f}",
+        "peak MiB": scaled("peak_memory_bytes", MIB, ".0f"),
+    }
+    blocks = [f"{about}\n{machine_line(report['machine'])}", rows_table(report["rows"], columns), "\n".join(facts)]
+    publish(report, Path(settings.out_folder) / "measurement.json", *blocks, *live_tables(report), METHOD)
 
 
 def measure_export(config: dict[str, Any]) -> int:
@@ -209,27 +197,29 @@ def write_backends(settings: BenchSettings, model: ExtractionModel, folder: Path
         source = str(folder / "model.pth")
         checkpoint.save(source, {"config": {"model": settings.model}, "model": model.state_dict()})
     backends = [Backend("torch", source, settings.streamer)]
-    if reason := why_not_exported(model):
-        return backends, {ONNX: reason}
+    if absent := [name for name in ("onnx", ONNX) if find_spec(name) is None]:
+        return backends, {ONNX: f"{' and '.join(absent)} not installed"}
+    if not (model.online or instantiate(settings.streamer).window):
+        return backends, {ONNX: f"{type(model).__name__} takes whole utterances here: exports are of online models and of segments"}
     from ss.export import export  # onnx, which need not be installed
 
-    export(model, folder / "onnx", settings.sample_rate)
+    export(model, folder / "onnx", settings.sample_rate, streamer=settings.streamer)
     return [*backends, Backend(ONNX, str(folder / "onnx"))], {}
 
 
-def why_not_exported(model: ExtractionModel) -> str:
-    """Why ONNX Runtime cannot run a model here; empty if it can."""
-    if not model.online:
-        return f"{type(model).__name__} is measured in torch only: exports are made of online models here"
-    absent = [name for name in ("onnx", ONNX) if find_spec(name) is None]
-    return f"{' and '.join(absent)} not installed" if absent else ""
-
-
-def weights_bytes(model: ExtractionModel) -> int:
-    """Size of the weights as torch saves them."""
+def describe_model(
+    settings: BenchSettings, model: ExtractionModel, streams: Streams, backends: Sequence[Backend]
+) -> dict[str, Any]:
+    """What is known of a model before it is timed; file_bytes: of its weights as torch saves them, and of its export's files."""
     weights = io.BytesIO()
     torch.save(model.state_dict(), weights)
-    return weights.tell()
+    exported = file_bytes(backends[1].source) if len(backends) > 1 else {}
+    return {
+        "model": type(model).__name__,
+        "parameters": n_parameters(model),
+        "latency": describe_latency(streams, settings.sample_rate),
+        "file_bytes": {"weights": weights.tell(), **exported},
+    }
 
 
 def file_bytes(folder: str | Path) -> dict[str, int]:
@@ -345,18 +335,9 @@ def bare_rows(
     return rows
 
 
-def headline(streams: Streams, live: list[dict[str, Any]]) -> dict[str, Any]:
-    """The real-time factor to quote: on the CPU, of ONNX Runtime where it ran, of the chunks nearest to 10 ms."""
-    rows = [row for row in live if row["device"] == "cpu"] or live
-    if not streams.chunk:
-        rows = [row for row in rows if row["runtime"] != "torch"] or rows
-    row = min(rows, key=lambda row: abs(1000 * row["chunk_seconds"] - SESSION_MS))
-    return {"real_time_factor": row["real_time_factor"], "runtime": row["runtime"]}
-
-
 def files_line(report: dict[str, Any]) -> str:
     """What has to be shipped."""
-    return "files: " + ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in report["file_bytes"].items())
+    return "files: " + ", ".join(f"{name} {size / MIB:.2f} MiB" for name, size in report["file_bytes"].items())
 
 
 def device_cell(row: dict[str, Any]) -> str:
@@ -366,27 +347,20 @@ def device_cell(row: dict[str, Any]) -> str:
 
 def live_tables(report: dict[str, Any]) -> list[str]:
     """Live chunks and a long session."""
-    head = ["live", "device", "chunk ms", *(f"{name} ms" for name in TIMES), "real time", "CPU/s"]
-    live = [
-        [
-            row["runtime"],
-            device_cell(row),
-            f"{1000 * row['chunk_seconds']:g}",
-            *(f"{row['milliseconds'][name]:.2f}" for name in TIMES),
-            f"{row['real_time_factor']:.4f}",
-            f"{row['cpu_seconds_per_second']:.4f}",
-        ]
-        for row in report["live"]
-    ]
-    sessions = [
-        [
-            row["runtime"],
-            f"{1000 * row['chunk_seconds']:g}",
-            f"{row['minutes']:.3g}",
-            *(f"{row['mean_milliseconds'][i]:.2f}" for i in (0, -1)),
-            *(f"{row[f'{name}_bytes'] / 2**20:.0f}" for name in ("begun", "ended", "over_idle")),
-        ]
-        for row in report["sessions"]
-    ]
-    of_session = ["session", "chunk ms", "minutes", "first ms", "last ms", "begun MiB", "ended MiB", "over idle MiB"]
-    return [text_table(head, live), text_table(of_session, sessions)]
+    live: dict[str, Column] = {
+        "live": "{runtime}",
+        "device": device_cell,
+        "chunk ms": scaled("chunk_seconds", 1e-3, "g"),
+        **{f"{name} ms": f"{{milliseconds[{name}]:.2f}}" for name in TIMES},
+        "real time": "{real_time_factor:.4f}",
+        "CPU/s": "{cpu_seconds_per_second:.4f}",
+    }
+    session: dict[str, Column] = {
+        "session": "{runtime}",
+        "chunk ms": scaled("chunk_seconds", 1e-3, "g"),
+        "minutes": "{minutes:.3g}",
+        "first ms": "{mean_milliseconds[0]:.2f}",
+        "last ms": lambda row: f"{row['mean_milliseconds'][-1]:.2f}",
+        **{f"{name.replace('_', ' ')} MiB": scaled(f"{name}_bytes", MIB, ".0f") for name in ("begun", "ended", "over_idle")},
+    }
+    return [rows_table(report["live"], live), rows_table(report["sessions"], session)]

@@ -16,30 +16,19 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ss.config import plain
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys, require_positive
+from ss.measure import bench
 from ss.measure.backend import ONNX, Workload
-from ss.measure.bench import (
-    BenchSettings,
-    call_costs,
-    chunk_sizes,
-    describe_latency,
-    describe_times,
-    file_bytes,
-    macs_per_second,
-    weights_bytes,
-    write_backends,
-)
 from ss.measure.report import in_rounds, machine, machine_line, publish
 from ss.measure.worker import run_alone
-from ss.model.cost import n_parameters
-from ss.tables import text_table
+from ss.runtime.pretrained import SEGMENT_GRU, STEP
+from ss.tables import Column, rows_table
 
 METHOD = """\
 Every model in turn, every runtime of it in a fresh process on the CPU, in rounds. Real-time factor and CPU time per second of
 audio: medians over the rounds. A segment model is given its own step at once, the online model chunks of chunk_ms, others whole
-utterances. less CPU: the baseline's CPU time in torch over the model's own, in ONNX Runtime where that runs it.
+utterances. less CPU: the baseline's CPU time over the model's own, each in ONNX Runtime where that runs it, else in torch.
 Latency, MACs, files and memory over idle as measure_weight_and_time.py says."""
-
 APART = 0.035  # of the height of the picture: between labels
 
 
@@ -62,18 +51,16 @@ class FamilySettings:
     def __post_init__(self) -> None:
         if self.baseline not in self.models:
             raise UserError(f"baseline: expected one of {', '.join(self.models)}, got {self.baseline!r}")
-        for key in ("rounds", "chunk_ms"):
-            if getattr(self, key) <= 0:
-                raise UserError(f"{key}: expected more than 0, got {getattr(self, key)}")
+        require_positive(vars(self), "rounds", "chunk_ms")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FamilySettings":
         """Of a config. Raises UserError for a key that is none of these."""
         return cls(**reject_unknown_keys(cls, config))
 
-    def settings(self, name: str) -> BenchSettings:
+    def settings(self, name: str) -> bench.BenchSettings:
         """Of one model. Raises OmegaConf's error for a key in `each` that its config does not have."""
-        return BenchSettings.from_config(plain(OmegaConf.merge(compose(name), self.each)))  # type: ignore[arg-type]
+        return bench.BenchSettings.from_config(plain(OmegaConf.merge(compose(name), self.each)))  # type: ignore[arg-type]
 
 
 def measure_family(config: dict[str, Any]) -> None:
@@ -81,76 +68,66 @@ def measure_family(config: dict[str, Any]) -> None:
     family = FamilySettings.from_config(config)
     all_settings = {name: family.settings(name) for name in family.models}
     workloads: dict[tuple[str, str], Workload] = {}
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, Any]] = {}
     with TemporaryDirectory() as temporary:
         for name, settings in tqdm(all_settings.items(), "latency, export"):
             folder = Path(temporary) / name
             folder.mkdir()
             model = settings.load()
             streams = settings.streams(model)
-            backends, missing = write_backends(settings, model, folder)
-            (chunk,) = chunk_sizes(settings, streams, [family.chunk_ms])
+            backends, missing = bench.write_backends(settings, model, folder)
+            (chunk,) = bench.chunk_sizes(settings, streams, [family.chunk_ms])
             for backend in backends:
                 workloads[name, backend.runtime] = settings.live_workload(backend, [chunk], settings.live_seconds)
-            exported = file_bytes(backends[1].source) if len(backends) > 1 else {}
-            rows.append(
-                {
-                    "name": name,
-                    "model": type(model).__name__,
-                    "parameters": n_parameters(model),
-                    "macs_per_second": macs_per_second(streams, settings.sample_rate),
-                    "live": streams.live,
-                    "latency": describe_latency(streams, settings.sample_rate),
-                    "file_bytes": {"weights": weights_bytes(model), **exported},
-                    "not_measured": missing,
-                    "chunk_seconds": chunk / settings.sample_rate,
-                    "runtimes": {},
-                }
-            )
+            rows[name] = {
+                "name": name,
+                **bench.describe_model(settings, model, streams, backends),
+                "macs_per_second": bench.macs_per_second(streams, settings.sample_rate),
+                "live": streams.live,
+                "not_measured": missing,
+                "chunk_seconds": chunk / settings.sample_rate,
+                "runtimes": {},
+            }
         runs = in_rounds(workloads, family.rounds, lambda key: run_alone(workloads[key]))
-    by_name = {row["name"]: row for row in rows}
     for (name, runtime), rounds in runs.items():
-        costs = [call_costs(run, 0, by_name[name]["chunk_seconds"]) for run in rounds]
-        by_name[name]["runtimes"][runtime] = {
+        costs = [bench.call_costs(run, 0, rows[name]["chunk_seconds"]) for run in rounds]
+        rows[name]["runtimes"][runtime] = {
             **{key: median(each[key] for each in costs) for key in ("real_time_factor", "cpu_seconds_per_second")},
-            "milliseconds": describe_times([second for run in rounds for second in run.seconds[0]]),
+            "milliseconds": bench.describe_times([second for run in rounds for second in run.seconds[0]]),
             "over_idle_bytes": median(run.ended - run.idle for run in rounds),
         }
-    of_baseline = by_name[family.baseline]["runtimes"]["torch"]["cpu_seconds_per_second"]
-    for row in rows:
-        cpu_seconds = row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"]
-        row |= {"cpu_seconds_per_second": cpu_seconds, "times_less_cpu": of_baseline / cpu_seconds}
+    for row in rows.values():
+        row["cpu_seconds_per_second"] = row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"]
+    for row in rows.values():
+        row["times_less_cpu"] = rows[family.baseline]["cpu_seconds_per_second"] / row["cpu_seconds_per_second"]
     report = {"baseline": family.baseline, "rounds": family.rounds, "machine": machine(), "method": METHOD.replace("\n", " ")}
     out = Path(family.out_folder)
     out.mkdir(parents=True, exist_ok=True)
-    draw(rows, out / "family.png")
-    blocks = [machine_line(report["machine"]), family_table(rows), METHOD]
-    publish(report | {"rows": rows}, out / "family.json", *blocks, pictures=[out / "family.png"])
+    draw(list(rows.values()), out / "family.png")
 
+    def of_runtime(runtime: str, key: str, unit: float, form: str) -> Column:
+        return lambda row: format(row["runtimes"][runtime][key] / unit, form) if runtime in row["runtimes"] else "n/a"
 
-def family_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line per model."""
-    head = ["name", "model", "parameters", "GMAC/s", "latency ms", "RTF torch", "RTF ORT", "CPU/s", "less CPU", "weights MiB"]
-    head += ["step MiB", "RSS torch MiB", "RSS ORT MiB"]
-    lines = []
-    for row in rows:
-        files, runtimes = row["file_bytes"], [row["runtimes"].get(runtime) for runtime in ("torch", ONNX)]
-        lines.append(
-            [
-                row["name"],
-                row["model"],
-                f"{row['parameters']:,}",
-                f"{row['macs_per_second'] / 1e9:.3g}",
-                f"{row['latency']['milliseconds']:g}" if row["live"] else "utterance",
-                *(f"{one['real_time_factor']:.4f}" if one else "n/a" for one in runtimes),
-                f"{row['cpu_seconds_per_second']:.4f}",
-                f"{row['times_less_cpu']:.1f}x",
-                f"{files['weights'] / 2**20:.1f}",
-                f"{files['step.onnx'] / 2**20:.1f}" if "step.onnx" in files else "n/a",
-                *(f"{one['over_idle_bytes'] / 2**20:.0f}" if one else "n/a" for one in runtimes),
-            ]
-        )
-    return text_table(head, lines)
+    def mebibytes(*names: str) -> Column:
+        return lambda row: next((f"{row['file_bytes'][name] / 2**20:.1f}" for name in names if name in row["file_bytes"]), "n/a")
+
+    columns: dict[str, Column] = {
+        "name": "{name}",
+        "model": "{model}",
+        "parameters": "{parameters:,}",
+        "GMAC/s": lambda row: f"{row['macs_per_second'] / 1e9:.3g}",
+        "latency ms": lambda row: f"{row['latency']['milliseconds']:g}" if row["live"] else "utterance",
+        "RTF torch": of_runtime("torch", "real_time_factor", 1, ".4f"),
+        "RTF ORT": of_runtime(ONNX, "real_time_factor", 1, ".4f"),
+        "CPU/s": "{cpu_seconds_per_second:.4f}",
+        "less CPU": "{times_less_cpu:.1f}x",
+        "weights MiB": mebibytes("weights"),
+        "step MiB": mebibytes(STEP, SEGMENT_GRU[1]),
+        "RSS torch MiB": of_runtime("torch", "over_idle_bytes", 2**20, ".0f"),
+        "RSS ORT MiB": of_runtime(ONNX, "over_idle_bytes", 2**20, ".0f"),
+    }
+    blocks = [machine_line(report["machine"]), rows_table(rows.values(), columns), METHOD]
+    publish(report | {"rows": [*rows.values()]}, out / "family.json", *blocks, pictures=[out / "family.png"])
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -4,8 +4,6 @@ Two observations: the stream is fed sample by sample, and when each output sampl
 some sample on is exchanged, and the earliest output sample that changes is noted (`depends`). Arithmetic on the same shapes in
 the same order gives the same bits wherever the values are the same, so a sample has changed if any bit has: no tolerance. What is
 exchanged is loud, so that even a sample in the foot of a window shows.
-
-Shapes: S samples.
 """
 
 from typing import NamedTuple
@@ -27,15 +25,6 @@ class StreamLatency(NamedTuple):
 
     waits: int
     depends: int
-
-
-class Range(NamedTuple):
-    """Input positions first..last, and the earliest output sample that changes with the input from `first`, from `last` on."""
-
-    first: int
-    last: int
-    of_first: int
-    of_last: int
 
 
 def measure_latency(streams: Streams) -> StreamLatency:
@@ -63,25 +52,22 @@ def farthest_ahead(streams: Streams, waits: int, noise: np.random.Generator) -> 
     With e(q) the earliest output that changes when everything from q on does, it is the largest q - e(q) + 1. As e never falls,
     no q inside of a range gives more than last - e(first): ranges that cannot hold more are dropped, the others halved.
     """
-    hop = streams.hop
-    first = -(-waits // hop) * hop
-    last = first + hop - 1
+    first = -(-waits // streams.hop) * streams.hop
+    last = first + streams.hop - 1
     wave, other = noise.standard_normal((2, last + 1 + waits), np.float32)  # so long that the outputs up to `last` all come out
-
     expected = streams.open()(wave)
 
-    def earliest_change(position: int) -> int:
-        """The earliest output that changes with all input from a position on; how many come out, if none does."""
+    def earliest_change(position: int) -> tuple[int, int]:
+        """The position, and the earliest output that changes with all input from there on (how many come out, if none does)."""
         changed = streams.open()(np.concatenate([wave[:position], LOUD * other[position:]])) != expected
-        return int(changed.argmax()) if changed.any() else len(changed)
+        return position, int(changed.argmax()) if changed.any() else len(changed)
 
-    whole = Range(first, last, earliest_change(first), earliest_change(last))
-    best, ranges = max(first - whole.of_first, last - whole.of_last) + 1, [whole]
+    ends = earliest_change(first), earliest_change(last)
+    best, ranges = max(position - changed + 1 for position, changed in ends), [ends]
     while ranges:
-        one = ranges.pop()
-        if one.last - one.first > 1 and one.last - one.of_first > best:
-            middle = (one.first + one.last) // 2
-            of_middle = earliest_change(middle)
-            best = max(best, middle - of_middle + 1)
-            ranges += [one._replace(last=middle, of_last=of_middle), one._replace(first=middle, of_first=of_middle)]
+        begin, end = ranges.pop()
+        if end[0] - begin[0] > 1 and end[0] - begin[1] > best:
+            middle = earliest_change((begin[0] + end[0]) // 2)
+            best = max(best, middle[0] - middle[1] + 1)
+            ranges += [(begin, middle), (middle, end)]
     return best

@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from ss.checkpoint import load_extractor
 from ss.errors import UserError
 from ss.extraction import Chunking
-from ss.measure.backend import Process, Samples, Streams, Workload, unclipped
+from ss.measure.backend import Process, Samples, Streams, Workload, stream_of, unclipped
 from ss.model import ExtractionModel
 from ss.model.stateful import State
-from ss.runtime.stream import BatchStream, Stream
 
 
 class TorchModel:
@@ -68,14 +67,11 @@ def model_streams(model: ExtractionModel, streamer: Chunking, speaker: Tensor, u
     """
     if model.online and streamer.window:
         raise UserError("streamer: the online model streams by itself; expected streamer=whole")
-    if model.online:
-        window, hop, chunk = model.hop, model.hop, None
-    elif streamer.window and streamer.step:
-        window, hop, chunk = streamer.window, streamer.step, streamer.step
-    else:
+    window, hop = (model.hop, model.hop) if model.online else (streamer.window, streamer.step)
+    if not (window and hop):
         return Streams(lambda: bare_call(model, speaker, "utterance", utterance), utterance, utterance, utterance, False)
-    stepped, conditions = TorchModel(model, speaker, window, hop), np.zeros((1, 0), np.float32)
-    return Streams(lambda: unclipped(Stream(BatchStream(stepped, conditions))), window, hop, chunk)
+    chunk = None if model.online else hop
+    return Streams(lambda: unclipped(stream_of(TorchModel(model, speaker, window, hop))), window, hop, chunk)
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from hydra import compose
@@ -21,11 +22,11 @@ from omegaconf import OmegaConf
 
 from ss.checkpoint import build
 from ss.config import plain
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 from ss.extraction import separate
 from ss.measure.report import in_rounds, machine, machine_line, publish
 from ss.measure.worker import SCRIPT, forget_peak, resident
-from ss.tables import text_table
+from ss.tables import Column, rows_table, scaled
 
 STEP_METHOD = """\
 Forward and backward of a batch of noise, without the optimizer; each step in a fresh process, after n_warmup that are not timed;
@@ -40,82 +41,78 @@ forward and backward with the loss, again and again on the last batch. Reached: 
 heard per processor second, times the first variant's."""
 
 
-class StepCost(NamedTuple):
-    """seconds, cpu_seconds (of all threads), peak_bytes above those of Python with torch, norm of the gradient."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-    norm: float
-
-
 def measure_step(config: dict[str, Any]) -> None:
     """Prints time, peak memory and gradient norm of a step; of several `models`, a table (in a Hydra job only).
 
     config: model, loss, streamer; batch_size, seconds of each mixture and enrolment; activation_checkpointing; threads; n_warmup;
     models, recipes, each, rounds and out_folder of a comparison, as training_step.yaml says.
     """
+    require_positive(config, "batch_size", "seconds", "sample_rate", "threads", "rounds", or_zero=["n_warmup"])
     if config["models"]:
         compare_steps(config)
         return
     cost = run_step_alone(config)
     kind = "with" if config["activation_checkpointing"] else "without"
     batch = f"{config['batch_size']} mixtures of {config['seconds']} s"
-    times = f"{cost.seconds:.1f} s, peak {cost.peak_bytes / 1e9:.2f} GB, gradient norm {cost.norm:.6g}"
+    times = f"{cost['seconds']:.1f} s, peak {cost['peak_bytes'] / 1e9:.2f} GB, gradient norm {cost['norm']:.6g}"
     print(f"one step of {batch}, {kind} activation checkpointing: {times}")
 
 
 def compare_steps(config: dict[str, Any]) -> None:
-    """Prints a table of the models in `models`, and writes `training_step.json` if there is an out_folder."""
-    configs = {name: config_of(name, config) for name in config["models"]}
-    rows: list[dict[str, Any]] = []
-    for name, costs in in_rounds(configs, config["rounds"], lambda name: run_step_alone(configs[name])).items():
-        middle = StepCost(*(median(values) for values in zip(*costs, strict=True)))
-        row: dict[str, Any] = {"name": name, "loss": configs[name]["loss"]["_target_"].split(".")[-1], **middle._asdict()}
-        del row["norm"]
-        row["mixture_seconds_per_cpu_second"] = config["batch_size"] * config["seconds"] / middle.cpu_seconds
-        rows.append(row)
+    """Prints a table of the models in `models`, and writes `training_step.json` if there is an out_folder.
+
+    `model`, `loss` and `streamer` are each model's own, changed by `each`; OmegaConf's error for a key that a model does not have.
+    """
+    configs = {}
+    for name in config["models"]:
+        composed = compose("training_step", [f"model={name}", *config["recipes"].get(name, [])])
+        chosen = plain(OmegaConf.merge(composed, config["each"]))  # type: ignore[arg-type]
+        configs[name] = {**config, **{key: chosen[key] for key in ("model", "loss", "streamer", "activation_checkpointing")}}
+    rows = median_rows("name", configs, config["rounds"], lambda name: run_step_alone(configs[name]))
     for row in rows:
+        del row["norm"]
+        row["loss"] = configs[row["name"]]["loss"]["_target_"].split(".")[-1]
+        row["mixture_seconds_per_cpu_second"] = config["batch_size"] * config["seconds"] / row["cpu_seconds"]
         row |= {f"times_{key}": row[key] / rows[0][key] for key in ("mixture_seconds_per_cpu_second", "peak_bytes")}
     sizes = {key: config[key] for key in ("batch_size", "seconds", "activation_checkpointing", "threads", "n_warmup", "rounds")}
-    report = {**sizes, "machine": machine(), "method": STEP_METHOD.replace("\n", " "), "rows": rows}
-    about = ", ".join(f"{key} {value}" for key, value in sizes.items())
-    path = Path(config["out_folder"]) / "training_step.json" if config["out_folder"] else None
-    head = ["name", "loss", "step s", "CPU s", "mixture s per CPU s", "x", "peak MB", "peak x"]
-    cells = [
-        [
-            row["name"],
-            row["loss"],
-            f"{row['seconds']:.2f}",
-            f"{row['cpu_seconds']:.2f}",
-            f"{row['mixture_seconds_per_cpu_second']:.3g}",
-            f"{row['times_mixture_seconds_per_cpu_second']:.3g}",
-            f"{row['peak_bytes'] / 1e6:.0f}",
-            f"{row['times_peak_bytes']:.2g}",
-        ]
-        for row in rows
-    ]
-    publish(report, path, f"{machine_line(report['machine'])}\n{about}", text_table(head, cells), STEP_METHOD)
+    columns: dict[str, Column] = {
+        "name": "{name}",
+        "loss": "{loss}",
+        "step s": "{seconds:.2f}",
+        "CPU s": "{cpu_seconds:.2f}",
+        "mixture s per CPU s": "{mixture_seconds_per_cpu_second:.3g}",
+        "x": "{times_mixture_seconds_per_cpu_second:.3g}",
+        "peak MB": scaled("peak_bytes", 1e6, ".0f"),
+        "peak x": "{times_peak_bytes:.2g}",
+    }
+    publish_rows(config, "training_step.json", sizes, rows, columns, STEP_METHOD)
 
 
-def config_of(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the model of this name, its recipe's loss and streamer, and what `each` changes.
-
-    Raises OmegaConf's error for a key in `each` that the model does not have.
-    """
-    composed = compose("training_step", [f"model={name}", *config["recipes"].get(name, [])])
-    chosen = plain(OmegaConf.merge(composed, config["each"]))  # type: ignore[arg-type]
-    return {**config, **{key: chosen[key] for key in ("model", "loss", "streamer", "activation_checkpointing")}}
+def median_rows(head: str, names: Iterable[str], rounds: int, run: Callable[[str], dict[str, float]]) -> list[dict[str, Any]]:
+    """A row for each name, which is under `head`: the medians over the rounds of what `run` gives."""
+    found = in_rounds(names, rounds, run)
+    return [{head: name, **{key: median(one[key] for one in all_of) for key in all_of[0]}} for name, all_of in found.items()]
 
 
-def run_step_alone(config: dict[str, Any]) -> StepCost:
+def publish_rows(
+    config: dict[str, Any], file: str, about: dict[str, Any], rows: list[dict[str, Any]], columns: dict[str, Column], method: str
+) -> None:
+    """Prints a table, and writes a report with `about` where the config has an out_folder."""
+    report = {**about, "machine": machine(), "method": method.replace("\n", " "), "rows": rows}
+    path = Path(config["out_folder"]) / file if config["out_folder"] else None
+    facts = ", ".join(f"{key} {value}" for key, value in about.items() if not isinstance(value, dict))
+    publish(report, path, "\n".join(filter(None, [machine_line(report["machine"]), facts])), rows_table(rows, columns), method)
+
+
+def run_step_alone(config: dict[str, Any]) -> dict[str, float]:
     """`run_step` in a process whose memory nothing else has touched."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(run_step, config).result()
 
 
-def run_step(config: dict[str, Any]) -> StepCost:
-    """What one step on the CPU takes, after `n_warmup` others."""
+def run_step(config: dict[str, Any]) -> dict[str, float]:
+    """What one step on the CPU takes, after `n_warmup` others: seconds, cpu_seconds of all threads, peak_bytes above those of
+    Python with torch, and the norm of the gradient."""
     torch.set_num_threads(config["threads"])
     before = resident("VmRSS")
     forget_peak()
@@ -132,7 +129,7 @@ def run_step(config: dict[str, Any]) -> StepCost:
         loss(waves, logits, target, lengths, speakers, mixture).total.backward()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
-    return StepCost(seconds, cpu_seconds, resident("VmHWM") - before, norm)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": resident("VmHWM") - before, "norm": norm}
 
 
 def measure_speed(config: dict[str, Any]) -> None:
@@ -140,30 +137,25 @@ def measure_speed(config: dict[str, Any]) -> None:
 
     Variants are other settings, or other checkouts of this software.
     """
+    require_positive(config, "rounds", "seconds", or_zero=["warm_up"])
+    if config["threads"] is not None:
+        require_positive(config, "threads")
     variants = config["variants"]
-    rows: list[dict[str, Any]] = []
-    for name, rounds in in_rounds(variants, config["rounds"], lambda name: train_in_checkout(config, **variants[name])).items():
-        rows.append({"variant": name, **{key: median(row[key] for row in rounds) for key in rounds[0]}})
+    rows = median_rows("variant", variants, config["rounds"], lambda name: train_in_checkout(config, **variants[name]))
     for row in rows:
         row["times"] = row["heard_per_cpu_second"] / rows[0]["heard_per_cpu_second"]
-    report = {"machine": machine(), "method": SPEED_METHOD.replace("\n", " "), "config": config, "rows": rows}
-    path = Path(config["out_folder"]) / "training_speed.json" if config["out_folder"] else None
-    shares = ("optimizer", "data", "rest", "workers")
-    head = ["variant", "batch", "heard/s", "heard/CPU s", "x", "fwd+bwd", *shares, "alone/CPU s", "reached"]
-    cells = [
-        [
-            row["variant"],
-            f"{row['batch_size']:.0f} x {row['example_seconds']:.2g} s",
-            f"{row['heard_per_second']:.1f}",
-            f"{row['heard_per_cpu_second']:.1f}",
-            f"{row['times']:.2f}",
-            *(f"{row[name]:.1%}" for name in ("forward_backward", *shares)),
-            f"{row['alone_per_cpu_second']:.1f}",
-            f"{row['reached']:.1%}",
-        ]
-        for row in rows
-    ]
-    publish(report, path, machine_line(report["machine"]), text_table(head, cells), SPEED_METHOD)
+    shares = ("forward_backward", "optimizer", "data", "rest", "workers")
+    columns: dict[str, Column] = {
+        "variant": "{variant}",
+        "batch": "{batch_size:.0f} x {example_seconds:.2g} s",
+        "heard/s": "{heard_per_second:.1f}",
+        "heard/CPU s": "{heard_per_cpu_second:.1f}",
+        "x": "{times:.2f}",
+        **{name.replace("forward_backward", "fwd+bwd"): f"{{{name}:.1%}}" for name in shares},
+        "alone/CPU s": "{alone_per_cpu_second:.1f}",
+        "reached": "{reached:.1%}",
+    }
+    publish_rows(config, "training_speed.json", {"config": config}, rows, columns, SPEED_METHOD)
 
 
 def train_in_checkout(config: dict[str, Any], checkout: str | None = None, overrides: list[str] | None = None) -> dict[str, float]:

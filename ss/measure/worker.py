@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ss.measure.backend import ONNX, Backend, Process, Samples, Workload, adapter_streams, export_streams, make_adapter
+from ss.measure.backend import Backend, Process, Samples, Workload, streams_of
 
 SCRIPT = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  # puts no folder on the import path
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -76,11 +76,7 @@ def run(work: Workload) -> WorkerRun:
         imported = resident("VmRSS")
         open_stream = streams.load(work, enrolment)
     else:
-        imported = idle
-        if work.backend.runtime == ONNX:
-            open_stream = export_streams(work.backend.source, enrolment, work.threads).open
-        else:
-            open_stream = adapter_streams(make_adapter(work.backend.source), enrolment).open
+        imported, open_stream = idle, streams_of(work.backend, enrolment, work.threads).open
     loaded, peak = resident("VmRSS"), resident("VmHWM")
     forget_peak()
     seconds, cpu_seconds = [np.full(calls, np.nan) for calls in work.calls], [0.0 for _ in work.calls]
