@@ -326,7 +326,7 @@ INLINE void NAME(radix_pass)(const int radix, int n, int stride, const float *re
     int part = n / radix;
     for (int p = 0; p < part; p++, twiddle += 2 * radix) {
         for (int q = 0; q < stride; q++) {
-            float a[MOST_RADIX], b[MOST_RADIX];
+            float a[5], b[5];
             UNROLL for (int k = 0; k < radix; k++) {
                 a[k] = x[q + stride * (p + part * k)];
                 b[k] = xi[q + stride * (p + part * k)];
@@ -370,7 +370,7 @@ TARGET static void NAME(transform)(const struct transform *t, const float *sampl
             case 3: NAME(radix_pass)(3, left, stride, twiddle, root, x, xi, y, yi); break;
             case 4: NAME(radix_pass)(4, left, stride, twiddle, root, x, xi, y, yi); break;
             case 5: NAME(radix_pass)(5, left, stride, twiddle, root, x, xi, y, yi); break;
-            default: NAME(radix_pass)(radix, left, stride, twiddle, root, x, xi, y, yi);
+            default: any_radix_pass(radix, left, stride, twiddle, root, x, xi, y, yi);
         }
         twiddle += 2 * left;
         root += 2 * radix;

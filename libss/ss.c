@@ -18,7 +18,7 @@
 #define MOST_STACKS 16
 #define MOST_BLOCKS 16 /* of a stack */
 #define MOST_RESNETS 7 /* blocks of the speaker encoder, each of which takes the maximum of three frames */
-#define MOST_RADIX 61  /* prime factor of half a window */
+#define MOST_RADIX 61  /* of a Fourier transform: the largest prime factor of half a window */
 #define MOST_PASSES 32
 #define MOST_STREAM (1u << 28)  /* bytes */
 #define QUIETEST_POWER 1e-6f    /* as in ss/model/online.py */
@@ -57,6 +57,25 @@ struct kernels {
     void (*apply_mask)(float *restrict, const float *restrict, float *restrict, float *restrict, int);
     void (*transform)(const struct transform *, const float *, float *, float *, float *);
 };
+
+/* One pass of a Fourier transform whose radix has no loop of its own in kernels.h. */
+static void any_radix_pass(int radix, int n, int stride, const float *twiddle, const float *root, const float *x, const float *xi,
+                           float *y, float *yi) {
+    int part = n / radix;
+    for (int p = 0; p < part; p++)
+        for (int j = 0; j < radix; j++, twiddle += 2)
+            for (int q = 0; q < stride; q++) {
+                float re = 0, im = 0;
+                for (int k = 0; k < radix; k++) {
+                    float a = x[q + stride * (p + part * k)], b = xi[q + stride * (p + part * k)];
+                    float c = root[2 * (j * k % radix)], s = root[2 * (j * k % radix) + 1];
+                    re += a * c - b * s;
+                    im += a * s + b * c;
+                }
+                y[q + stride * (radix * p + j)] = re * twiddle[0] - im * twiddle[1];
+                yi[q + stride * (radix * p + j)] = re * twiddle[1] + im * twiddle[0];
+            }
+}
 
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")

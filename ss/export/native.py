@@ -1,6 +1,7 @@
 """From a trained online model to `model.ss`, the file that the C library reads (libss/ss.h): options, then weights in a fixed order.
 
-Batch norms, and the gains and offsets of layer norms, are folded into the products beside them. docs/c_library.md has the format.
+Batch norms, and the gains and offsets of layer norms, are folded into the products beside them.
+docs/c_library.md has the format.
 
 Shapes: a channels in, b channels out.
 """
@@ -174,7 +175,7 @@ def write_enrolment(writer: Writer, model: SpexPlusOnline) -> None:
         writer.add(array(block.prelu1.weight))
         writer.enrolment_product(normed_after(product(block.conv2), block.norm2))
         if not isinstance(block.residual, nn.Identity):
-            writer.enrolment_product(product(cast(nn.Conv1d, block.residual)), bias=False)
+            writer.enrolment_product(product(block.residual), bias=False)
         writer.add(array(block.prelu2.weight))
     writer.enrolment_product(product(encoder.conv2))
     writer.enrolment_product(product(model.conditions))
