@@ -139,7 +139,7 @@ export class Microphone {
       this.node.onprocessorerror = () => reject(new Error("the extractor could not start on the audio thread"));
     });
     this.ended = endOf(this.node, onBatch);
-    this.before = this.context.playbackStats?.toJSON();
+    this.before = this.playbackGaps();
     this.source.connect(this.node).connect(this.context.destination);
   }
 
@@ -155,10 +155,16 @@ export class Microphone {
     return { extraction, devices };
   }
 
-  /** Milliseconds in which playback had nothing to play since the beginning; undefined where the browser does not tell. */
-  dropouts() {
-    const now = this.context.playbackStats?.toJSON();
-    return now && 1000 * (now.underrunDuration - this.before.underrunDuration);
+  /** Milliseconds since the beginning that playback had nothing to play and that the microphone lost; undefined where the browser does
+   * not tell. */
+  gaps() {
+    const playback = this.playbackGaps() - this.before;
+    const { totalFramesDuration: total, deliveredFramesDuration: delivered } = this.track.stats ?? {};
+    return { playback: Number.isNaN(playback) ? undefined : playback, microphone: total === undefined ? undefined : total - delivered };
+  }
+
+  playbackGaps() {
+    return 1000 * (this.context.playbackStats?.underrunDuration ?? NaN);
   }
 
   /** Ends recording or extraction, after the last batch, and closes the microphone. */

@@ -8,7 +8,7 @@ import { drawSpectrograms, RollingSpectrogram } from "./spectrogram.js";
 const LONGEST_ENROLMENT = 30; // seconds that are recorded
 const QUIETEST = -60; // dB of a meter
 const ROLLING = 8; // seconds of a live spectrogram
-const MINUTE = 7500; // quanta of 128 samples at 16 kHz
+const MINUTE = 7500; // quanta of 128 samples at 16 kHz, over which times are shown while live
 const $ = (id) => document.getElementById(id);
 
 let engine; // { module, model, rate, hop, delay, latency, shortestEnrolment }: the compiled library, a model file, and its facts
@@ -36,7 +36,7 @@ async function start() {
   if (navigator.serviceWorker && location.protocol.startsWith("http")) {
     await navigator.serviceWorker.register("service_worker.js");
     await navigator.serviceWorker.ready;
-    $("offline").textContent = "It is ready for that.";
+    $("offline").textContent = "It is stored for that now.";
   }
 }
 
@@ -294,7 +294,7 @@ function takeBatch(state, { input, output, times: added, empty }) {
   state.quanta += added.length;
   state.empty += empty;
   times.push(...added);
-  if (times.length > 2 * MINUTE) times = times.slice(-MINUTE);
+  times = times.slice(-MINUTE);
   if (state !== live) return;
   [input, output].forEach((samples, i) => live.rolling?.[i].push(samples));
   showLevel("original-meter", input);
@@ -307,14 +307,12 @@ function showLive() {
   const { extraction: own, devices } = live.microphone.latency();
   $("latency").textContent = `${(own + devices).toFixed(0)} ms`;
   $("latency-parts").textContent = `extraction ${own.toFixed(1)} ms, browser and devices ${devices.toFixed(0)} ms`;
-  const late = times.filter((time) => time > (1000 * 128) / live.microphone.context.sampleRate).length;
-  const dropouts = live.microphone.dropouts();
+  const quantum = (1000 * 128) / live.microphone.context.sampleRate;
+  const gaps = Object.entries(live.microphone.gaps()).filter(([, gap]) => gap !== undefined);
   $("speed-title").textContent = "Dropped quanta";
-  $("speed").textContent = live.empty;
-  $("speed-parts").textContent = [
-    `of ${live.quanta}; ${late} too slow`,
-    ...(dropouts === undefined ? [] : [`playback gaps ${dropouts.toFixed(0)} ms`]),
-  ].join("; ");
+  $("speed").textContent = live.empty + gaps.reduce((n, [, gap]) => n + Math.round(gap / quantum), 0);
+  const late = `of ${live.quanta}; ${times.filter((time) => time > quantum).length} too slow`;
+  $("speed-parts").textContent = [late, ...gaps.map(([name, gap]) => `gaps of ${name}: ${gap.toFixed(0)} ms`)].join("; ");
   $("time").textContent = clockTime(live.n / engine.rate);
 }
 
@@ -407,7 +405,7 @@ function showTimes() {
   const at = (part) => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))].toFixed(1);
   const mean = sorted.reduce((a, b) => a + b, 0) / sorted.length;
   $("quantum").textContent = `${mean.toFixed(2)} ms`;
-  $("quantum-parts").textContent = `mean; p50 ${at(0.5)}, p99 ${at(0.99)}, max ${at(1)} ms of ${((1000 * 128) / engine.rate).toFixed(0)}`;
+  $("quantum-parts").textContent = `mean; p50 ${at(0.5)}, p99 ${at(0.99)}, max ${at(1)} ms`;
 }
 
 // Words and levels

@@ -63,7 +63,7 @@ class Batch {
  * length: samples after which it ends by itself (files); otherwise the message "end" ends it. It takes "original", "extracted" and
  * "mute" as messages: what it plays. Both are heard with the same delay, `lag` in seconds.
  * It posts { lag } when it is ready, then { input, output, times, empty } with the milliseconds of each quantum and the number of
- * quanta that brought no samples; the last batch has `ended`.
+ * quanta that brought no samples although earlier ones did; the last batch has `ended`.
  */
 class ExtractorProcessor extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
@@ -112,7 +112,8 @@ class ExtractorProcessor extends AudioWorkletProcessor {
     this.extracted.push(this.up.process(estimate));
     this.original.pull(this.listen === "original" ? out : this.unheard);
     this.extracted.pull(this.listen === "extracted" ? out : this.unheard);
-    this.empty += channel ? 0 : 1;
+    if (channel) this.heard = true;
+    else if (this.heard) this.empty += 1;
     this.left -= taken.length;
     this.times.push(clock() - began);
     if (this.left === 0) this.end();
