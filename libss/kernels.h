@@ -113,6 +113,14 @@ INLINE VI NAME(dot)(VI sum, const int8_t *w, const int8_t *x) {
     v128_t low = wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(both), wide);
     v128_t high = wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(both), wide);
     return sum + (VI)wasm_i32x4_add(wasm_i32x4_shuffle(low, high, 0, 2, 4, 6), wasm_i32x4_shuffle(low, high, 1, 3, 5, 7));
+#elif INT8_DOT == DOT_SSE2
+    __m128i both = _mm_loadu_si128((const __m128i *)w), wide = _mm_set1_epi32(four);
+    wide = _mm_srai_epi16(_mm_unpacklo_epi8(wide, wide), 8);
+    __m128i low = _mm_madd_epi16(_mm_srai_epi16(_mm_unpacklo_epi8(both, both), 8), wide);
+    __m128i high = _mm_madd_epi16(_mm_srai_epi16(_mm_unpackhi_epi8(both, both), 8), wide);
+    __m128 even = _mm_shuffle_ps(_mm_castsi128_ps(low), _mm_castsi128_ps(high), _MM_SHUFFLE(2, 0, 2, 0));
+    __m128 odd = _mm_shuffle_ps(_mm_castsi128_ps(low), _mm_castsi128_ps(high), _MM_SHUFFLE(3, 1, 3, 1));
+    return sum + (VI)_mm_add_epi32(_mm_castps_si128(even), _mm_castps_si128(odd));
 #elif INT8_DOT == DOT_NEON
     return (VI)vdotq_s32((int32x4_t)sum, vld1q_s8(w), vreinterpretq_s8_s32(vdupq_n_s32(four)));
 #else
@@ -166,7 +174,7 @@ INLINE void NAME(byte_panel)(const int rows, const int vectors, int n_in, const 
         case 2 * 8 + 4: CALL(2, 4); break;                                                                                         \
         MORE_ROWS(CALL)                                                                                                            \
     }
-#if W == 16 /* 32 registers: enough for four rows */
+#if W == 16 /* 32 registers: enough for four rows of floats */
 #define MOST_ROWS 4
 #define MORE_ROWS(CALL)                                                                                                            \
     case 4 * 8 + 1: CALL(4, 1); break;                                                                                             \
@@ -235,9 +243,11 @@ TARGET static void NAME(multiply_bytes)(const struct matrix *m, const float *x, 
                                         size_t begin_step, float *y, size_t y_step, int relu, int8_t *bytes) {
     int n_in = (m->n_in + 3) / 4 * 4;
     float scale[MOST_FRAMES];
+#undef MORE_ROWS
+#define MORE_ROWS(CALL)
     for (int row = 0; row < n; row++) scale[row] = NAME(round_row)(x + row * x_step, m->n_in, bytes + (size_t)row * n_in);
     for (int row = 0; row < n;) {
-        int rows = n - row >= 4 && MOST_ROWS == 4 ? 4 : n - row >= 2 ? 2 : 1;
+        int rows = n - row >= 2 ? 2 : 1;
         const int8_t *w = m->bytes;
         for (int column = 0; column < m->n_out; column += 4 * W) {
             int vectors = (m->n_out - column + W - 1) / W;

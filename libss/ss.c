@@ -91,6 +91,7 @@ static void any_radix_pass(int radix, int n, int stride, const float *twiddle, c
 #define DOT_AVX2 2
 #define DOT_NEON 3
 #define DOT_WASM 4
+#define DOT_SSE2 5
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(SS_PLAIN)
 #define X86 1
@@ -126,6 +127,9 @@ static void any_radix_pass(int radix, int n, int stride, const float *twiddle, c
 #include <arm_neon.h>
 #define INT8_DOT DOT_NEON
 #define KERNEL_NAME "neon"
+#elif defined(X86)
+#define INT8_DOT DOT_SSE2
+#define KERNEL_NAME "sse2"
 #else
 #define INT8_DOT DOT_C
 #define KERNEL_NAME "vectors of 4"

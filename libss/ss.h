@@ -83,7 +83,7 @@ SS_API size_t ss_stream_flush(ss_stream *stream, float *out);
 SS_API size_t ss_stream_flush_int16(ss_stream *stream, int16_t *out);
 
 /* For callbacks that give and take blocks of whole hops: n_hops * ss_hop samples in, as many out at once, those of ss_delay samples
- * earlier. `out` may be `in`. Do not mix it with ss_stream_process on one stream without a reset. Samples must be finite. */
+ * earlier. `out` may be `in`. Do not mix it with ss_stream_process on one stream without a reset. */
 SS_API void ss_stream_step(ss_stream *stream, const float *in, size_t n_hops, float *out);
 
 /* Begins anew, with the same speaker. */

@@ -39,7 +39,7 @@ class ExportedExtractor(ExtractionModel):
 
     def __init__(self, folder: str | Path, on: str = "cpu", threads: int = 1) -> None:
         super().__init__()
-        self.runtime = Extractor.load(folder, threads, provider(on))
+        self.runtime = Extractor.load(folder, threads, provider(on), backend="onnxruntime")
         self.online, self.latency = self.runtime.online, self.runtime.latency
         self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
 

@@ -1,7 +1,7 @@
-"""From a trained online model to `model.ss`, the file that the C library reads (libss/ss.h): options, then weights in a fixed order.
+"""From a trained online model to `model.ss`, the file that the C library reads (libss/ss.h): options, then weights in fixed order.
 
-Batch norms, and the gains and offsets of layer norms, are folded into the products beside them.
-docs/c_library.md has the format.
+Batch norms, and the gains and offsets of layer norms, are folded into the products beside
+them. docs/c_library.md has the format.
 
 Shapes: a channels in, b channels out.
 """

@@ -118,6 +118,6 @@ def export_streams(folder: str | Path, enrolment: Samples, threads: int = 1) -> 
     """Of the folder of an export."""
     from ss.runtime import Extractor
 
-    extractor = Extractor.load(folder, threads)
+    extractor = Extractor.load(folder, threads, backend=ONNX)
     chunk = None if extractor.online else extractor.hop
     return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)
