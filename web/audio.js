@@ -7,6 +7,7 @@ export const MOST_MINUTES = 30; // of a recording: two minutes take 15 MB at the
 
 const BATCH_OF_FILES = 125; // quanta, a second
 const BATCH_OF_MICROPHONES = 8; // quanta, 64 ms
+const LONGEST_START = 1000; // ms after which a suspended context is resumed: some browsers start nothing in one
 
 /** The samples of a file [n] at `rate` in Hz: the mean of its channels. Throws a Problem. */
 export async function decode(file, rate) {
@@ -111,8 +112,8 @@ export class Microphone {
       microphone.context = new AudioContext({ latencyHint: "interactive" });
       microphone.source = microphone.context.createMediaStreamSource(microphone.stream);
     }
+    await microphone.context.suspend(); // until the audio thread has something to do
     await microphone.context.audioWorklet.addModule("worklet.js");
-    await microphone.context.resume();
     return microphone;
   }
 
@@ -121,10 +122,11 @@ export class Microphone {
   }
 
   /** Records at `rate` until `end()`: onBatch gets arrays of samples. */
-  record(rate, onBatch) {
+  async record(rate, onBatch) {
     this.node = new AudioWorkletNode(this.context, "recorder", nodeOptions({ rate }));
     this.ended = endOf(this.node, ({ input }) => onBatch(input));
     this.source.connect(this.node).connect(this.context.destination);
+    await this.context.resume();
   }
 
   /** Extracts until `end()`; returns once the audio thread is ready. listen: what is played, see worklet.js. */
@@ -134,13 +136,15 @@ export class Microphone {
       "extractor",
       nodeOptions({ module, model, conditions, quanta: BATCH_OF_MICROPHONES, listen }),
     );
-    this.lag = await new Promise((resolve, reject) => {
-      this.node.port.onmessage = ({ data }) => resolve(data.lag);
-      this.node.onprocessorerror = () => reject(new Error("the extractor could not start on the audio thread"));
+    const ready = new Promise((resolve) => {
+      this.ended = endOf(this.node, onBatch, resolve);
     });
-    this.ended = endOf(this.node, onBatch);
+    const starting = Promise.race([ready, this.ended]);
+    await Promise.race([starting, new Promise((resolve) => setTimeout(resolve, LONGEST_START))]);
     this.before = this.playbackGaps();
     this.source.connect(this.node).connect(this.context.destination);
+    await this.context.resume();
+    this.lag = await starting;
   }
 
   /** What is played from now on. */
@@ -184,11 +188,12 @@ function nodeOptions(processorOptions) {
   return { numberOfInputs: 1, numberOfOutputs: 1, outputChannelCount: [1], channelCount: 1, channelCountMode: "explicit", processorOptions };
 }
 
-/** Hands the batches of a node on; resolves after the last. */
-function endOf(node, onBatch) {
+/** Hands the batches of a node on; resolves after the last. onReady gets the lag of an extractor once. */
+function endOf(node, onBatch, onReady = () => undefined) {
   return new Promise((resolve, reject) => {
     node.onprocessorerror = () => reject(new Error("the audio thread failed"));
     node.port.onmessage = ({ data }) => {
+      if (data.lag !== undefined) onReady(data.lag);
       if (data.input) onBatch(data);
       if (data.ended) resolve();
     };

@@ -12,27 +12,26 @@ import numpy as np
 import soundfile
 
 from ss import audio
-from ss.checkpoint import load_extractor
-from ss.export.native import model_bytes
-from ss.utils.predecessor import read_checkpoint
+from ss.runtime.pretrained import NATIVE, find_model
 
 ROOT = Path(__file__).parents[1]
 PAGE = ("index.html", "style.css", "icon.svg", "manifest.webmanifest", "page.js", "audio.js", "enrolment.js", "player.js")
 PAGE += ("spectrogram.js", "worklet.js", "library.js", "resample.js", "enroller.js")
 WORKER = "service_worker.js"
+CHECKPOINT = ROOT / "models/spexplus_online/best.pth"
 SAMPLE_RATE = 16000
 MOST_BYTES = 4_000_000  # of all files
 
 
-def build(folder: Path, checkpoint: Path, library: Path) -> None:
-    """Writes the folder anew: page, library, the checkpoint's model with int8 weights, and an example."""
+def build(folder: Path, library: Path) -> None:
+    """Writes the folder anew: page, library, the released model with int8 weights, and an example."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     for name in PAGE:
         shutil.copy(ROOT / "web" / name, folder)
     shutil.copyfile(library, folder / "libss.wasm")
-    (folder / "model.ss").write_bytes(model_bytes(load_extractor(read_checkpoint(checkpoint)).eval(), SAMPLE_RATE, int8=True))
+    write_model(folder / "model.ss")
     write_example(folder)
     write_service_worker(folder)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -40,6 +39,19 @@ def build(folder: Path, checkpoint: Path, library: Path) -> None:
         print(f"{size:9,}  {name}")
     print(f"{sum(sizes.values()):9,}  bytes in {folder}")
     assert sum(sizes.values()) <= MOST_BYTES
+
+
+def write_model(path: Path) -> None:
+    """The packaged model for the C library; where the package has none, exported from the checkpoint, which needs torch."""
+    packaged = find_model(precision="int8") / NATIVE
+    if packaged.is_file():
+        shutil.copyfile(packaged, path)
+        return
+    from ss.checkpoint import load_extractor
+    from ss.export.native import model_bytes
+    from ss.utils.predecessor import read_checkpoint
+
+    path.write_bytes(model_bytes(load_extractor(read_checkpoint(CHECKPOINT)).eval(), SAMPLE_RATE, int8=True))
 
 
 def write_example(folder: Path) -> None:
@@ -66,7 +78,6 @@ def write_service_worker(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "models/spexplus_online/best.pth")
     parser.add_argument("--library", type=Path, default=ROOT / "libss/build/libss.wasm")
     arguments = parser.parse_args()
-    build(arguments.folder, arguments.checkpoint, arguments.library)
+    build(arguments.folder, arguments.library)

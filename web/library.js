@@ -84,6 +84,11 @@ class Stream {
     return this.estimate.subarray(0, this.model.library.ss_stream_flush(this.address, this.output));
   }
 
+  /** Begins anew, with the same speaker. */
+  reset() {
+    this.model.library.ss_stream_reset(this.address);
+  }
+
   look() {
     const { buffer } = this.model.library.memory;
     this.samples = new Float32Array(buffer, this.input, this.most);

@@ -7,12 +7,14 @@ import { drawSpectrograms, RollingSpectrogram } from "./spectrogram.js";
 
 const LONGEST_ENROLMENT = 30; // seconds that are recorded
 const QUIETEST = -60; // dB of a meter
+const SILENCE = 2; // seconds of zeros after which the page asks whether the microphone is muted
 const ROLLING = 8; // seconds of a live spectrogram
 const MINUTE = 7500; // quanta of 128 samples at 16 kHz, over which times are shown while live
 const $ = (id) => document.getElementById(id);
 
 let engine; // { module, model, rate, hop, delay, latency, shortestEnrolment }: the compiled library, a model file, and its facts
 let enroller; // the worker
+let asked = Promise.resolve(); // its last answer
 let voice; // { name, samples, from, to }: the recording of step 1 and the marked stretch in samples
 let conditions; // of the enrolled speaker; undefined while there is none
 let mixture; // { name, samples }: the recording of step 2
@@ -55,19 +57,23 @@ async function load(name) {
   return answer.arrayBuffer();
 }
 
-/** What the enrolling worker answers. */
+/** What the enrolling worker answers; questions wait for one another. */
 function ask(question) {
-  return new Promise((resolve, reject) => {
-    enroller.onmessage = ({ data }) => (data.error ? reject(new Problem(data.error)) : resolve(data));
-    enroller.onerror = () => reject(new Error("the worker could not start"));
-    enroller.postMessage(question);
-  });
+  const answer = asked.then(
+    () =>
+      new Promise((resolve, reject) => {
+        enroller.onmessage = ({ data }) => (data.error ? reject(new Problem(data.error)) : resolve(data));
+        enroller.onerror = () => reject(new Error("the worker could not start"));
+        enroller.postMessage(question);
+      }),
+  );
+  asked = answer.catch(() => undefined);
+  return answer;
 }
 
 // Step 1: whose voice?
 
 async function takeVoice(name, samples) {
-  conditions = undefined;
   say("voice-status", "");
   voice = { name, samples, from: 0, to: samples.length };
   $("stretch").hidden = false;
@@ -77,29 +83,28 @@ async function takeVoice(name, samples) {
 }
 
 async function enroll() {
-  const stretch = voice.samples.subarray(voice.from, voice.to);
+  const stretch = voice.samples.slice(voice.from, voice.to);
+  voice.stretch = stretch;
   showStretch();
-  conditions = undefined;
+  let found;
   const error = findError(stretch, engine.rate, engine.shortestEnrolment);
+  if (!error) found = (await ask({ recording: stretch })).conditions;
+  if (voice.stretch !== stretch) return; // another one was marked meanwhile
+  conditions = found;
   if (error) {
     say("voice-status", error, "bad");
   } else {
-    const asked = stretch.slice();
-    const answer = await ask({ recording: asked });
-    if (voice.from + asked.length !== voice.to) return; // another stretch was marked meanwhile
-    conditions = answer.conditions;
-    const faults = findFaults(asked, engine.rate);
     say("voice-status", "", "good");
     const line = document.createElement("b");
-    line.textContent = `The voice is ready: ${(asked.length / engine.rate).toFixed(1)} seconds.`;
-    $("voice-status").append(line, ...faults.map(warn));
+    line.textContent = `The voice is ready: ${(stretch.length / engine.rate).toFixed(1)} seconds.`;
+    $("voice-status").append(line, ...findFaults(stretch, engine.rate).map(warn));
   }
-  const ready = Boolean(conditions);
-  $("audio-file").disabled = $("audio-live").disabled = $("audio-same").disabled = !ready;
-  $("audio-hint").textContent = ready
-    ? "Extract the voice from a recording, or from the microphone while people speak."
-    : "First choose the voice above.";
-  if (ready && mixture && !live) await extract();
+  $("audio-file").disabled = $("audio-same").disabled = error;
+  $("audio-live").disabled = error || live;
+  $("audio-hint").textContent = error
+    ? "First choose the voice above."
+    : "Extract the voice from a recording, or from the microphone while people speak.";
+  if (!error && mixture && !live) await extract();
 }
 
 function warn(text) {
@@ -112,24 +117,26 @@ function warn(text) {
 async function record() {
   if (recorder) return endRecording();
   stopSounds();
+  await stopLive();
   $("voice-record").disabled = true;
   try {
     recorder = await Microphone.open(engine.rate);
   } finally {
     $("voice-record").disabled = false;
   }
-  recorder.parts = [];
+  const recording = recorder;
+  recording.parts = [];
   let n = 0;
   $("voice-record").textContent = "Stop";
   $("recording").hidden = false;
-  recorder.record(engine.rate, (input) => {
-    recorder.parts.push(input);
+  recording.track.onended = guard(endRecording, "voice-status");
+  await recording.record(engine.rate, (input) => {
+    recording.parts.push(input);
     n += input.length;
     $("recording-time").textContent = `${(n / engine.rate).toFixed(1)} s`;
     showLevel("recording-meter", input);
-    if (n > LONGEST_ENROLMENT * engine.rate) guard(endRecording)();
+    if (n > LONGEST_ENROLMENT * engine.rate) guard(endRecording, "voice-status")();
   });
-  recorder.track.onended = guard(endRecording);
   return undefined;
 }
 
@@ -190,7 +197,7 @@ function dragStretch(event) {
 }
 
 function playStretch() {
-  if (sample) return sample.close();
+  if (sample) return sample.stop(0);
   stopSounds();
   const samples = voice.samples.slice(voice.from, voice.to);
   const player = new Player({ original: samples }, engine.rate, () => {
@@ -223,6 +230,8 @@ async function takeMixture(file) {
 
 async function extract() {
   const job = mixture;
+  await stopLive();
+  mixture = job;
   extraction?.cancel();
   showResult(undefined);
   const [input, output] = [[], []];
@@ -262,6 +271,7 @@ async function extract() {
 
 async function startLive() {
   stopSounds();
+  await endRecording();
   extraction?.cancel();
   extraction = mixture = undefined;
   showResult(undefined);
@@ -270,11 +280,16 @@ async function startLive() {
   try {
     const microphone = await Microphone.open(engine.rate);
     const parts = { input: [], output: [] };
-    const state = { microphone, parts, n: 0, quanta: 0, empty: 0 };
+    const state = { microphone, parts, n: 0, sound: 0, quanta: 0, empty: 0 }; // sound: where the last sample was that is not 0
     times = [];
     await microphone.extract(engine, conditions, "mute", (batch) => takeBatch(state, batch));
     live = state;
     microphone.track.onended = guard(stopLive);
+    microphone.ended.catch(
+      guard((error) => {
+        throw error;
+      }),
+    );
   } catch (error) {
     $("audio-live").disabled = false;
     throw error;
@@ -283,7 +298,7 @@ async function startLive() {
   live.rolling = ["original", "extracted"].map((name) => new RollingSpectrogram($(`${name}-canvas`), engine.rate, ROLLING));
   live.shown = setInterval(showLive, 500);
   live.lock = navigator.wakeLock?.request("screen").catch(() => undefined); // a phone that sleeps stops listening
-  say("audio-status", "Live: the microphone is on.");
+  showLive();
   $("stop").focus();
 }
 
@@ -291,6 +306,7 @@ function takeBatch(state, { input, output, times: added, empty }) {
   state.parts.input.push(input);
   state.parts.output.push(output);
   state.n += input.length;
+  if (input.some((value) => value)) state.sound = state.n;
   state.quanta += added.length;
   state.empty += empty;
   times.push(...added);
@@ -314,6 +330,8 @@ function showLive() {
   const late = `of ${live.quanta}; ${times.filter((time) => time > quantum).length} too slow`;
   $("speed-parts").textContent = [late, ...gaps.map(([name, gap]) => `gaps of ${name}: ${gap.toFixed(0)} ms`)].join("; ");
   $("time").textContent = clockTime(live.n / engine.rate);
+  const silent = live.n - live.sound > SILENCE * engine.rate;
+  say("audio-status", silent ? "Live, but the microphone gives nothing. Is it muted?" : "Live: the microphone is on.", silent ? "bad" : "");
 }
 
 async function stopLive() {
@@ -325,7 +343,8 @@ async function stopLive() {
   await ending.microphone.end();
   $("audio-live").disabled = !conditions;
   say("audio-status", "The microphone is off.");
-  showResult({ name: "microphone.wav", original: join(ending.parts.input), extracted: join(ending.parts.output) });
+  mixture = { name: "microphone.wav", samples: join(ending.parts.input) };
+  showResult({ name: mixture.name, original: mixture.samples, extracted: join(ending.parts.output) });
   $("play").focus();
 }
 
@@ -396,7 +415,7 @@ function listen() {
 
 function stopSounds() {
   player?.pause();
-  sample?.close();
+  sample?.stop(0);
 }
 
 function showTimes() {

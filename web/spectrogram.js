@@ -3,6 +3,7 @@
 const WINDOW = 512; // samples
 const BINS = WINDOW / 2;
 const RANGE = 70; // dB from the brightest to the darkest colour
+const QUIET = -10; // dB, 50 below a tone of full scale
 const MOST_FRAMES = 4; // whose mean is a column
 
 const hann = Float32Array.from({ length: WINDOW }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / WINDOW));
@@ -79,13 +80,13 @@ function fit(canvas) {
   canvas.height = Math.max(1, Math.round(canvas.clientHeight * scale));
 }
 
-/** Draws whole recordings below each other with the same colours; the first one's loudest part has the brightest. */
+/** Draws whole recordings with the same colours: the loudest part of the first has the brightest, unless all is very quiet. */
 export function drawSpectrograms(...pairs) {
   let loudest;
   for (const [canvas, samples] of pairs) {
     fit(canvas);
     const columns = analyse(samples, canvas.width);
-    loudest ??= columns.reduce((most, column) => column.reduce((a, b) => Math.max(a, b), most), -Infinity);
+    loudest ??= columns.reduce((most, column) => column.reduce((a, b) => Math.max(a, b), most), QUIET);
     paint(canvas, columns, 0, loudest);
   }
 }

@@ -5,6 +5,7 @@ import { Model } from "./library.js";
 import { Resampler } from "./resample.js";
 
 const QUANTUM = 128; // samples of a call of process()
+const WARM_UP = 100; // quanta
 
 // Milliseconds. AudioWorklets have no performance.now() in Chromium; Temporal counts 0.1 ms there, Date whole milliseconds.
 const clock = globalThis.performance
@@ -78,6 +79,9 @@ class ExtractorProcessor extends AudioWorkletProcessor {
     const perModel = sampleRate / model.rate; // samples here for one of the model
     const most = Math.ceil(QUANTUM / perModel) + 1;
     this.stream = model.stream(conditions, most);
+    this.silence = new Float32Array(QUANTUM);
+    for (let i = 0; i < WARM_UP; i++) this.stream.process(this.silence.subarray(0, most)); // browsers compile what is called
+    this.stream.reset();
     let lag = model.delay + model.hop - divisor(model.hop, QUANTUM); // the longest that a sample waits for its hop
     let late = 0; // by which resampling delays the estimate
     if (this.down.reach) {
@@ -88,7 +92,6 @@ class ExtractorProcessor extends AudioWorkletProcessor {
     this.extracted = new Queue(lag, room);
     this.original = new Queue(lag, room);
     this.unheard = new Float32Array(QUANTUM);
-    this.silence = new Float32Array(QUANTUM);
     this.input = new Batch();
     this.output = new Batch();
     this.times = [];
