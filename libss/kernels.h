@@ -162,29 +162,26 @@ INLINE void NAME(byte_panel)(const int rows, const int vectors, int n_in, const 
         }
 }
 
-#define ROWS_AND_VECTORS(CALL)                                                                                                     \
-    switch (rows * 8 + vectors) {                                                                                                  \
-        case 1 * 8 + 1: CALL(1, 1); break;                                                                                         \
-        case 1 * 8 + 2: CALL(1, 2); break;                                                                                         \
-        case 1 * 8 + 3: CALL(1, 3); break;                                                                                         \
-        case 1 * 8 + 4: CALL(1, 4); break;                                                                                         \
-        case 2 * 8 + 1: CALL(2, 1); break;                                                                                         \
-        case 2 * 8 + 2: CALL(2, 2); break;                                                                                         \
-        case 2 * 8 + 3: CALL(2, 3); break;                                                                                         \
-        case 2 * 8 + 4: CALL(2, 4); break;                                                                                         \
-        MORE_ROWS(CALL)                                                                                                            \
-    }
+/* Full panels take several rows at once, which share the weights that are read; the last panel, if it is narrower, takes one. */
 #if W == 16 /* 32 registers: enough for four rows of floats */
 #define MOST_ROWS 4
-#define MORE_ROWS(CALL)                                                                                                            \
-    case 4 * 8 + 1: CALL(4, 1); break;                                                                                             \
-    case 4 * 8 + 2: CALL(4, 2); break;                                                                                             \
-    case 4 * 8 + 3: CALL(4, 3); break;                                                                                             \
-    case 4 * 8 + 4: CALL(4, 4); break;
+#define FOUR_ROWS(CALL) if (rows == 4) CALL(0, 4, 4) else
 #else
 #define MOST_ROWS 2
-#define MORE_ROWS(CALL)
+#define FOUR_ROWS(CALL)
 #endif
+#define EACH_PANEL(CALL)                                                                                                           \
+    if (vectors == 4) {                                                                                                            \
+        FOUR_ROWS(CALL)                                                                                                            \
+        if (rows == 2) CALL(0, 2, 4)                                                                                               \
+        else CALL(0, 1, 4)                                                                                                         \
+    } else {                                                                                                                       \
+        for (int r = 0; r < rows; r++) {                                                                                           \
+            if (vectors == 3) CALL(r, 1, 3)                                                                                        \
+            else if (vectors == 2) CALL(r, 1, 2)                                                                                   \
+            else CALL(r, 1, 1)                                                                                                     \
+        }                                                                                                                          \
+    }
 
 /* Rounds x [n] to whole numbers of a unit that is given back, into `bytes` [n rounded up to 4]. */
 INLINE float NAME(round_row)(const float *x, int n, int8_t *bytes) {
@@ -227,10 +224,12 @@ TARGET static void NAME(multiply)(const struct matrix *m, const float *x, size_t
         for (int column = 0; column < m->n_out; column += 4 * W) {
             int vectors = (m->n_out - column + W - 1) / W;
             if (vectors > 4) vectors = 4;
-#define CALL(R, VECTORS)                                                                                                           \
-    NAME(float_panel)(R, VECTORS, m->n_in, w, x + row * x_step, x_step, begin + row * begin_step + column, begin_step,            \
-                      y + row * y_step + column, y_step, relu)
-            ROWS_AND_VECTORS(CALL)
+#define CALL(R, ROWS, VECTORS)                                                                                                     \
+    {                                                                                                                              \
+        NAME(float_panel)(ROWS, VECTORS, m->n_in, w, x + (row + R) * x_step, x_step, begin + (row + R) * begin_step + column,      \
+                          begin_step, y + (row + R) * y_step + column, y_step, relu);                                              \
+    }
+            EACH_PANEL(CALL)
 #undef CALL
             w += (size_t)m->n_in * vectors * W;
         }
@@ -243,8 +242,8 @@ TARGET static void NAME(multiply_bytes)(const struct matrix *m, const float *x, 
                                         size_t begin_step, float *y, size_t y_step, int relu, int8_t *bytes) {
     int n_in = (m->n_in + 3) / 4 * 4;
     float scale[MOST_FRAMES];
-#undef MORE_ROWS
-#define MORE_ROWS(CALL)
+#undef FOUR_ROWS
+#define FOUR_ROWS(CALL)
     for (int row = 0; row < n; row++) scale[row] = NAME(round_row)(x + row * x_step, m->n_in, bytes + (size_t)row * n_in);
     for (int row = 0; row < n;) {
         int rows = n - row >= 2 ? 2 : 1;
@@ -252,10 +251,13 @@ TARGET static void NAME(multiply_bytes)(const struct matrix *m, const float *x, 
         for (int column = 0; column < m->n_out; column += 4 * W) {
             int vectors = (m->n_out - column + W - 1) / W;
             if (vectors > 4) vectors = 4;
-#define CALL(R, VECTORS)                                                                                                           \
-    NAME(byte_panel)(R, VECTORS, n_in, w, m->scale + column, m->correction + column, bytes + (size_t)row * n_in, (size_t)n_in,     \
-                     scale + row, begin + row * begin_step + column, begin_step, y + row * y_step + column, y_step, relu)
-            ROWS_AND_VECTORS(CALL)
+#define CALL(R, ROWS, VECTORS)                                                                                                     \
+    {                                                                                                                              \
+        NAME(byte_panel)(ROWS, VECTORS, n_in, w, m->scale + column, m->correction + column, bytes + (size_t)(row + R) * n_in,      \
+                         (size_t)n_in, scale + row + R, begin + (row + R) * begin_step + column, begin_step,                       \
+                         y + (row + R) * y_step + column, y_step, relu);                                                           \
+    }
+            EACH_PANEL(CALL)
 #undef CALL
             w += (size_t)n_in * vectors * W;
         }
@@ -263,8 +265,8 @@ TARGET static void NAME(multiply_bytes)(const struct matrix *m, const float *x, 
     }
 }
 #undef MOST_ROWS
-#undef MORE_ROWS
-#undef ROWS_AND_VECTORS
+#undef FOUR_ROWS
+#undef EACH_PANEL
 
 /* y [n] += sum over j < count of a [j] * x [j][n] */
 TARGET static void NAME(mix)(float *restrict y, int n, const float *restrict a, const float *restrict x, int count, int x_step) {
@@ -376,7 +378,6 @@ TARGET static void NAME(transform)(const struct transform *t, const float *sampl
     for (int pass = 0; pass < t->n_passes; pass++) {
         int radix = t->radices[pass];
         switch (radix) {
-            case 2: NAME(radix_pass)(2, left, stride, twiddle, root, x, xi, y, yi); break;
             case 3: NAME(radix_pass)(3, left, stride, twiddle, root, x, xi, y, yi); break;
             case 4: NAME(radix_pass)(4, left, stride, twiddle, root, x, xi, y, yi); break;
             case 5: NAME(radix_pass)(5, left, stride, twiddle, root, x, xi, y, yi); break;

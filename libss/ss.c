@@ -95,6 +95,7 @@ static void any_radix_pass(int radix, int n, int stride, const float *twiddle, c
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(SS_PLAIN)
 #define X86 1
+#include <cpuid.h>
 #include <immintrin.h>
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")))
@@ -137,25 +138,32 @@ static void any_radix_pass(int radix, int n, int stride, const float *twiddle, c
 #endif
 #include "kernels.h"
 
+#ifdef X86
+/* How many of the kernels this processor and its system can run: 1 sse2, 2 also avx2, 3 also avx512vnni. */
+static int usable_kernels(void) {
+    const unsigned fma_and_saved = 1u << 12 | 1u << 27, avx2 = 1u << 5;
+    const unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, vnni = 1u << 11; /* f, dq, bw, vl */
+    unsigned a, b, c, d, saved, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & fma_and_saved) != fma_and_saved) return 1;
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0)); /* registers that the system keeps */
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & avx2) || (saved & 0x6) != 0x6) return 1;
+    return (b & avx512) == avx512 && (c & vnni) && (saved & 0xe6) == 0xe6 ? 3 : 2;
+}
+#endif
+
 static const struct kernels *choose_kernels(void) {
 #ifdef X86
-    const char *wanted = NULL;
+    static const struct kernels *all[] = {&kernels_base, &kernels_avx2, &kernels_avx512};
+    int usable = usable_kernels();
 #ifndef SS_NO_FILES
-    wanted = getenv("SS_KERNEL"); /* to compare them; one that this processor lacks is not taken */
+    const char *wanted = getenv("SS_KERNEL"); /* to compare them */
+    for (int i = 0; wanted && i < usable; i++)
+        if (!strcmp(wanted, all[i]->name)) return all[i];
 #endif
-    const struct kernels *all[] = {&kernels_avx512, &kernels_avx2, &kernels_base};
-    __builtin_cpu_init();
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    int usable[] = {avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vnni"),
-                    avx2, 1};
-    for (int i = 0; wanted && i < 3; i++)
-        if (usable[i] && !strcmp(wanted, all[i]->name)) return all[i];
-    for (int i = 0; i < 2; i++)
-        if (usable[i]) return all[i];
-#endif
+    return all[usable - 1];
+#else
     return &kernels_base;
+#endif
 }
 
 struct block {

@@ -1,7 +1,7 @@
 """From a checkpoint to a release: graphs in float32 and int8, their sums, and a card with the figures of these very files.
 
-A release is a folder with `float32` and `int8` (enroll.onnx and step.onnx each), SHA256SUMS, and README.md, the card. What people
-write in a card stays; what stands between its two marks is written anew.
+A release is a folder with `float32` and `int8` (enroll.onnx, step.onnx and model.ss each), SHA256SUMS, and README.md, the card.
+What people write in a card stays; what stands between its two marks is written anew.
 """
 
 import csv
@@ -12,12 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ss import tester
+from ss.checkpoint import load_extractor
 from ss.compression.quantization import quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
 from ss.errors import UserError
-from ss.export import export, replace_folder
+from ss.export import export, replace_folder, write_native
 from ss.runtime import Extractor
-from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, graphs, sum_of
+from ss.runtime.pretrained import ENROLL, NATIVE, PRECISIONS, STEP, SUMS, graphs, sum_of
 from ss.tables import markdown_table
 
 BEGIN, END = "<!-- figures: written by inferencing/release.py -->", "<!-- end of figures -->"
@@ -63,7 +64,7 @@ def release(config: dict[str, Any]) -> int:
                 found = f"{rounded:.2f} and {exact:.2f} dB of SI-SDRi"
                 raise UserError(f"{title}: expected int8 within {most:g} dB of float32, got {found}")
         write_card(folder / CARD, aside / CARD, figures(config, aside, results))
-        names = [name for precision in PRECISIONS for name in graphs(precision)]
+        names = sorted(str(path.relative_to(aside)) for precision in PRECISIONS for path in (aside / precision).iterdir())
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
         replace_folder(aside, folder, lambda path: path.name in (*PRECISIONS, SUMS, CARD))
     print((folder / CARD).read_text().split(BEGIN)[1].split(END)[0].strip())
@@ -72,7 +73,7 @@ def release(config: dict[str, Any]) -> int:
 
 
 def quantize(config: dict[str, Any], aside: Path) -> None:
-    """The step in int8; the enrolment, which runs once, with weights of 16 bits."""
+    """The step in int8; the enrolment, which runs once, with weights of 16 bits; the same for the C library."""
     (aside / "int8").mkdir()
     plain = aside / "plain"
     export(config["checkpoint"], plain, plain=True)
@@ -82,6 +83,9 @@ def quantize(config: dict[str, Any], aside: Path) -> None:
     quantize_calibrated(plain / STEP, aside / "int8" / STEP, step_inputs(plain, pairs), config["keep"])
     shutil.copy(plain / ENROLL, aside / "int8" / ENROLL)
     store_in_half(aside / "int8" / ENROLL)
+    if (aside / "float32" / NATIVE).is_file():
+        metadata = Extractor.load(aside / "float32", backend="onnxruntime").metadata
+        write_native(load_extractor(config["checkpoint"]), aside / "int8" / NATIVE, metadata, int8=True)
     shutil.rmtree(plain)
 
 

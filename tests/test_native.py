@@ -22,7 +22,8 @@ from ss.export import export, largest_difference
 from ss.export.native import largest_factor, model_bytes
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, native
-from ss.runtime.native import NativeExtractor, open_library
+from ss.runtime.extractor import NativeExtractor
+from ss.runtime.native import NativeModel, open_library
 
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
@@ -77,7 +78,7 @@ def whole(model: SpexPlusOnline, enrolment: np.ndarray, mixture: np.ndarray) -> 
 def save(model: SpexPlusOnline, path: Path, int8: bool = False) -> NativeExtractor:
     """The model in the library."""
     path.write_bytes(model_bytes(model, RATE, int8=int8))
-    return NativeExtractor(path)
+    return NativeExtractor(NativeModel(path))
 
 
 MORE: dict[str, dict[str, Any]] = {
@@ -102,7 +103,7 @@ def test_every_variant_equals_torch(changes: dict[str, Any], kernel: str, tmp_pa
     monkeypatch.setenv("SS_KERNEL", kernel)
     model = online(**changes)
     extractor = save(model, tmp_path / "model.ss")
-    if extractor.kernel != kernel:
+    if extractor.native.kernel != kernel:
         pytest.skip(f"this processor has no {kernel}")
     assert largest_difference(model, extractor) < 1e-5
 
@@ -257,8 +258,8 @@ def test_int8_is_the_same_with_all_instructions(changes: dict[str, Any], tmp_pat
     wave, estimates = 0.1 * np.random.default_rng(0).standard_normal(5000, np.float32), {}
     for kernel in ("avx512vnni", "avx2", "sse2"):
         monkeypatch.setenv("SS_KERNEL", kernel)
-        extractor = NativeExtractor(tmp_path / "model.ss")
-        estimates[extractor.kernel] = everything(extractor.stream(wave), [wave])
+        extractor = NativeExtractor(NativeModel(tmp_path / "model.ss"))
+        estimates[extractor.native.kernel] = everything(extractor.stream(wave), [wave])
     (first, *others) = estimates.values()
     assert np.abs(first).max() > 1e-3
     for other in others:
@@ -328,7 +329,7 @@ def test_hostile_files(folder: Path, tmp_path: Path) -> None:
     def refuse(data: bytes, message: str) -> None:
         path.write_bytes(data)
         with pytest.raises(UserError, match=message):
-            NativeExtractor(path)
+            NativeModel(path)
 
     for n in (0, 7, 23):
         refuse(content[:n], "found other data")
@@ -356,7 +357,7 @@ def test_a_stream_that_needs_too_much_memory(tmp_path: Path) -> None:
     model = online(n_tcnblocks=16, n_stacked_tcnblocks=1, taps=16, n_channels=256, hidden_channels=[1] * 16, memory="none")
     (tmp_path / "model.ss").write_bytes(model_bytes(model, RATE))
     with pytest.raises(UserError, match="at most 256 MB"):
-        NativeExtractor(tmp_path / "model.ss")
+        NativeModel(tmp_path / "model.ss")
 
 
 @pytest.mark.parametrize(

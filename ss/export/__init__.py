@@ -27,7 +27,7 @@ from ss.export.online import enroll_graph, step_graph
 from ss.export.segments import write_segment_graphs
 from ss.model import ExtractionModel, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import FORMAT, Extractor
-from ss.runtime.native import NativeExtractor, find_library
+from ss.runtime.native import find_library
 from ss.runtime.pretrained import ENROLL, NATIVE, SEGMENT_GRU, STEP
 from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
@@ -88,17 +88,17 @@ def export(
                 write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, streamer), facts, enrolling, stepping)
             difference = largest_difference(extractor, Extractor.load(made, backend="onnxruntime"))
             if not int8 and (made / NATIVE).is_file() and find_library():
-                difference = max(difference, largest_difference(extractor, NativeExtractor(made / NATIVE)))
+                difference = max(difference, largest_difference(extractor, Extractor.load(made, backend="c")))
             replace_folder(made, folder, is_exported)
     finally:
         extractor.train(was_training).to(device)
     return difference
 
 
-def write_native(model: SpexPlusOnline, path: Path, metadata: dict[str, str], int8: bool = False) -> None:
-    """Writes a model for the C library, or says why that does not run it."""
+def write_native(model: nn.Module, path: Path, metadata: dict[str, str], int8: bool = False) -> None:
+    """Writes an online model for the C library, or says why that does not run it."""
     try:
-        path.write_bytes(model_bytes(model, int(metadata["sample_rate"]), json.dumps(metadata), int8))
+        path.write_bytes(model_bytes(cast(SpexPlusOnline, model), int(metadata["sample_rate"]), json.dumps(metadata), int8))
     except UserError as error:
         logging.getLogger(__name__).warning("no %s: %s", path.name, error)
 
@@ -159,7 +159,7 @@ def is_exported(path: Path) -> bool:
 def run(config: dict[str, Any]) -> int:
     """Exports a config's `checkpoint` to its `folder`, and says how big the files are and how exact."""
     folder = Path(config["folder"])
-    difference = export(config["checkpoint"], folder)
+    difference = export(config["checkpoint"], folder, int8=config["int8"])
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(folder.iterdir()))
     print(f"{folder}: {sizes}; at most {difference:.1g} from torch")
     return 0

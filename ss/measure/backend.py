@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 Samples = NDArray[np.float32]
 Process = Callable[[Samples], Samples]  # samples [n] -> those that are finished [m]
-ONNX = "onnxruntime"
+ONNX, C, C_INT8 = "onnxruntime", "c", "c int8"
 
 
 class Backend(NamedTuple):
     """What runs a model.
 
-    runtime: "torch", "onnxruntime" or "adapter". source: the checkpoint, the folder of an export (compressed or not), or the config
-    of an adapter in JSON (see `ss.leaderboard.adapters`). streamer: the config of a torch model's.
+    runtime: "torch", "onnxruntime", "c" or "c int8" (the C library), or "adapter". source: the checkpoint, the folder of an export
+    (compressed or not), or the config of an adapter in JSON (see `ss.leaderboard.adapters`). streamer: the config of a torch model's.
     """
 
     runtime: str
@@ -114,10 +114,13 @@ def adapter_streams(adapter: Any, enrolment: Samples) -> Streams:
     return Streams(lambda: unclipped(adapter_stream(adapter, enrolment)), adapter.hop, adapter.hop)
 
 
-def export_streams(folder: str | Path, enrolment: Samples, threads: int = 1) -> Streams:
-    """Of the folder of an export."""
+def export_streams(folder: str | Path, enrolment: Samples, threads: int = 1, runtime: str = ONNX) -> Streams:
+    """Of the folder of an export; runtime: as in Backend."""
     from ss.runtime import Extractor
 
+    if runtime in (C, C_INT8):
+        native = Extractor.load(folder, backend="c")
+        return Streams(lambda: native.stream(enrolment).process, native.window, native.hop)
     extractor = Extractor.load(folder, threads, backend=ONNX)
     chunk = None if extractor.online else extractor.hop
     return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)

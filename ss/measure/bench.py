@@ -1,4 +1,4 @@
-"""Weighs a model and times it, in torch, in ONNX Runtime, and as a compressed export; tables, and a JSON of all figures."""
+"""Weighs a model and times it, in torch, ONNX Runtime and the C library, and as a compressed export; tables, and a JSON of all."""
 
 import io
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from tqdm import tqdm
 from ss import allowlist, checkpoint
 from ss.compression.constraints import count_nonzero
 from ss.errors import UserError, reject_unknown_keys
-from ss.measure.backend import ONNX, Backend, Streams, Workload
+from ss.measure.backend import C_INT8, ONNX, Backend, C, Streams, Workload
 from ss.measure.latency import measure_latency
 from ss.measure.report import machine, machine_line, publish
 from ss.measure.streams import bare_call, model_streams
 from ss.measure.worker import WorkerRun, run_alone
 from ss.model import ExtractionModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
+from ss.runtime.native import find_library
 from ss.tables import text_table
 from ss.utils.predecessor import read_checkpoint
 
@@ -35,7 +36,7 @@ included; every runtime in a process of its own, the chunk sizes in turn, a tent
 CPU per second: time that the processor spent, in all threads, on a second of audio.
 Session: one stream, as fast as it goes; mean time per call in each tenth of it. Memory over idle: resident memory at its end above
 an interpreter with numpy: what the runtime and its imports, the model and the stream need together.
-Files: the weights as torch saves them; enroll and step as exported for ONNX Runtime.
+Files: the weights as torch saves them; enroll and step as exported for ONNX Runtime, model.ss for the C library (c).
 Parts, time: from audio in the CPU's memory to the result there, batch 1, one call after the other, a stream's state carried on.
 Real-time factor: mean time over the audio that a call adds (the hop of a chunk).
 MACs: of convolutions and matrix products; Fourier transforms, norms, activations and other work on single elements are not counted.
@@ -214,7 +215,11 @@ def write_backends(settings: BenchSettings, model: ExtractionModel, folder: Path
     from ss.export import export  # onnx, which need not be installed
 
     export(model, folder / "onnx", settings.sample_rate)
-    return [*backends, Backend(ONNX, str(folder / "onnx"))], {}
+    backends.append(Backend(ONNX, str(folder / "onnx")))
+    if find_library() is None:
+        return backends, {}
+    export(model, folder / "int8", settings.sample_rate, int8=True)
+    return [*backends, Backend(C, str(folder / "onnx")), Backend(C_INT8, str(folder / "int8"))], {}
 
 
 def why_not_exported(model: ExtractionModel) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ss.measure.backend import ONNX, Backend, Process, Samples, Workload, adapter_streams, export_streams, make_adapter
+from ss.measure.backend import C_INT8, ONNX, Backend, C, Process, Samples, Workload, adapter_streams, export_streams, make_adapter
 
 SCRIPT = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  # puts no folder on the import path
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -77,8 +77,8 @@ def run(work: Workload) -> WorkerRun:
         open_stream = streams.load(work, enrolment)
     else:
         imported = idle
-        if work.backend.runtime == ONNX:
-            open_stream = export_streams(work.backend.source, enrolment, work.threads).open
+        if work.backend.runtime in (ONNX, C, C_INT8):
+            open_stream = export_streams(work.backend.source, enrolment, work.threads, work.backend.runtime).open
         else:
             open_stream = adapter_streams(make_adapter(work.backend.source), enrolment).open
     loaded, peak = resident("VmRSS"), resident("VmHWM")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.runtime.enrolment import read_stretch
+from ss.runtime.native import NativeModel, NativeStream, find_library
 from ss.runtime.pretrained import NATIVE, find_model, graphs_in
 from ss.runtime.stream import BatchStream, Stream, mono_float
 
@@ -78,14 +79,12 @@ class Extractor:
         provider: ONNX Runtime's name of what computes. backend: "c", the C library, for an online model on one thread of a CPU; or
         "onnxruntime"; None: the C library where that and the model's file for it are there, and one thread of a CPU is wanted.
         """
-        from ss.runtime.native import NativeExtractor, find_library  # imports this module
-
         if backend not in (None, *BACKENDS):
             raise UserError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         path = Path(folder, NATIVE)
         one_thread = threads == 1 and provider == CPU
         if backend == "c" or (backend is None and one_thread and path.is_file() and find_library()):
-            return NativeExtractor(path)
+            return NativeExtractor(NativeModel(path))
         return cls(*(session(Path(folder, name), threads, provider) for name in graphs_in(folder)))
 
     def enroll(self, enrolment: Recordings, sample_rate: int | None = None) -> Conditions:
@@ -148,6 +147,35 @@ class Extractor:
         """
         wave, *after = self.stepping.run(self.outputs, {"chunk": chunk, self.conditions: conditions, **states})
         return wave, dict(zip(states, after, strict=True))
+
+
+class NativeExtractor(Extractor):
+    """An online model in the C library; see Extractor and NativeModel."""
+
+    def __init__(self, native: NativeModel) -> None:
+        self.native, self.metadata, self.sample_rate = native, native.metadata, native.sample_rate
+        self.hop, self.delay, self.latency, self.shortest_enrolment = (
+            getattr(native, fact) for fact in ("hop", "delay", "latency", "shortest_enrolment")
+        )
+        self.online, self.window, self.classifies = True, self.hop, False
+
+    def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
+        """See Extractor; all of it is in the library where the rate is the model's."""
+        if sample_rate in (None, self.sample_rate):
+            return NativeStream(self.native, self.enroll(enrolment).values[0])
+        return super().stream(enrolment, sample_rate)
+
+    def conditions_of(self, enrolments: Wave) -> Wave:
+        """See Extractor."""
+        return self.native.conditions_of(enrolments)
+
+    def zeros(self, batch: int) -> Any:
+        """See Extractor."""
+        return self.native.zeros(batch)
+
+    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
+        """See Extractor. A step cannot be taken twice, as the library's streams advance."""
+        return self.native.step(chunk, conditions, states)
 
 
 def session(path: Path, threads: int, provider: str = CPU) -> "InferenceSession":

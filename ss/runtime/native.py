@@ -1,4 +1,4 @@
-"""An exported online model in the C library (libss/ss.h): the same as `Extractor`, several times faster, one thread.
+"""An exported online model in the C library (libss/ss.h), as `Extractor` runs it: several times faster, on one thread.
 
 Shapes: B streams, R samples of an enrolment, n samples that come, m samples that go, D conditions.
 """
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from ss.audio import Wave
 from ss.errors import UserError
-from ss.runtime.extractor import Extractor, Recordings
 from ss.runtime.stream import LOUDEST, Stream, repair, to_float, to_type
 
 NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
@@ -25,12 +24,13 @@ PACKAGED = Path(__file__).with_name(NAMES.get(sys.platform, "libss.so"))
 VARIABLE = "SS_LIBRARY"  # of the environment: another library than the packaged one
 VERSION = 1
 HANDLE, SIZE, INT, TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
+FACTS = ("sample_rate", "hop", "delay", "latency", "shortest_enrolment", "n_conditions")
 FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ss_version": (INT, []),
     "ss_error": (TEXT, []),
     "ss_load": (HANDLE, [TEXT]),
     "ss_model_free": (None, [HANDLE]),
-    **{f"ss_{fact}": (INT, [HANDLE]) for fact in ("sample_rate", "hop", "delay", "latency", "shortest_enrolment", "n_conditions")},
+    **{f"ss_{fact}": (INT, [HANDLE]) for fact in FACTS},
     **{f"ss_{text}": (TEXT, [HANDLE]) for text in ("metadata", "kernel")},
     "ss_enroll": (INT, [HANDLE, HANDLE, SIZE, HANDLE]),
     "ss_stream_new": (HANDLE, [HANDLE, HANDLE]),
@@ -67,8 +67,8 @@ def open_library(path: Path) -> Any:
     return library
 
 
-class NativeExtractor(Extractor):
-    """A model in the C library; see Extractor. kernel: the vector instructions that it chose.
+class NativeModel:
+    """A model in the C library; facts as in `Extractor`. kernel: the vector instructions that it chose.
 
     Raises UserError where there is no library, and for a file that is no model.
     """
@@ -80,30 +80,23 @@ class NativeExtractor(Extractor):
         if not path.is_file():
             raise UserError(f"{path}: expected a model for the C library, but there is none: export the model again")
         self.library = library = open_library(found)
-        self.model = library.ss_load(os.fsencode(path))
-        if not self.model:
+        self.pointer = library.ss_load(os.fsencode(path))
+        if not self.pointer:
             raise UserError(f"{path}: {library.ss_error().decode()}")
-        weakref.finalize(self, library.ss_model_free, self.model)
-        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment = (
-            getattr(library, f"ss_{fact}")(self.model) for fact in ("sample_rate", "hop", "delay", "latency", "shortest_enrolment")
+        weakref.finalize(self, library.ss_model_free, self.pointer)
+        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = (
+            getattr(library, f"ss_{fact}")(self.pointer) for fact in FACTS
         )
-        self.metadata = json.loads(library.ss_metadata(self.model))
-        self.kernel = library.ss_kernel(self.model).decode()
-        self.online, self.window, self.classifies = True, self.hop, False
+        self.metadata: dict[str, str] = json.loads(library.ss_metadata(self.pointer))
+        self.kernel: str = library.ss_kernel(self.pointer).decode()
 
     def conditions_of(self, enrolments: Wave) -> Wave:
         """See Extractor. Raises UserError for enrolments that are too short, silent or not finite."""
-        conditions = np.empty((len(enrolments), self.library.ss_n_conditions(self.model)), np.float32)
+        conditions = np.empty((len(enrolments), self.n_conditions), np.float32)
         for enrolment, row in zip(np.ascontiguousarray(enrolments), conditions, strict=True):
-            if self.library.ss_enroll(self.model, enrolment.ctypes.data, len(enrolment), row.ctypes.data):
+            if self.library.ss_enroll(self.pointer, enrolment.ctypes.data, len(enrolment), row.ctypes.data):
                 raise UserError(self.library.ss_error().decode())
         return conditions
-
-    def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
-        """See Extractor."""
-        if sample_rate in (None, self.sample_rate):
-            return NativeStream(self, self.enroll(enrolment).values[0])
-        return super().stream(enrolment, sample_rate)
 
     def zeros(self, batch: int) -> Any:
         """So many new streams, which are opened by their first step."""
@@ -123,22 +116,22 @@ class NativeExtractor(Extractor):
 class StreamHandle:
     """A stream in the library of a speaker [D], freed with this object. Raises UserError for conditions that are none."""
 
-    def __init__(self, extractor: NativeExtractor, speaker: Wave) -> None:
-        if len(speaker) != (expected := extractor.library.ss_n_conditions(extractor.model)):
-            raise UserError(f"expected {expected} conditions, as this model's enroll gives them, got {len(speaker)}")
+    def __init__(self, model: NativeModel, speaker: Wave) -> None:
+        if len(speaker) != model.n_conditions:
+            raise UserError(f"expected {model.n_conditions} conditions, as this model's enroll gives them, got {len(speaker)}")
         speaker = np.ascontiguousarray(speaker, np.float32)
-        self.extractor, self.pointer = extractor, extractor.library.ss_stream_new(extractor.model, speaker.ctypes.data)
+        self.model, self.pointer = model, model.library.ss_stream_new(model.pointer, speaker.ctypes.data)
         if not self.pointer:
-            raise UserError(extractor.library.ss_error().decode())
-        weakref.finalize(self, extractor.library.ss_stream_free, self.pointer)
+            raise UserError(model.library.ss_error().decode())
+        weakref.finalize(self, model.library.ss_stream_free, self.pointer)
 
 
 class NativeStream(Stream):
     """One stream at the model's rate, all of it in the library; see Stream."""
 
-    def __init__(self, extractor: NativeExtractor, speaker: Wave) -> None:
-        self.handle, self.library, self.sample_rate = StreamHandle(extractor, speaker), extractor.library, extractor.sample_rate
-        self.most, self.averaged = extractor.hop + extractor.delay, 0
+    def __init__(self, model: NativeModel, speaker: Wave) -> None:
+        self.handle, self.library, self.sample_rate = StreamHandle(model, speaker), model.library, model.sample_rate
+        self.most, self.averaged = model.hop + model.delay, 0
         self.dtype, self.ended = np.dtype(np.float32), False
 
     @property
