@@ -34,15 +34,21 @@ expect = playwright.expect
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 LIBRARY = ROOT / "libss/build/libss.wasm"
+COMPILER = importlib.util.find_spec("ziglang")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.skipif(not (LIBRARY.is_file() or importlib.util.find_spec("ziglang")), reason="needs libss.wasm or ziglang"),
+    pytest.mark.skipif(not (LIBRARY.is_file() or COMPILER), reason="needs ziglang: pip install -e '.[web]'"),
 ]
-FLAGS = (
-    "--no-sandbox --disable-gpu --use-fake-device-for-media-stream --autoplay-policy=no-user-gesture-required "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 UNIT = 1 / 32768  # of a file with 16 bits
 LIVE = float(os.environ.get("WEB_LIVE_SECONDS", "60"))
 SPEECH = ROOT / "demo/speech"
@@ -52,7 +58,7 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page as `make web` builds it, and beside it the model with float32 weights."""
-    if not LIBRARY.is_file():
+    if COMPILER:
         subprocess.run(["make", "-s", "-C", str(ROOT / "libss"), "wasm", f"ZIG={sys.executable} -m ziglang"], check=True)
     folder = tmp_path_factory.mktemp("web") / "dist"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -198,10 +204,9 @@ def test_int8_is_as_good(open_page: Open, extractor: Extractor, files: dict[str,
     extracted, mixture = download(page, "extracted"), audio.read(files["mixture"], RATE)
     target = speech["reader"][: len(mixture)]
     expected = run_python(extractor, files["enrolment"], mixture)
-    print(
-        f"SI-SDR: mixture {si_sdr(mixture, target):.2f}, Python {si_sdr(expected, target):.2f}, page {si_sdr(extracted, target):.2f}"
-    )
-    assert abs(si_sdr(extracted, target) - si_sdr(expected, target)) < 0.2
+    before, python, page_ = (si_sdr(wave, target) for wave in (mixture, expected, extracted))
+    print(f"SI-SDR in dB: mixture {before:.2f}, Python {python:.2f}, page {page_:.2f}")
+    assert abs(page_ - python) < 0.2
 
 
 def test_a_marked_stretch_equals_python(open_page: Open, extractor: Extractor, files: dict[str, Path]) -> None:

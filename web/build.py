@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import soundfile
@@ -15,8 +16,8 @@ from ss import audio
 from ss.runtime.pretrained import NATIVE, find_model
 
 ROOT = Path(__file__).parents[1]
-PAGE = ("index.html", "style.css", "icon.svg", "manifest.webmanifest", "page.js", "audio.js", "enrolment.js", "player.js")
-PAGE += ("spectrogram.js", "worklet.js", "library.js", "resample.js", "enroller.js")
+PAGE = "index.html style.css icon.svg manifest.webmanifest page.js audio.js enrolment.js player.js spectrogram.js worklet.js"
+PAGE += " library.js resample.js enroller.js"
 WORKER = "service_worker.js"
 CHECKPOINT = ROOT / "models/spexplus_online/best.pth"
 SAMPLE_RATE = 16000
@@ -28,7 +29,7 @@ def build(folder: Path, library: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    for name in PAGE:
+    for name in PAGE.split():
         shutil.copy(ROOT / "web" / name, folder)
     shutil.copyfile(library, folder / "libss.wasm")
     write_model(folder / "model.ss")
@@ -49,9 +50,11 @@ def write_model(path: Path) -> None:
         return
     from ss.checkpoint import load_extractor
     from ss.export.native import model_bytes
+    from ss.model import SpexPlusOnline
     from ss.utils.predecessor import read_checkpoint
 
-    path.write_bytes(model_bytes(load_extractor(read_checkpoint(CHECKPOINT)).eval(), SAMPLE_RATE, int8=True))
+    model = cast(SpexPlusOnline, load_extractor(read_checkpoint(CHECKPOINT)).eval())
+    path.write_bytes(model_bytes(model, SAMPLE_RATE, int8=True))
 
 
 def write_example(folder: Path) -> None:
