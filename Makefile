@@ -31,7 +31,7 @@ web: $(VENV)/web
 	$(MAKE) -C libss wasm ZIG="$(RUN) -m ziglang"
 	PYTHONPATH=. $(RUN) web/build.py web/dist
 
-web-test: web # needs Chromium: CHROMIUM=/path/to/it where it is not on the PATH
+web-test: web $(VENV)/installed # needs Chromium: CHROMIUM=/path/to/it where it is not on the PATH
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -s tests/test_web.py
 
 gpu:
@@ -45,7 +45,10 @@ $(VENV)/installed: pyproject.toml
 	$(RUN) -m pip install --quiet --editable ".[pesq]" || echo "pesq could not be built (it needs a C compiler): PESQ will be missing"
 	touch $@
 
-$(VENV)/web: $(VENV)/installed
+# The packaged model needs no torch; where the package has none for the C library, the checkpoint is exported.
+$(VENV)/web: pyproject.toml $(if $(wildcard ss/pretrained/spexplus_online/int8/model.ss),,$(VENV)/installed)
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
 	$(RUN) -m pip install --quiet --editable ".[web]"
 	touch $@
 
