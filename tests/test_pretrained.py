@@ -94,10 +94,11 @@ def test_without_an_argument_it_is_the_model_in_the_package() -> None:
 
 
 def test_a_folder_is_a_release_or_an_export(release: Path) -> None:
-    assert "state.body" in Extractor.from_pretrained(release).zeros(1)
-    float32, int8 = (Extractor.from_pretrained(release, precision=precision) for precision in ("float32", "int8"))
+    onnx = {"backend": "onnxruntime"}
+    assert "state.body" in Extractor.from_pretrained(release, **onnx).zeros(1)
+    float32, int8 = (Extractor.from_pretrained(release, precision=precision, **onnx) for precision in ("float32", "int8"))
     assert float32.shapes != int8.shapes
-    assert Extractor.from_pretrained(str(release / "int8")).shapes == int8.shapes  # an export has no sums
+    assert Extractor.from_pretrained(str(release / "int8"), **onnx).shapes == int8.shapes  # an export has no sums
     with pytest.raises(UserError, match="expected a release with SHA256SUMS to choose int8 from"):
         Extractor.from_pretrained(release / "int8", precision="int8")
     with pytest.raises(UserError, match="expected one of float32, int8, got 'int4'"):
