@@ -3,6 +3,8 @@
 /** What the user has to know; other errors are faults of the page. */
 export class Problem extends Error {}
 
+const LONGEST_RESUME = 5000; // ms; without a device to play on, a context never starts in Firefox
+
 export const MOST_MINUTES = 30; // of a recording: two minutes take 15 MB at the model's rate, original and estimate
 
 const BATCH_OF_FILES = 125; // quanta, a second
@@ -125,8 +127,7 @@ export class Microphone {
   async record(rate, onBatch) {
     this.node = new AudioWorkletNode(this.context, "recorder", nodeOptions({ rate }));
     this.ended = endOf(this.node, ({ input }) => onBatch(input));
-    this.source.connect(this.node).connect(this.context.destination);
-    await this.context.resume();
+    await this.begin();
   }
 
   /** Extracts until `end()`; returns once the audio thread is ready. listen: what is played, see worklet.js. */
@@ -142,9 +143,18 @@ export class Microphone {
     const starting = Promise.race([ready, this.ended]);
     await Promise.race([starting, new Promise((resolve) => setTimeout(resolve, LONGEST_START))]);
     this.before = this.playbackGaps();
-    this.source.connect(this.node).connect(this.context.destination);
-    await this.context.resume();
+    await this.begin();
     this.lag = await starting;
+  }
+
+  /** Lets the node hear the microphone. Throws a Problem. */
+  async begin() {
+    this.source.connect(this.node).connect(this.context.destination);
+    const late = new Promise((resolve) => setTimeout(resolve, LONGEST_RESUME));
+    await Promise.race([this.context.resume(), late]);
+    if (this.context.state === "running") return;
+    this.close();
+    throw new Problem("The browser cannot start audio. Is there a device to play on? Connect one, then try again.");
   }
 
   /** What is played from now on. */

@@ -120,23 +120,23 @@ async function record() {
   await stopLive();
   $("voice-record").disabled = true;
   try {
-    recorder = await Microphone.open(engine.rate);
+    const recording = await Microphone.open(engine.rate);
+    recording.parts = [];
+    recording.track.onended = guard(endRecording, "voice-status");
+    let n = 0;
+    await recording.record(engine.rate, (input) => {
+      recording.parts.push(input);
+      n += input.length;
+      $("recording-time").textContent = `${(n / engine.rate).toFixed(1)} s`;
+      showLevel("recording-meter", input);
+      if (n > LONGEST_ENROLMENT * engine.rate) guard(endRecording, "voice-status")();
+    });
+    recorder = recording;
   } finally {
     $("voice-record").disabled = false;
   }
-  const recording = recorder;
-  recording.parts = [];
-  let n = 0;
   $("voice-record").textContent = "Stop";
   $("recording").hidden = false;
-  recording.track.onended = guard(endRecording, "voice-status");
-  await recording.record(engine.rate, (input) => {
-    recording.parts.push(input);
-    n += input.length;
-    $("recording-time").textContent = `${(n / engine.rate).toFixed(1)} s`;
-    showLevel("recording-meter", input);
-    if (n > LONGEST_ENROLMENT * engine.rate) guard(endRecording, "voice-status")();
-  });
   return undefined;
 }
 
