@@ -1,15 +1,13 @@
-// Keeps the page for use without a network. `make web` fills in the files and their version: a new version replaces all of them.
+// Keeps the page for use without a network. `make web` fills in the files and their version. A new version replaces all of them at once,
+// when the page is open nowhere any more.
 
 const VERSION = "@VERSION@";
 const FILES = ["./", ..."@FILES@".split(" ")];
 
 addEventListener("install", (event) => {
-  event.waitUntil(
-    caches
-      .open(VERSION)
-      .then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" }))))
-      .then(() => skipWaiting()),
-  );
+  // "no-cache" asks the host whether a file changed, so that what the page has just loaded is not sent again.
+  const requests = FILES.map((file) => new Request(file, { cache: "no-cache" }));
+  event.waitUntil(caches.open(VERSION).then((cache) => cache.addAll(requests)));
 });
 
 addEventListener("activate", (event) => {
