@@ -26,6 +26,15 @@
 #define LOUDEST 8.0f            /* as in ss/runtime/stream.py */
 #define QUIETEST 1e-20f
 
+#if defined(__SANITIZE_ADDRESS__) /* arrays lie in one piece of memory: what is between them is for nobody */
+#include <sanitizer/asan_interface.h>
+#define GUARD_BYTES 64
+#define GUARD(p) __asan_poison_memory_region(p, GUARD_BYTES)
+#else
+#define GUARD_BYTES 0
+#define GUARD(p) ((void)(p))
+#endif
+
 enum memory { MEMORY_NONE, MEMORY_LSTM, MEMORY_GRU, MEMORY_LINEAR };
 enum storage { FLOATS, HALVES, BYTES };
 
@@ -234,7 +243,8 @@ struct reader {
 
 static void *take(struct reader *r, uint64_t bytes) { /* memory, zeroed already */
     uint64_t begin = r->used;
-    r->used += (bytes + 63) / 64 * 64;
+    r->used += (bytes + 63) / 64 * 64 + GUARD_BYTES;
+    if (r->data) GUARD(r->memory + r->used - GUARD_BYTES);
     return r->data ? r->memory + begin : NULL;
 }
 
@@ -462,7 +472,7 @@ static int read_options(ss_model *m, const uint8_t *data, size_t size, uint64_t 
     return 1;
 }
 
-static size_t lay_out(ss_stream *stream, const ss_model *model, uint8_t *memory);
+static size_t stream_bytes(const ss_model *model);
 
 ss_model *ss_load_memory(const void *file, size_t size) {
     const uint8_t *data = file;
@@ -484,7 +494,7 @@ ss_model *ss_load_memory(const void *file, size_t size) {
         free(m);
         return fail("expected as many weights as the model file's options say, found another size");
     }
-    if (lay_out(NULL, m, NULL) > MOST_STREAM) {
+    if (stream_bytes(m) > MOST_STREAM) {
         free(m);
         return fail("expected a model whose streams take at most 256 MB");
     }
@@ -576,57 +586,69 @@ struct ss_stream {
     int waiting, ended; /* samples that fill no hop yet; after a flush */
     int64_t early;      /* samples still to be dropped at the beginning */
     uint32_t frame;     /* how many so far, modulo 2^32 */
-    float *conditions;
-    /* What is carried from step to step; zeros at first. */
-    float *state, *heard, *tails, *hidden, *cells, *ahead, *overlap, *state_end;
-    /* Scratch. */
-    float *features, *spectra, *x, *wide, *wider, *work, *pieces, *estimate;
-    int8_t *rounded;
+    float *conditions, *heard, *tails, *hidden, *cells, *ahead, *overlap;              /* carried from step to step */
+    float *features, *spectra, *x, *wide, *wider, *work, *pieces, *estimate, *rounded; /* for the time of a step */
 };
 
-/* Places a stream's arrays in memory (NULL: only counts); returns the bytes. */
-static size_t lay_out(ss_stream *s, const ss_model *m, uint8_t *memory) {
-    ss_stream dummy;
-    if (!s) s = &dummy;
+struct part {
+    float **to;
+    uint64_t floats;
+    int carried; /* from step to step; zeros at first */
+};
+
+#define N_PARTS 16
+static void list_parts(ss_stream *s, const ss_model *m, struct part *parts) {
     const struct options *is = &m->is;
-    uint64_t c = padded(is->channels), rows = 0, used = 0;
+    uint64_t c = padded(is->channels), rows = 0, widest = m->widest;
     for (int i = 0; i < (int)is->n_stacks; i++)
         for (int b = 0; b < (int)is->n_blocks; b++)
             if (m->hidden[i * is->n_blocks + b]) rows += (uint64_t)(is->taps - 1) << b;
-    struct {
-        float **to;
-        uint64_t floats;
-    } parts[] = {
-        {&s->conditions, m->n_conditions},
-        {&s->state, 0},
-        {&s->heard, m->kernel + (uint64_t)MOST_FRAMES * is->hop},
-        {&s->tails, rows * is->channels},
-        {&s->hidden, is->n_stacks * c},
-        {&s->cells, is->n_stacks * c},
-        {&s->ahead, (uint64_t)is->lookahead * 2 * m->masked},
-        {&s->overlap, is->synthesis},
-        {&s->state_end, 0},
-        {&s->features, (uint64_t)MOST_FRAMES * padded(m->n_features)},
-        {&s->spectra, (uint64_t)MOST_FRAMES * padded(2 * m->masked)},
-        {&s->x, MOST_FRAMES * c},
-        {&s->wide, (uint64_t)MOST_FRAMES * m->widest},
-        {&s->wider, (uint64_t)MOST_FRAMES * m->widest},
-        {&s->work, 2 * (uint64_t)m->kernel},
-        {&s->pieces, 2 * (uint64_t)padded(m->masked)},
-        {&s->estimate, (uint64_t)MOST_FRAMES * is->hop},
-        {(float **)&s->rounded, (uint64_t)MOST_FRAMES * m->widest / 4},
+    const struct part all[N_PARTS] = {
+        {&s->conditions, m->n_conditions, 0},
+        {&s->heard, m->kernel + (uint64_t)MOST_FRAMES * is->hop, 1},
+        {&s->tails, rows * is->channels, 1},
+        {&s->hidden, is->n_stacks * c, 1},
+        {&s->cells, is->n_stacks * c, 1},
+        {&s->ahead, (uint64_t)is->lookahead * 2 * m->masked, 1},
+        {&s->overlap, is->synthesis, 1},
+        {&s->features, (uint64_t)MOST_FRAMES * padded(m->n_features), 0},
+        {&s->spectra, (uint64_t)MOST_FRAMES * padded(2 * m->masked), 0},
+        {&s->x, MOST_FRAMES * c, 0},
+        {&s->wide, MOST_FRAMES * widest, 0},
+        {&s->wider, MOST_FRAMES * widest, 0},
+        {&s->work, 2 * (uint64_t)m->kernel, 0},
+        {&s->pieces, 2 * (uint64_t)padded(m->masked), 0},
+        {&s->estimate, (uint64_t)MOST_FRAMES * is->hop, 0},
+        {&s->rounded, MOST_FRAMES * widest / 4, 0},
     };
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        if (memory) *parts[i].to = (float *)(void *)(memory + used);
-        used += (parts[i].floats + 2 * PAD) / PAD * PAD * sizeof(float); /* whole vectors may be read and written at the end */
+    memcpy(parts, all, sizeof all);
+}
+
+/* Places a stream's arrays in memory (NULL: only counts); returns the bytes. Whole vectors may be read and written at their ends. */
+static size_t lay_out(ss_stream *s, const ss_model *m, uint8_t *memory) {
+    struct part parts[N_PARTS];
+    uint64_t used = 0;
+    list_parts(s, m, parts);
+    for (int i = 0; i < N_PARTS; i++) {
+        uint64_t bytes = (parts[i].floats + 2 * PAD - 1) / PAD * PAD * sizeof(float);
+        if (memory) {
+            *parts[i].to = (float *)(void *)(memory + used);
+            GUARD(memory + used + bytes);
+        }
+        used += bytes + GUARD_BYTES;
     }
     return used > MOST_STREAM ? (size_t)MOST_STREAM + 1 : (size_t)used;
+}
+
+static size_t stream_bytes(const ss_model *model) {
+    ss_stream nowhere;
+    return lay_out(&nowhere, model, NULL);
 }
 
 ss_stream *ss_stream_new(const ss_model *model, const float *conditions) {
     for (int i = 0; i < model->n_conditions; i++)
         if (!(fabsf(conditions[i]) < 1e30f)) return fail("expected conditions that ss_enroll gave, found numbers that are not finite");
-    size_t bytes = lay_out(NULL, model, NULL);
+    size_t bytes = stream_bytes(model);
     ss_stream *s = calloc(1, sizeof *s + bytes + 64);
     if (!s) return fail("no memory for the stream");
     s->model = model;
@@ -638,7 +660,10 @@ ss_stream *ss_stream_new(const ss_model *model, const float *conditions) {
 }
 
 void ss_stream_reset(ss_stream *s) {
-    memset(s->state, 0, (size_t)((char *)s->state_end - (char *)s->state));
+    struct part parts[N_PARTS];
+    list_parts(s, s->model, parts);
+    for (int i = 0; i < N_PARTS; i++)
+        if (parts[i].carried) memset(*parts[i].to, 0, (size_t)parts[i].floats * sizeof(float));
     s->taken = s->given = s->repaired = 0;
     s->waiting = s->ended = 0;
     s->frame = 0;
@@ -655,14 +680,14 @@ static void remember(ss_stream *s, const struct stack *stack, float *hidden, flo
     const struct kernels *k = m->kernels;
     int c = m->is.channels, step = padded(c), gates = m->is.memory == MEMORY_LSTM ? 4 : m->is.memory == MEMORY_GRU ? 3 : 2;
     size_t wide = padded(gates * c);
-    multiply_onto(k, &stack->input, s->x, step, n, NULL, s->wide, wide, 0, s->rounded);
+    multiply_onto(k, &stack->input, s->x, step, n, NULL, s->wide, wide, 0, (int8_t *)s->rounded);
     for (int t = 0; t < n; t++) {
         float *row = s->wide + t * wide;
         if (m->is.memory == MEMORY_LSTM) {
-            multiply_onto(k, &stack->recurrent, hidden, step, 1, row, row, wide, 0, s->rounded);
+            multiply_onto(k, &stack->recurrent, hidden, step, 1, row, row, wide, 0, (int8_t *)s->rounded);
             k->lstm(row, hidden, cell, c);
         } else if (m->is.memory == MEMORY_GRU) {
-            multiply_onto(k, &stack->recurrent, hidden, step, 1, NULL, s->wider + MOST_FRAMES * step, wide, 0, s->rounded);
+            multiply_onto(k, &stack->recurrent, hidden, step, 1, NULL, s->wider + MOST_FRAMES * step, wide, 0, (int8_t *)s->rounded);
             k->gru(row, s->wider + MOST_FRAMES * step, hidden, c);
             for (int i = 0; i < c; i++) s->x[t * step + i] += hidden[i];
         } else {
@@ -673,7 +698,7 @@ static void remember(ss_stream *s, const struct stack *stack, float *hidden, flo
     if (m->is.memory != MEMORY_GRU) {
         for (int t = 0; t < n; t++)
             for (int i = 0; i < c; i++) s->x[t * step + i] += stack->output.bias[i];
-        multiply_onto(k, &stack->output, s->wider, step, n, s->x, s->x, step, 0, s->rounded);
+        multiply_onto(k, &stack->output, s->wider, step, n, s->x, s->x, step, 0, (int8_t *)s->rounded);
     }
 }
 
@@ -683,7 +708,7 @@ static void attend(ss_stream *s, const struct stack *stack, const float *keys, c
     const struct kernels *k = m->kernels;
     int c = m->is.channels, step = padded(c), key = m->is.key, n_slots = m->is.n_slots;
     size_t wide = padded(key);
-    multiply_onto(k, &stack->query, s->x, step, n, NULL, s->wide, wide, 0, s->rounded);
+    multiply_onto(k, &stack->query, s->x, step, n, NULL, s->wide, wide, 0, (int8_t *)s->rounded);
     for (int t = 0; t < n; t++) {
         float *alike = s->wider, most;
         memset(alike, 0, n_slots * sizeof(float));
@@ -713,8 +738,8 @@ static void convolve(ss_stream *s, const struct block *block, float *tail, int n
         if (reach) memcpy(tail + (size_t)((s->frame + (uint32_t)t) % (uint32_t)reach) * c, x, row_bytes);
         for (int i = 0; i < c; i++) x[i] += block->output.bias[i];
     }
-    multiply_onto(k, &block->conv, s->wide, wide, n, NULL, s->wider, hidden, 1, s->rounded);
-    multiply_onto(k, &block->output, s->wider, hidden, n, s->x, s->x, step, 0, s->rounded);
+    multiply_onto(k, &block->conv, s->wide, wide, n, NULL, s->wider, hidden, 1, (int8_t *)s->rounded);
+    multiply_onto(k, &block->output, s->wider, hidden, n, s->x, s->x, step, 0, (int8_t *)s->rounded);
 }
 
 /* The next n <= MOST_FRAMES hops, which lie in `heard` behind its history -> n hops of `out`, delayed. */
@@ -727,7 +752,7 @@ static void advance(ss_stream *s, int n, float *out) {
     for (int t = 0; t < n; t++)
         analyse(m, s->heard + t * hop, s->features + t * features, s->spectra + t * bins, s->pieces, s->work);
     memmove(s->heard, s->heard + n * hop, (m->kernel - hop) * sizeof(float));
-    multiply_onto(k, &m->conv1, s->features, features, n, NULL, s->x, step, 0, s->rounded);
+    multiply_onto(k, &m->conv1, s->features, features, n, NULL, s->x, step, 0, (int8_t *)s->rounded);
 
     float *tail = s->tails;
     const float *slots = s->conditions + m->first_slot;
@@ -756,13 +781,13 @@ static void advance(ss_stream *s, int n, float *out) {
         }
     }
     size_t mask_step = padded(masked);
-    multiply_onto(k, &m->mask, s->x, step, n, NULL, s->wide, mask_step, 0, s->rounded);
-    if (is->complex_mask) multiply_onto(k, &m->phase, s->x, step, n, NULL, s->wider, bins, 0, s->rounded);
+    multiply_onto(k, &m->mask, s->x, step, n, NULL, s->wide, mask_step, 0, (int8_t *)s->rounded);
+    if (is->complex_mask) multiply_onto(k, &m->phase, s->x, step, n, NULL, s->wider, bins, 0, (int8_t *)s->rounded);
     for (int t = 0; t < n; t++) {
         float *row = s->spectra + t * bins;
         k->apply_mask(s->wide + t * mask_step, is->complex_mask ? s->wider + t * bins : NULL, row, row + masked, masked);
     }
-    multiply_onto(k, &m->decoder, s->spectra, bins, n, NULL, s->wide, wave_step, 0, s->rounded);
+    multiply_onto(k, &m->decoder, s->spectra, bins, n, NULL, s->wide, wave_step, 0, (int8_t *)s->rounded);
     for (int t = 0; t < n; t++, out += hop) {
         const float *wave = s->wide + t * wave_step;
         for (int j = 0; j < overlap; j++) out[j] = wave[j] + s->overlap[j];

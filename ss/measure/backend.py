@@ -26,7 +26,7 @@ class Backend(NamedTuple):
     """What runs a model.
 
     runtime: "torch", "onnxruntime", "c" or "c int8" (the C library), or "adapter". source: the checkpoint, the folder of an export
-    (compressed or not), or the config of an adapter in JSON (see `ss.leaderboard.adapters`). streamer: of a torch model, its config.
+    (compressed or not), or the config of an adapter in JSON (see `ss.leaderboard.adapters`). streamer: a torch model's config.
     """
 
     runtime: str
