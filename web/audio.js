@@ -102,7 +102,10 @@ export class Microphone {
       if (error.name === "NotAllowedError") {
         throw new Problem("This page may not use the microphone. Allow it in the browser's settings of this site, then try again.");
       }
-      if (error.name === "NotFoundError") throw new Problem("No microphone was found. Connect one, then try again.");
+      // WebKit says OverconstrainedError, although nothing here is compulsory.
+      if (["NotFoundError", "OverconstrainedError"].includes(error.name)) {
+        throw new Problem("No microphone was found. Connect one, then try again.");
+      }
       throw new Problem(`The microphone could not be opened: ${error.message}`);
     }
     try {
