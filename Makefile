@@ -1,5 +1,6 @@
 # make demo: from nothing to an extracted voice on one page. make test: lint, types, the site and tests; SLOW=1: the slow tests too.
 # Both make their own environment.
+# make web: the browser page, as the folder web/dist for any static host. make web-test: its tests in Chromium.
 # make gpu: on a machine with a GPU, with the PYTHON that has torch there: its tests, its speed, and a training for the time left.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ OUT ?= demo-output
 MINUTES ?= 6 # of training
 RUN = $(abspath $(VENV))/bin/python
 
-.PHONY: demo test docs gpu clean
+.PHONY: demo test docs gpu web web-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -26,6 +27,13 @@ test: $(VENV)/installed
 docs: $(VENV)/installed # shows the site on http://127.0.0.1:8000 and builds it anew when a page changes
 	$(RUN) -m mkdocs serve
 
+web: $(VENV)/web
+	$(MAKE) -C libss wasm ZIG="$(RUN) -m ziglang"
+	PYTHONPATH=. $(RUN) web/build.py web/dist
+
+web-test: web $(VENV)/installed # needs Chromium: CHROMIUM=/path/to/it where it is not on the PATH
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -s tests/test_web.py
+
 gpu:
 	PYTHON=$(PYTHON) OUT=$(OUT)-gpu CORPUS=$(strip $(CORPUS)) NOISE=$(NOISE) RIRS=$(RIRS) MINUTES=$(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),8) demo/gpu.sh
 
@@ -37,5 +45,12 @@ $(VENV)/installed: pyproject.toml
 	$(RUN) -m pip install --quiet --editable ".[pesq]" || echo "pesq could not be built (it needs a C compiler): PESQ will be missing"
 	touch $@
 
+# The packaged model needs no torch; where the package has none for the C library, the checkpoint is exported.
+$(VENV)/web: pyproject.toml $(if $(wildcard ss/pretrained/spexplus_online/int8/model.ss),,$(VENV)/installed)
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
+	$(RUN) -m pip install --quiet --editable ".[web]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(OUT) web/dist libss/build

@@ -1,3 +1,71 @@
-from setuptools import setup
+"""The package, with the C library where there is a compiler; pyproject.toml has the rest."""
 
-setup()  # pyproject.toml has the metadata; this file is for tools that still ask for it
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import Distribution, setup
+from setuptools.command.build_py import build_py
+
+SOURCE = Path(__file__).parent / "libss" / "ss.c"
+NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
+FLAGS = ["-std=gnu99", "-O2", "-ftree-vectorize", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared"]
+
+
+def build_library(folder: Path) -> None:
+    """Builds the C library into a folder by CC, or the compiler that is there; says in a line why it cannot."""
+    compilers = [os.environ["CC"].split()] if os.environ.get("CC") else [["cc"], ["gcc"], ["clang"], ["zig", "cc"]]
+    compiler = next((words for words in compilers if shutil.which(words[0])), None)
+    target = folder / NAMES.get(sys.platform, "libss.so")
+    reason = "found no C compiler" if compiler is None else ""
+    if not SOURCE.is_file():
+        reason = f"found no {SOURCE}"
+    if compiler is not None and SOURCE.is_file():
+        system = ["-DSS_BUILD_DLL"] if sys.platform == "win32" else ["-fPIC", "-lm"]
+        done = subprocess.run(
+            [*compiler, *FLAGS, str(SOURCE), "-o", str(target), *system], capture_output=True, text=True, check=False
+        )
+        reason = f"{' '.join(compiler)} failed: {(done.stderr.strip().splitlines() or ['no reason'])[0]}" if done.returncode else ""
+    if reason:
+        print(f"warning: ss is built without its C library, and uses ONNX Runtime instead: {reason}", file=sys.stderr)
+
+
+class BuildWithLibrary(build_py):
+    """Builds the package, then the library into it: beside the sources for an editable installation."""
+
+    def run(self) -> None:
+        super().run()
+        folder = Path("ss" if self.editable_mode else Path(self.build_lib, "ss"), "runtime")
+        folder.mkdir(parents=True, exist_ok=True)
+        build_library(folder)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        library = Path(self.build_lib, "ss", "runtime", NAMES.get(sys.platform, "libss.so"))
+        return [*super().get_outputs(include_bytecode), *([str(library)] if library.is_file() else [])]
+
+
+class PlatformDistribution(Distribution):
+    """A wheel for this platform, as the library is, where there is the source of one."""
+
+    def has_ext_modules(self) -> bool:
+        return SOURCE.is_file()
+
+
+def wheel_commands() -> dict[str, Any]:
+    """The wheel is for any Python 3 of its platform: the library knows nothing of Python."""
+    try:
+        from setuptools.command.bdist_wheel import bdist_wheel
+    except ImportError:  # setuptools before 70.1
+        return {}
+
+    class PlatformWheel(bdist_wheel):
+        def get_tag(self) -> tuple[str, str, str]:
+            return ("py3", "none", super().get_tag()[2])
+
+    return {"bdist_wheel": PlatformWheel}
+
+
+setup(cmdclass={"build_py": BuildWithLibrary, **wheel_commands()}, distclass=PlatformDistribution)

@@ -27,7 +27,8 @@ PREDECESSOR_RATE = 16000
 class Inferencer:
     """An extractor ready to be used, and all that its checkpoint says of it.
 
-    checkpoint: a file, or the folder of an export, which then runs in ONNX Runtime on `provider` (cpu or cuda).
+    checkpoint: a file, or the folder of an export, which then runs in ONNX Runtime on `provider` (cpu or cuda), or in
+    the C library (c).
     streamer: how utterances are cut; None: as the model was trained. speakers: those it was trained on.
     """
 

@@ -1,7 +1,7 @@
 """From a checkpoint to a release: graphs in float32 and int8, their sums, and a card with the figures of these very files.
 
-A release is a folder with `float32` and `int8` (enroll.onnx and step.onnx each), SHA256SUMS, and README.md, the card. What people
-write in a card stays; what stands between its two marks is written anew.
+A release is a folder with `float32` and `int8` (enroll.onnx, step.onnx and model.ss each), SHA256SUMS, and README.md, the card.
+What people write in a card stays; what stands between its two marks is written anew.
 """
 
 import csv
@@ -12,12 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ss import tester
+from ss.checkpoint import load_extractor
 from ss.compression.quantization import first_pairs, quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
 from ss.errors import UserError, require_positive
-from ss.export import export, replace_folder
+from ss.export import export, replace_folder, write_native
 from ss.runtime import Extractor
-from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, graphs, sum_of
+from ss.runtime.pretrained import ENROLL, NATIVE, PRECISIONS, STEP, SUMS, graphs, sum_of
 from ss.tables import markdown_table
 
 BEGIN, END = "<!-- figures: written by inferencing/release.py -->", "<!-- end of figures -->"
@@ -68,7 +69,7 @@ def release(config: dict[str, Any]) -> int:
             raise UserError(f"{folder / CARD}: expected the lines {BEGIN} and {END} once each, for the figures")
         text = figures(config, aside, results)
         (aside / CARD).write_text(f"{card.split(BEGIN)[0]}{BEGIN}\n{text}\n{END}{card.split(END)[1]}")
-        names = [name for precision in PRECISIONS for name in graphs(precision)]
+        names = sorted(str(path.relative_to(aside)) for precision in PRECISIONS for path in (aside / precision).iterdir())
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
         replace_folder(aside, folder, lambda path: path.name in (*PRECISIONS, SUMS, CARD))
     print(f"{text}\n{config['folder']}: float32 is at most {difference:.1g} from torch")
@@ -76,7 +77,7 @@ def release(config: dict[str, Any]) -> int:
 
 
 def quantize(config: dict[str, Any], aside: Path) -> None:
-    """The step in int8; the enrolment, which runs once, with weights of 16 bits."""
+    """The step in int8; the enrolment, which runs once, with weights of 16 bits; the same for the C library."""
     (aside / "int8").mkdir()
     plain = aside / "plain"
     export(config["checkpoint"], plain, plain=True)
@@ -85,6 +86,9 @@ def quantize(config: dict[str, Any], aside: Path) -> None:
     quantize_calibrated(plain / STEP, aside / "int8" / STEP, inputs, config["keep"])
     shutil.copy(plain / ENROLL, aside / "int8" / ENROLL)
     store_in_half(aside / "int8" / ENROLL)
+    if (aside / "float32" / NATIVE).is_file():
+        metadata = Extractor.load(aside / "float32", backend="onnxruntime").metadata
+        write_native(load_extractor(config["checkpoint"]), aside / "int8" / NATIVE, metadata, int8=True)
     shutil.rmtree(plain)
 
 

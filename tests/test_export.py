@@ -112,7 +112,7 @@ def test_what_the_files_say(tmp_path: Path) -> None:
     states = [name for name in inputs if name.startswith("state.")]
     assert [name.replace("state", "next") for name in states] == [name for name in outputs if name != "wave"]
     assert all(inputs[name] == outputs[name.replace("state", "next")] for name in states)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["enroll.onnx", "step.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["enroll.onnx", "model.ss", "step.onnx"]
 
 
 def shape(value: onnx.ValueInfoProto) -> list[int | str]:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from conftest import ROOT
 
 import ss
+from ss.runtime.native import PACKAGED, open_library
+from ss.runtime.pretrained import read_sums
 
 PUBLIC = {
     "ss.model": "SpexPlus SpexPlusShort SpexPlusShortRNN SpexPlusShortGRUModel SpexPlusShortCacheModel "
@@ -67,16 +70,44 @@ def test_the_runtime_imports_little(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def build_wheel(folder: Path, **environment: str) -> tuple[ZipFile, str]:
+    """The wheel of a copy of the sources, and what the build said on stderr."""
+    shutil.copytree(ROOT / "ss", folder / "ss", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    shutil.copytree(ROOT / "libss", folder / "libss", ignore=shutil.ignore_patterns("build"))
+    for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md", "MANIFEST.in"):
+        shutil.copy(ROOT / name, folder)
+    code = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    return ZipFile(folder / done.stdout.split()[-1]), done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_a_wheel_carries_the_library(tmp_path: Path) -> None:
+    wheel, said = build_wheel(tmp_path)
+    (name,) = (name for name in wheel.namelist() if name.startswith("ss/runtime/") and not name.endswith(".py"))
+    assert Path(name).name == PACKAGED.name
+    assert "C library" not in said
+    assert "py3-none-" in str(wheel.filename)
+    assert not str(wheel.filename).endswith("-any.whl")
+    wheel.extract(name, tmp_path / "out")
+    assert open_library(tmp_path / "out" / name).ss_version() == 1
+
+
+@pytest.mark.parametrize("compiler", ["nowhere-cc", "false"])
+def test_without_a_compiler_there_is_a_wheel_and_one_line_of_warning(tmp_path: Path, compiler: str) -> None:
+    wheel, said = build_wheel(tmp_path, CC=compiler)
+    assert not [name for name in wheel.namelist() if name.startswith("ss/runtime/") and not name.endswith(".py")]
+    (warning,) = (line for line in said.splitlines() if "C library" in line)
+    assert warning.startswith("warning: ss is built without its C library, and uses ONNX Runtime instead: ")
+
+
 def test_what_pip_installs(tmp_path: Path) -> None:
     """`pip install .` takes four packages, and gives two commands and a model; what training needs is an extra."""
-    shutil.copytree(ROOT / "ss", tmp_path / "ss", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md"):
-        shutil.copy(ROOT / name, tmp_path)
-    code = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
-    made = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[-1]
-    wheel = ZipFile(tmp_path / made)
+    wheel, _ = build_wheel(tmp_path)
     files = {name.removeprefix("ss/pretrained/spexplus_online/") for name in wheel.namelist() if "/pretrained/" in name}
-    assert files == {"README.md", "SHA256SUMS", *(f"{p}/{g}.onnx" for p in ("float32", "int8") for g in ("enroll", "step"))}
+    assert files >= {"README.md", "SHA256SUMS", *(f"{p}/{g}.onnx" for p in ("float32", "int8") for g in ("enroll", "step"))}
+    assert files <= {"README.md", "SHA256SUMS", *read_sums(ROOT / "ss" / "pretrained" / "spexplus_online" / "SHA256SUMS")}
     metadata = PathDistribution(ZipPath(wheel, f"ss-{ss.__version__}.dist-info/"))
     plain = {re.split(r"\W", line)[0] for line in metadata.requires or [] if "extra ==" not in line}
     assert plain == {"numpy", "onnxruntime", "soundfile", "soxr"}

@@ -38,7 +38,7 @@ def folder(model: SpexPlusOnline, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def extractor(folder: Path) -> Extractor:
-    return Extractor.load(folder)
+    return Extractor.load(folder, backend="onnxruntime")
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_batch_of_streams_equals_separate_ones(extractor: Extractor, enrolment
 
 
 def test_one_run_of_the_model_a_call(folder: Path, enrolment: np.ndarray, mixture: np.ndarray) -> None:
-    extractor, runs = Extractor.load(folder), []
+    extractor, runs = Extractor.load(folder, backend="onnxruntime"), []
     step = extractor.step
     extractor.step = lambda *given: (runs.append(len(given[0])), step(*given))[1]  # type: ignore[method-assign]
     extractor.streams([enrolment] * 3).process(np.stack([mixture[:480]] * 3))

@@ -22,7 +22,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from ss.audio import Wave
 from ss.compression.recipe import Recipe
-from ss.export import export, is_graph, replace_folder
+from ss.export import export, is_exported, replace_folder
 from ss.export.graph import copy_metadata
 from ss.runtime import Extractor
 from ss.runtime.pretrained import graphs_in
@@ -56,7 +56,7 @@ def export_recipe(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures
             else:
                 quantize_calibrated(plain / name, done / name, step_inputs(plain, mixtures), recipe.keep)
         Extractor.load(done)
-        replace_folder(done, folder, is_graph)
+        replace_folder(done, folder, is_exported)
 
 
 def first_pairs(examples: Any, n: int) -> Iterator[Pair]:

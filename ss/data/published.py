@@ -33,8 +33,8 @@ from ss.audio import AudioError
 from ss.data.folder import Output, make
 from ss.data.manifest import FULL_SCALE, Mixture
 from ss.data.shards import check_folder, file_of
-from ss.errors import UserError
-from ss.files import read_text, reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys
+from ss.files import read_text
 
 Signal = NDArray[Any]  # float32 or float64, whichever the original has there: the last bit depends on it
 RATE = 16000  # of LibriSpeech, WHAM and WSJ0

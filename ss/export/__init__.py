@@ -1,4 +1,5 @@
-"""From a trained model to two ONNX files that need neither torch nor the rest of `ss`: one enrols, the other takes a step.
+"""From a trained model to two ONNX files that need neither torch nor the rest of `ss`: one enrols, the other takes a step. Of an
+online model also `model.ss`, for the C library (see `ss.export.native`).
 
 The graphs of an online model are written node by node rather than traced: at chunks of 10 ms the cost of a step is one of kernels
 and of the weights they read, so batch norms are folded, biases and residual paths ride in the products, and shapes are computed
@@ -6,6 +7,7 @@ once. Segment models are traced by torch. Every export is compared with torch be
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -20,11 +22,13 @@ from torch import nn
 from ss import __version__, allowlist
 from ss.checkpoint import load_extractor
 from ss.errors import UserError
+from ss.export.native import model_bytes
 from ss.export.online import enroll_graph, step_graph
 from ss.export.segments import write_segment_graphs
 from ss.model import ExtractionModel, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import FORMAT, Extractor
-from ss.runtime.pretrained import ENROLL, SEGMENT_GRU, STEP
+from ss.runtime.native import find_library
+from ss.runtime.pretrained import ENROLL, NATIVE, SEGMENT_GRU, STEP
 from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
 
@@ -40,14 +44,15 @@ def export(
     sample_rate: int | None = None,
     plain: bool = False,
     streamer: dict[str, Any] | None = None,
+    int8: bool = False,
 ) -> float:
     """Writes the two graphs of a model, or of a checkpoint of one, as a folder, in the place of an export that is there.
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
-    a quantization (see Graph). streamer: a config of what cuts the segments of a segment model; None: the checkpoint's. Raises
-    UserError for a segment model without one, for a folder that holds other files, and for graphs that do not compute what the
-    model does; then the folder stays as it was. The files are enroll.onnx and step.onnx; SpeakerHandler.onnx and GRUMainModel.onnx
-    of a SpexPlusShortGRUModel.
+    a quantization (see Graph), and without model.ss. streamer: a config of what cuts the segments of a segment model; None: the
+    checkpoint's. int8: of model.ss, the products of a step in bytes. Raises UserError for a segment model without a streamer, for a
+    folder that holds other files, and for graphs that do not compute what the model does; then the folder stays. The files
+    are enroll.onnx, step.onnx and model.ss; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = cast(ExtractionModel, model) if isinstance(model, nn.Module) else load_extractor(content)
@@ -79,13 +84,25 @@ def export(
                 metadata = {key: str(value) for key, value in facts.items()}
                 enrolling.write_bytes(enroll_graph(online, metadata).SerializeToString())
                 stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
+                if not plain:
+                    write_native(online, made / NATIVE, metadata, int8)
             else:
                 write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, cutter), facts, enrolling, stepping)
-            difference = largest_difference(extractor, Extractor.load(made))
-            replace_folder(made, folder, is_graph)
+            difference = largest_difference(extractor, Extractor.load(made, backend="onnxruntime"))
+            if not int8 and (made / NATIVE).is_file() and find_library():
+                difference = max(difference, largest_difference(extractor, Extractor.load(made, backend="c")))
+            replace_folder(made, folder, is_exported)
     finally:
         extractor.train(was_training).to(device)
     return difference
+
+
+def write_native(model: nn.Module, path: Path, metadata: dict[str, str], int8: bool = False) -> None:
+    """Writes an online model for the C library, or says why that does not run it."""
+    try:
+        path.write_bytes(model_bytes(cast(SpexPlusOnline, model), int(metadata["sample_rate"]), json.dumps(metadata), int8))
+    except UserError as error:
+        logging.getLogger(__name__).warning("no %s: %s", path.name, error)
 
 
 @torch.inference_mode()
@@ -136,15 +153,15 @@ def replace_folder(made: Path, folder: Path, is_ours: Callable[[Path], bool]) ->
         shutil.rmtree(old, ignore_errors=True)
 
 
-def is_graph(path: Path) -> bool:
+def is_exported(path: Path) -> bool:
     """Whether a file may be one of an export."""
-    return path.suffix == ".onnx"
+    return path.suffix == ".onnx" or path.name == NATIVE
 
 
 def run(config: dict[str, Any]) -> int:
     """Exports a config's `checkpoint` to its `folder`, and says how big the files are and how exact."""
     folder = Path(config["folder"])
-    difference = export(config["checkpoint"], folder)
+    difference = export(config["checkpoint"], folder, int8=config["int8"])
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(folder.iterdir()))
     print(f"{folder}: {sizes}; at most {difference:.1g} from torch")
     return 0

@@ -1,4 +1,4 @@
-"""Exported models as extractors: the same enroll, init_state and step, in ONNX Runtime, on a CPU or a GPU.
+"""Exported models as extractors: the same enroll, init_state and step, in ONNX Runtime, on a CPU or a GPU, or in the C library.
 
 Shapes: B batch, S samples, K chunks, W samples of a chunk, E speaker embedding, D conditions.
 """
@@ -19,12 +19,13 @@ from ss.model.stateful import State
 from ss.runtime import Extractor
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+NATIVE = "c"  # no provider of ONNX Runtime, but the C library
 
 
 def provider(name: str) -> str:
     """ONNX Runtime's name of a provider. Raises UserError for one that is not there."""
     if name not in PROVIDERS:
-        raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, got {name!r}")
+        raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, {NATIVE}, got {name!r}")
     if PROVIDERS[name] not in onnxruntime.get_available_providers():
         found = ", ".join(onnxruntime.get_available_providers())
         raise UserError(f"provider: ONNX Runtime cannot use {name} here (it has {found}): pip install onnxruntime-gpu")
@@ -34,12 +35,17 @@ def provider(name: str) -> str:
 class ExportedExtractor(ExtractionModel):
     """The model in an export's folder; nothing to train. The state is (conditions [B,D], the runtime's states).
 
-    provider: cpu or cuda. Raises UserError where there is no export in the folder, or the provider is not there.
+    provider: cpu or cuda of ONNX Runtime, or c, the C library, whose streams advance with each step, so that a state serves once.
+    Raises UserError where there is no export in the folder, or the provider is not there.
     """
 
     def __init__(self, folder: str | Path, on: str = "cpu", threads: int = 1) -> None:
         super().__init__()
-        self.runtime = Extractor.load(folder, threads, provider(on))
+        self.native = on == NATIVE
+        if self.native:
+            self.runtime = Extractor.load(folder, threads, backend="c")
+        else:
+            self.runtime = Extractor.load(folder, threads, provider(on), backend="onnxruntime")
         self.online, self.latency = self.runtime.online, self.runtime.latency
         self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
 
@@ -55,11 +61,16 @@ class ExportedExtractor(ExtractionModel):
         """See ExtractionModel. Raises UserError for segments of another length than the export's."""
         if not self.online and samples != self.runtime.window:
             raise UserError(f"this export is for segments of {self.runtime.window} samples, got {samples}")
+        if self.native:
+            return speaker, self.runtime.zeros(len(speaker))
         return speaker, {key: torch.from_numpy(value) for key, value in self.runtime.zeros(len(speaker)).items()}
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
         """See ExtractionModel."""
         conditions, states = state
+        if self.native:
+            wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), states)
+            return (torch.from_numpy(wave),), (conditions, after)
         given = {key: value.numpy() for key, value in states.items()}
         wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), given)
         return (torch.from_numpy(wave),), (conditions, {key: torch.from_numpy(value) for key, value in after.items()})

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 Samples = NDArray[np.float32]
 Process = Callable[[Samples], Samples]  # samples [n] -> those that are finished [m]
-ONNX, ADAPTER = "onnxruntime", "adapter"
+ONNX, C, C_INT8, ADAPTER = "onnxruntime", "c", "c int8", "adapter"
 
 
 class Backend(NamedTuple):
     """What runs a model.
 
-    runtime: "torch", "onnxruntime" or "adapter". source: the checkpoint, the folder of an export (compressed or not), or the config
-    of an adapter in JSON (see `ss.leaderboard.adapters`). streamer: the config of a torch model's.
+    runtime: "torch", "onnxruntime", "c" or "c int8" (the C library), or "adapter". source: the checkpoint, the folder of an export
+    (compressed or not), or the config of an adapter in JSON (see `ss.leaderboard.adapters`). streamer: a torch model's config.
     """
 
     runtime: str
@@ -113,6 +113,9 @@ def streams_of(backend: Backend, enrolment: Samples, threads: int = 1) -> Stream
         return Streams(lambda: unclipped(stream_of(AdapterModel(adapter, enrolment))), adapter.hop, adapter.hop)
     from ss.runtime import Extractor
 
-    extractor = Extractor.load(backend.source, threads)
+    if backend.runtime in (C, C_INT8):
+        native = Extractor.load(backend.source, backend="c")
+        return Streams(lambda: native.stream(enrolment).process, native.window, native.hop)
+    extractor = Extractor.load(backend.source, threads, backend=ONNX)
     chunk = None if extractor.online else extractor.hop
     return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)

@@ -1,4 +1,4 @@
-"""Weighs a model and times it, in torch, in ONNX Runtime, and as a compressed export; tables, and a JSON of all figures."""
+"""Weighs a model and times it, in torch, ONNX Runtime and the C library, and as a compressed export; tables, and a JSON of all."""
 
 import io
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from tqdm import tqdm
 from ss import allowlist, checkpoint
 from ss.compression.constraints import count_nonzero
 from ss.errors import UserError, reject_unknown_keys, require_positive
-from ss.measure.backend import ONNX, Backend, Streams, Workload
+from ss.measure.backend import C_INT8, ONNX, Backend, C, Streams, Workload
 from ss.measure.latency import measure_latency
 from ss.measure.report import machine, machine_line, publish
 from ss.measure.streams import bare_call, model_streams
 from ss.measure.worker import WorkerRun, run_alone
 from ss.model import ExtractionModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
+from ss.runtime.native import find_library
 from ss.tables import Column, rows_table, scaled
 from ss.utils.predecessor import read_checkpoint
 
@@ -35,7 +36,7 @@ its end above an interpreter with numpy.
 Parts: from audio in the CPU's memory to the result there, batch 1, a stream's state carried on. Real time: mean time over the audio
 that a call adds. MACs: of convolutions and matrix products only. Peak memory: of a process that does nothing else, weights
 included; on a CPU above that of Python with torch, on a GPU tensors without CUDA's own context.
-Files: the weights as torch saves them, and the two graphs for ONNX Runtime."""
+Files: the weights as torch saves them, the two graphs for ONNX Runtime, model.ss for the C library (c)."""
 SESSION_MS = 10.0  # chunks of a long session, where the model leaves the choice
 PIECES = 10  # of a session, each with a mean time
 TIMES = ("mean", "p50", "p95", "p99", "max")
@@ -204,7 +205,11 @@ def write_backends(settings: BenchSettings, model: ExtractionModel, folder: Path
     from ss.export import export  # onnx, which need not be installed
 
     export(model, folder / "onnx", settings.sample_rate, streamer=settings.streamer)
-    return [*backends, Backend(ONNX, str(folder / "onnx"))], {}
+    backends.append(Backend(ONNX, str(folder / "onnx")))
+    if not model.online or find_library() is None:
+        return backends, {}
+    export(model, folder / "int8", settings.sample_rate, int8=True)
+    return [*backends, Backend(C, str(folder / "onnx")), Backend(C_INT8, str(folder / "int8"))], {}
 
 
 def describe_model(

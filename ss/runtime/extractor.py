@@ -1,5 +1,7 @@
 """An exported model in ONNX Runtime: enrols speakers and starts streams, whichever kind of model it is.
 
+An online model runs in the C library instead where that is installed, see `ss.runtime.native`.
+
 Shapes: B streams, R samples of an enrolment, n samples of a chunk, D conditions.
 """
 
@@ -14,14 +16,16 @@ from numpy.typing import NDArray
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.runtime.enrolment import read_stretch
-from ss.runtime.pretrained import find_model, graphs_in
+from ss.runtime.native import NativeModel, NativeStream, find_library
+from ss.runtime.pretrained import NATIVE, find_model, graphs_in
 from ss.runtime.stream import BatchStream, Stream, mono_float
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 FORMAT = 1  # of the files; a runtime reads its own and older ones
-States: TypeAlias = dict[str, Wave]
+BACKENDS = ("c", "onnxruntime")
+CPU = "CPUExecutionProvider"
 
 
 class Conditions(NamedTuple):
@@ -58,19 +62,29 @@ class Extractor:
         self.classifies = "logits" in (value.name for value in enrolling.get_outputs())
 
     @classmethod
-    def from_pretrained(cls, source: str | Path | None = None, precision: str = "float32", threads: int = 1) -> "Extractor":
+    def from_pretrained(
+        cls, source: str | Path | None = None, precision: str = "float32", threads: int = 1, backend: str | None = None
+    ) -> "Extractor":
         """The model that this package brings, or another one: a name, a folder or a URL (see `find_model`).
 
-        precision: float32, or int8 for CPUs that multiply it natively. Raises UserError for what is missing or damaged.
+        precision: float32, or int8 for CPUs that multiply it natively. backend: see `load`. Raises UserError for what is missing or
+        damaged.
         """
-        return cls.load(find_model(source, precision), threads)
+        return cls.load(find_model(source, precision), threads, backend=backend)
 
     @classmethod
-    def load(cls, folder: str | Path, threads: int = 1, provider: str = "CPUExecutionProvider") -> "Extractor":
+    def load(cls, folder: str | Path, threads: int = 1, provider: str = CPU, backend: str | None = None) -> "Extractor":
         """The model in a folder that the export wrote. Raises UserError where a file is missing, foreign, or of another format.
 
-        provider: ONNX Runtime's name of what computes.
+        provider: ONNX Runtime's name of what computes. backend: "c", the C library, for an online model on one thread of a CPU; or
+        "onnxruntime"; None: the C library where that and the model's file for it are there, and one thread of a CPU is wanted.
         """
+        if backend not in (None, *BACKENDS):
+            raise UserError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        path = Path(folder, NATIVE)
+        one_thread = threads == 1 and provider == CPU
+        if backend == "c" or (backend is None and one_thread and path.is_file() and find_library()):
+            return NativeExtractor(NativeModel(path))
         return cls(*(session(Path(folder, name), threads, provider) for name in graphs_in(folder)))
 
     def enroll(self, enrolment: Recordings, sample_rate: int | None = None) -> Conditions:
@@ -120,12 +134,12 @@ class Extractor:
         (logits,) = self.enrolling.run(["logits"], {"enrolment": enrolments})
         return logits
 
-    def zeros(self, batch: int) -> States:
+    def zeros(self, batch: int) -> Any:
         """The states of so many new streams."""
         sizes = {name: [n if isinstance(n, int) else batch for n in shape] for name, shape in self.shapes.items()}
         return {name: np.full(size, self.fills.get(name, 0), np.float32) for name, size in sizes.items()}
 
-    def step(self, chunk: Wave, conditions: Wave, states: States) -> tuple[Wave, States]:
+    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
         """chunk [B,n], conditions [B,D], states -> a wave [B,n], the states after it.
 
         An online model takes whole hops, and the wave is that of `delay` samples earlier; a segment model takes one segment and
@@ -135,7 +149,36 @@ class Extractor:
         return wave, dict(zip(states, after, strict=True))
 
 
-def session(path: Path, threads: int, provider: str = "CPUExecutionProvider") -> "InferenceSession":
+class NativeExtractor(Extractor):
+    """An online model in the C library; see Extractor and NativeModel."""
+
+    def __init__(self, native: NativeModel) -> None:
+        self.native, self.metadata, self.sample_rate = native, native.metadata, native.sample_rate
+        self.hop, self.delay, self.latency, self.shortest_enrolment = (
+            getattr(native, fact) for fact in ("hop", "delay", "latency", "shortest_enrolment")
+        )
+        self.online, self.window, self.classifies = True, self.hop, False
+
+    def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
+        """See Extractor; all of it is in the library where the rate is the model's."""
+        if sample_rate in (None, self.sample_rate):
+            return NativeStream(self.native, self.enroll(enrolment).values[0])
+        return super().stream(enrolment, sample_rate)
+
+    def conditions_of(self, enrolments: Wave) -> Wave:
+        """See Extractor."""
+        return self.native.conditions_of(enrolments)
+
+    def zeros(self, batch: int) -> Any:
+        """See Extractor."""
+        return self.native.zeros(batch)
+
+    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
+        """See Extractor. A step cannot be taken twice, as the library's streams advance."""
+        return self.native.step(chunk, conditions, states)
+
+
+def session(path: Path, threads: int, provider: str = CPU) -> "InferenceSession":
     """An exported file in ONNX Runtime. Raises UserError for one that cannot be used."""
     import onnxruntime  # not wanted by the streams of models in torch
 

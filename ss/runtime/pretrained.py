@@ -1,7 +1,7 @@
-"""Where a model lies: in this package, in a folder or behind a URL. Every graph is compared with its SHA-256 sum before it is used.
+"""Where a model lies: in this package, in a folder or behind a URL. Every file is compared with its SHA-256 sum before it is used.
 
-A release is a folder that `inferencing/release.py` made: `float32` and `int8` with the two graphs each, SHA256SUMS, and README.md,
-its card. Needs no torch, and a network for URLs only.
+A release is a folder that `inferencing/release.py` made: `float32` and `int8` with the two graphs and the model for the C library
+each, SHA256SUMS, and README.md, its card. Needs no torch, and a network for URLs only.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from ss.errors import UserError
 from ss.files import whole_file
 
 ENROLL, STEP = "enroll.onnx", "step.onnx"
+NATIVE = "model.ss"  # for the C library; beside the graphs of an online model
 SEGMENT_GRU = "SpeakerHandler.onnx", "GRUMainModel.onnx"  # the same of the segment GRU model, under the names of its two halves
 PRECISIONS = ("float32", "int8")
 SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
@@ -45,7 +46,7 @@ def find_model(source: str | Path | None = None, precision: str = "float32") -> 
             raise UserError(f"{folder}: expected a release with {SUMS} to choose {precision} from, found none")
         return folder
     sums = read_sums(folder / SUMS)
-    for name in graphs(precision):
+    for name in files(precision, sums):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: expected a file of the release, but there is none")
         if (found := sum_of(folder / name)) != sums.get(name):
@@ -69,6 +70,12 @@ def graphs(precision: str) -> tuple[str, str]:
     return f"{precision}/{ENROLL}", f"{precision}/{STEP}"
 
 
+def files(precision: str, sums: dict[str, str]) -> list[str]:
+    """The files of a precision that a release has; older ones have none for the C library."""
+    native = f"{precision}/{NATIVE}"
+    return [*graphs(precision), *([native] if native in sums else [])]
+
+
 def sum_of(path: Path) -> str:
     """The SHA-256 sum of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -88,7 +95,7 @@ def download(url: str, precision: str) -> Path:
     if not (folder / SUMS).is_file() or (pin and sum_of(folder / SUMS) != pin):
         fetch(f"{url}/{SUMS}", folder / SUMS, pin)
     sums = read_sums(folder / SUMS)
-    for name in graphs(precision):
+    for name in files(precision, sums):
         if name not in sums:
             raise UserError(f"{url}/{SUMS}: expected the sum of {name}, found {', '.join(sums) or 'none'}")
         if not (folder / name).is_file() or sum_of(folder / name) != sums[name]:

@@ -1,0 +1,177 @@
+"""An exported online model in the C library (libss/ss.h), as `Extractor` runs it: several times faster, on one thread.
+
+Shapes: B streams, R samples of an enrolment, n samples that come, m samples that go, D conditions.
+"""
+
+import ctypes
+import json
+import os
+import sys
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ss.audio import Wave
+from ss.errors import UserError
+from ss.runtime.stream import LOUDEST, Stream, repair, to_float, to_type
+
+NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
+PACKAGED = Path(__file__).with_name(NAMES.get(sys.platform, "libss.so"))
+VARIABLE = "SS_LIBRARY"  # of the environment: another library than the packaged one
+VERSION = 1
+HANDLE, SIZE, INT, TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
+FACTS = ("sample_rate", "hop", "delay", "latency", "shortest_enrolment", "n_conditions")
+FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "ss_version": (INT, []),
+    "ss_error": (TEXT, []),
+    "ss_load": (HANDLE, [TEXT]),
+    "ss_model_free": (None, [HANDLE]),
+    **{f"ss_{fact}": (INT, [HANDLE]) for fact in FACTS},
+    **{f"ss_{text}": (TEXT, [HANDLE]) for text in ("metadata", "kernel")},
+    "ss_enroll": (INT, [HANDLE, HANDLE, SIZE, HANDLE]),
+    "ss_stream_new": (HANDLE, [HANDLE, HANDLE]),
+    "ss_stream_ready": (SIZE, [HANDLE, SIZE]),
+    "ss_stream_process": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]),
+    "ss_stream_process_int16": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]),
+    "ss_stream_flush": (SIZE, [HANDLE, HANDLE]),
+    "ss_stream_flush_int16": (SIZE, [HANDLE, HANDLE]),
+    "ss_stream_step": (None, [HANDLE, HANDLE, SIZE, HANDLE]),
+    "ss_stream_reset": (None, [HANDLE]),
+    "ss_stream_repaired": (SIZE, [HANDLE]),
+    "ss_stream_free": (None, [HANDLE]),
+}
+
+
+def find_library() -> Path | None:
+    """The library of this installation, or the one that SS_LIBRARY names; None where there is none."""
+    path = Path(os.environ.get(VARIABLE) or PACKAGED)
+    return path if path.is_file() else None
+
+
+@cache
+def open_library(path: Path) -> Any:
+    """The functions of a library. Raises UserError for a file that is none, or one of another version."""
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise UserError(f"{path}: expected the C library of ss, but: {error}") from error
+    if (found := library.ss_version()) != VERSION:
+        raise UserError(f"{path}: expected version {VERSION} of the C library, found {found}: install ss again")
+    return library
+
+
+class NativeModel:
+    """A model in the C library; facts as in `Extractor`. kernel: the vector instructions that it chose.
+
+    Raises UserError where there is no library, and for a file that is no model.
+    """
+
+    def __init__(self, path: Path) -> None:
+        found = find_library()
+        if found is None:
+            raise UserError(f"{PACKAGED}: expected the C library, but there is none: install ss where there is a C compiler")
+        if not path.is_file():
+            raise UserError(f"{path}: expected a model for the C library, but there is none: export the model again")
+        self.library = library = open_library(found)
+        self.pointer = library.ss_load(os.fsencode(path))
+        if not self.pointer:
+            raise UserError(f"{path}: {library.ss_error().decode()}")
+        weakref.finalize(self, library.ss_model_free, self.pointer)
+        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = (
+            getattr(library, f"ss_{fact}")(self.pointer) for fact in FACTS
+        )
+        self.metadata: dict[str, str] = json.loads(library.ss_metadata(self.pointer))
+        self.kernel: str = library.ss_kernel(self.pointer).decode()
+
+    def conditions_of(self, enrolments: Wave) -> Wave:
+        """See Extractor. Raises UserError for enrolments that are too short, silent or not finite."""
+        conditions = np.empty((len(enrolments), self.n_conditions), np.float32)
+        for enrolment, row in zip(np.ascontiguousarray(enrolments), conditions, strict=True):
+            if self.library.ss_enroll(self.pointer, enrolment.ctypes.data, len(enrolment), row.ctypes.data):
+                raise UserError(self.library.ss_error().decode())
+        return conditions
+
+    def zeros(self, batch: int) -> Any:
+        """So many new streams, which are opened by their first step."""
+        return [None] * batch
+
+    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
+        """See Extractor. The streams in `states` are at the end of this chunk afterwards: a step cannot be taken twice."""
+        chunk, wave = np.ascontiguousarray(chunk), np.empty_like(chunk)
+        states = [
+            handle or StreamHandle(self, speaker) for handle, speaker in zip(states, np.ascontiguousarray(conditions), strict=True)
+        ]
+        for handle, samples, out in zip(states, chunk, wave, strict=True):
+            self.library.ss_stream_step(handle.pointer, samples.ctypes.data, len(samples) // self.hop, out.ctypes.data)
+        return wave, states
+
+
+class StreamHandle:
+    """A stream in the library of a speaker [D], freed with this object. Raises UserError for conditions that are none."""
+
+    def __init__(self, model: NativeModel, speaker: Wave) -> None:
+        if len(speaker) != model.n_conditions:
+            raise UserError(f"expected {model.n_conditions} conditions, as this model's enroll gives them, got {len(speaker)}")
+        speaker = np.ascontiguousarray(speaker, np.float32)
+        self.model, self.pointer = model, model.library.ss_stream_new(model.pointer, speaker.ctypes.data)
+        if not self.pointer:
+            raise UserError(model.library.ss_error().decode())
+        weakref.finalize(self, model.library.ss_stream_free, self.pointer)
+
+
+class NativeStream(Stream):
+    """One stream at the model's rate, all of it in the library; see Stream."""
+
+    def __init__(self, model: NativeModel, speaker: Wave) -> None:
+        self.handle, self.library, self.sample_rate = StreamHandle(model, speaker), model.library, model.sample_rate
+        self.most, self.averaged = model.hop + model.delay, 0
+        self.dtype, self.ended = np.dtype(np.float32), False
+
+    @property
+    def repaired(self) -> int:
+        """See Stream."""
+        return self.library.ss_stream_repaired(self.handle.pointer) + self.averaged
+
+    def process(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """See Stream."""
+        if self.ended:
+            raise ValueError("the stream has ended: call reset() to begin a new one")
+        samples = np.asarray(samples)
+        if samples.ndim == 2:
+            wave, bad = repair(to_float(samples), LOUDEST)
+            self.averaged += bad
+            estimate = self._run(wave.mean(1), "ss_stream_process")
+        elif samples.ndim != 1:
+            raise ValueError(f"expected samples [n] or [n,channels], got shape {list(samples.shape)}")
+        elif samples.dtype == np.int16:
+            estimate = self._run(samples, "ss_stream_process_int16")
+        else:
+            estimate = self._run(to_float(samples), "ss_stream_process")
+        self.dtype = samples.dtype
+        return to_type(estimate, self.dtype) if samples.ndim == 2 else estimate
+
+    def _run(self, samples: NDArray[Any], function: str) -> NDArray[Any]:
+        samples = np.ascontiguousarray(samples)
+        out = np.empty(self.library.ss_stream_ready(self.handle.pointer, len(samples)), samples.dtype)
+        getattr(self.library, function)(self.handle.pointer, samples.ctypes.data, len(samples), out.ctypes.data)
+        return out
+
+    def flush(self) -> NDArray[Any]:
+        """See Stream."""
+        if self.ended:
+            raise ValueError("the stream has ended: call reset() to begin a new one")
+        self.ended, out = True, np.empty(self.most, self.dtype)
+        flush = self.library.ss_stream_flush_int16 if self.dtype == np.int16 else self.library.ss_stream_flush
+        return out[: flush(self.handle.pointer, out.ctypes.data)]
+
+    def reset(self) -> None:
+        """See Stream."""
+        self.library.ss_stream_reset(self.handle.pointer)
+        self.averaged, self.dtype, self.ended = 0, np.dtype(np.float32), False
