@@ -4,7 +4,9 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +280,25 @@ def test_the_example_compiles_and_extracts(folder: Path, tmp_path: Path, enrolme
     done = subprocess.run([tmp_path / "example", *files[1:], "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "expected a model file, found other data" in done.stderr
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_webassembly(
+    model: SpexPlusOnline, tmp_path: Path, enrolment: np.ndarray, mixture: np.ndarray, whole: np.ndarray, int8: bool
+) -> None:
+    zig = os.environ.get("ZIG") or (f"{sys.executable} -m ziglang" if find_spec("ziglang") else "")
+    if not zig or not shutil.which("node"):
+        pytest.skip("needs node, and ziglang or the variable ZIG")
+    target = tmp_path / "libss.wasm"
+    subprocess.run(["make", "-s", "-C", str(ROOT / "libss"), f"OUT={tmp_path}", f"ZIG={zig}", str(target)], check=True)
+    (tmp_path / "model.ss").write_bytes(model_bytes(model, RATE, int8=int8))
+    enrolment.astype(np.float32).tofile(tmp_path / "enrolment")
+    mixture.astype(np.float32).tofile(tmp_path / "mixture")
+    files = [tmp_path / name for name in ("model.ss", "enrolment", "mixture", "out")]
+    subprocess.run(["node", str(ROOT / "tests/assets/libss.mjs"), str(target), *map(str, files), "128"], check=True)
+    found = np.fromfile(tmp_path / "out", np.float32)
+    assert found.shape == whole.shape
+    assert np.abs(found - whole).max() < (0.05 * np.abs(whole).max() if int8 else 1e-5)
 
 
 @pytest.mark.parametrize(
