@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.data.shards import pack
+from ss.data.packed import pack
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="pack")

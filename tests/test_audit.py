@@ -18,7 +18,7 @@ from ss.audit.checks import likeness
 from ss.audit.report import CHECKS, audit
 from ss.data import manifest
 from ss.data.manifest import Piece, Row, Voice
-from ss.data.shards import pack
+from ss.data.packed import pack
 from ss.errors import UserError
 
 NAMES = {"a_0": "full", "a_1": "full", "b_2": "full", "b_3": "partly_absent", "c_4": "absent", "c_5": "clean"}

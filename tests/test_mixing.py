@@ -23,13 +23,13 @@ from ss.audio import AudioError
 from ss.data import manifest
 from ss.data.catalog import Catalog, make_catalog, make_chances
 from ss.data.corpus import Span
-from ss.data.index import find_active
 from ss.data.manifest import Mixture, Row
 from ss.data.mix import mix, read_config
 from ss.data.plan import plan, plan_row
 from ss.data.render import Renderer
-from ss.data.scene import Scene
+from ss.data.scene_settings import Scene
 from ss.data.sources import Sources
+from ss.data.speech_activity import find_active
 from ss.errors import UserError
 
 ROOT = Path(__file__).parents[1]

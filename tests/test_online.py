@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ss.errors import UserError
 from ss.model import SpexPlusOnline
-from ss.model.recurrence import recurrence
+from ss.model.memory import recurrence
 from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
 
 VARIANTS = [

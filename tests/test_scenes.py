@@ -30,7 +30,7 @@ from ss.data.manifest import Mixture, Row, Voice
 from ss.data.mix import mix, render_row
 from ss.data.plan import plan, plan_row, plan_times
 from ss.data.render import Renderer
-from ss.data.scene import CODECS, PATTERNS, Enrolment, Scene
+from ss.data.scene_settings import CODECS, PATTERNS, Enrolment, Scene
 from ss.data.sources import Sources
 from ss.datasets import Rendered, TrainingBatches, loader
 from ss.errors import UserError

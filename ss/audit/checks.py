@@ -18,7 +18,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from ss import audio
 from ss.audio import AudioError, Wave
 from ss.data import manifest
-from ss.data.shards import Place
+from ss.data.packed import Place
 from ss.errors import UserError, reject_unknown_keys
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ss import audio
 from ss.audit.checks import ABSENT, KINDS, AuditedTriplet, AuditSettings, Expected, Facts, examine, read_expected
-from ss.data.shards import Place, files_in
+from ss.data.packed import Place, files_in
 from ss.errors import UserError
 from ss.tables import text_table
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ss import audio
 from ss.data.corpus import Span, read_genders
 from ss.data.index import index
-from ss.data.shards import Place, contents, file_of, is_packed
+from ss.data.packed import Place, contents, file_of, is_packed
 from ss.data.sources import Sources
 from ss.errors import UserError
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ss import audio
-from ss.data.shards import check_folder, contents, is_packed
+from ss.data.packed import check_folder, contents, is_packed
 from ss.data.sources import Sources
 from ss.errors import UserError
 

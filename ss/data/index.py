@@ -12,22 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ss import audio
 from ss.audio import AudioError
 from ss.data import manifest
 from ss.data.corpus import find_files
+from ss.data.packed import contents, file_of, is_packed
 from ss.data.processes import map_in_processes
-from ss.data.shards import contents, file_of, is_packed
 from ss.data.sources import Sources
+from ss.data.speech_activity import find_speech
 
 VERSION = 3  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
-BLOCK = 0.032  # seconds over which the level is taken to find silence
-MARGIN = 2  # blocks kept around what is not silent: word onsets and ends are quiet, and stops inside words are not pauses
 
 
 class IndexedFile(NamedTuple):
@@ -85,17 +82,7 @@ def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
         return file._replace(fault=str(error))
     if not wave.any():
         return file._replace(fault=f"{path}: expected speech, found silence")
-    blocks, size = find_active(wave, trim_db, rate), round(BLOCK * rate)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], blocks, [0]]))) * size
-    speech = tuple((int(a), int(min(b, len(wave)))) for a, b in zip(edges[::2], edges[1::2], strict=True))
-    return file._replace(sample_rate=rate, samples=len(wave), speech=speech)
-
-
-def find_active(wave: audio.Wave, db: float, sample_rate: int) -> NDArray[np.bool_]:
-    """Which blocks of a wave [N] are within `db` of the loudest one, or near such a block; blocks last `BLOCK` seconds."""
-    energy = np.add.reduceat(np.square(wave), np.arange(0, len(wave), round(BLOCK * sample_rate)))
-    loud = energy >= energy.max() * 10 ** (-db / 10)
-    return np.convolve(loud, np.ones(2 * MARGIN + 1), "full")[MARGIN:-MARGIN] > 0
+    return file._replace(sample_rate=rate, samples=len(wave), speech=find_speech(wave, trim_db, rate))
 
 
 def index_path(sources: Sources) -> Path:

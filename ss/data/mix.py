@@ -14,7 +14,7 @@ from ss.data.folder import Output, make, write_triplet
 from ss.data.manifest import Mixture, Row
 from ss.data.plan import plan
 from ss.data.render import Renderer
-from ss.data.scene import Scene
+from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
 from ss.errors import UserError
 

@@ -12,7 +12,7 @@ import numpy as np
 from ss.data.catalog import Catalog, draw_others, group_of
 from ss.data.corpus import Span
 from ss.data.manifest import Noise, Piece, Room, Row, Voice
-from ss.data.scene import Range, Scene
+from ss.data.scene_settings import Range, Scene
 from ss.errors import UserError
 
 Draw = np.random.Generator
@@ -122,7 +122,7 @@ def draw_interferers(catalog: Catalog, scene: Scene, speaker: str, pattern: str,
 
 
 def plan_times(pattern: str, n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
-    """When the target speaks, then each of the others, in samples within 0..samples. pattern: one of `ss.data.scene.PATTERNS`."""
+    """When the target speaks, then each of the others, in samples within 0..samples. pattern: one of PATTERNS."""
     whole = [(0, samples)]
     if pattern == "turns":
         return plan_turns(n_others, samples, scene, rate, rng)

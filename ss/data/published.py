@@ -32,7 +32,7 @@ from ss import audio
 from ss.audio import AudioError
 from ss.data.folder import Output, make
 from ss.data.manifest import FULL_SCALE, Mixture
-from ss.data.shards import check_folder, file_of
+from ss.data.packed import check_folder, file_of
 from ss.errors import UserError, reject_unknown_keys
 from ss.files import read_text
 

@@ -18,7 +18,7 @@ from ss.data import acoustics
 from ss.data.audio_cache import AudioCache
 from ss.data.augment import change_speed
 from ss.data.manifest import FULL_SCALE, PCM, Mixture, Noise, Piece, Row, Voice
-from ss.data.shards import file_of
+from ss.data.packed import file_of
 from ss.data.sources import Sources
 
 DIGITAL_SILENCE = 1e-10  # mean power: -100 dB of full scale

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ss.data.scene import Scene
+from ss.data.scene_settings import Scene
 from ss.errors import UserError, reject_unknown_keys
 
 SPEAKER_SAMPLING = ("uniform", "by_duration")

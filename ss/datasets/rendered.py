@@ -12,7 +12,7 @@ from ss.data.catalog import group_of, make_catalog
 from ss.data.manifest import FULL_SCALE, PCM
 from ss.data.plan import plan_row
 from ss.data.render import Renderer
-from ss.data.scene import Scene
+from ss.data.scene_settings import Scene
 from ss.data.sources import Sources
 from ss.datasets.examples import Examples, RawExample
 from ss.loss import UNKNOWN_SPEAKER

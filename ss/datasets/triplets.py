@@ -16,7 +16,7 @@ from ss.audio import AudioError, Wave
 from ss.data.audio_cache import AudioCache, shared_array
 from ss.data.augment import SCENES, scene_of
 from ss.data.catalog import group_of
-from ss.data.shards import Place, files_in, shard_of
+from ss.data.packed import Place, files_in, shard_of
 from ss.datasets.examples import Examples, RawExample
 from ss.errors import UserError
 from ss.files import read_text

@@ -26,8 +26,8 @@ from ss.export.graph import (
     scale_and_offset,
     with_one,
 )
+from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
-from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 from ss.model.stateful import Chain
 
 

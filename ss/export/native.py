@@ -17,8 +17,8 @@ from torch import nn
 from ss.errors import UserError
 from ss.export.graph import Array, Product, array, normed_after, normed_before, product, scale_and_offset
 from ss.model import SpexPlusOnline
+from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
-from ss.model.recurrence import GRU, LSTM, LinearRecurrence
 from ss.model.speaker import ResNetBlock
 from ss.model.stateful import Chain, StatefulLayer
 

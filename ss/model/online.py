@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ss.errors import UserError
 from ss.model.extractor import Extraction, ExtractionModel, count_frames
-from ss.model.recurrence import GRU, LSTM, LinearRecurrence
+from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.speaker import SlotEncoder, SpeakerEncoder
 from ss.model.stateful import Chain, State, StatefulLayer
 from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ss.distributed import BatchNorm
-from ss.model.recurrence import LSTMLayer
+from ss.model.memory import LSTMLayer
 from ss.model.tcn import ChannelNorm
 
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import ss
 from ss import checkpoint, distributed
 from ss.data.catalog import make_catalog
-from ss.data.scene import Scene
+from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
 from ss.datasets import Rendered, Triplets, find_triplets, make_filenames, read_speakers, write_speakers
 from ss.errors import UserError

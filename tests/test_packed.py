@@ -20,10 +20,10 @@ from conftest import RATE, ROOT, TINY, make_triplets, run, run_command, training
 from ss import audio
 from ss.data.catalog import make_catalog
 from ss.data.mix import mix
+from ss.data.packed import Member, contents, pack, write_shards
 from ss.data.plan import plan
 from ss.data.render import Renderer
-from ss.data.scene import Scene
-from ss.data.shards import Member, contents, pack, write_shards
+from ss.data.scene_settings import Scene
 from ss.data.sources import Sources
 from ss.datasets import TrainingBatches, Triplets
 from ss.errors import UserError
