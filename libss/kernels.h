@@ -122,6 +122,11 @@ INLINE VI NAME(dot)(VI sum, const int8_t *w, const int8_t *x) {
     __m128 odd = _mm_shuffle_ps(_mm_castsi128_ps(low), _mm_castsi128_ps(high), _MM_SHUFFLE(3, 1, 3, 1));
     return sum + (VI)_mm_add_epi32(_mm_castps_si128(even), _mm_castps_si128(odd));
 #elif INT8_DOT == DOT_NEON
+    int8x16_t both = vld1q_s8(w), other = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(both), vget_low_s8(other)));
+    int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(both), vget_high_s8(other)));
+    return sum + (VI)vpaddq_s32(low, high);
+#elif INT8_DOT == DOT_NEON_SDOT
     return (VI)vdotq_s32((int32x4_t)sum, vld1q_s8(w), vreinterpretq_s8_s32(vdupq_n_s32(four)));
 #else
     int32_t part[W];

@@ -101,6 +101,7 @@ static void any_radix_pass(int radix, int n, int stride, const float *twiddle, c
 #define DOT_NEON 3
 #define DOT_WASM 4
 #define DOT_SSE2 5
+#define DOT_NEON_SDOT 6
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(SS_PLAIN)
 #define X86 1
@@ -133,10 +134,15 @@ static void any_radix_pass(int radix, int n, int stride, const float *twiddle, c
 #include <wasm_simd128.h>
 #define INT8_DOT DOT_WASM
 #define KERNEL_NAME "simd128"
-#elif defined(__ARM_FEATURE_DOTPROD) && defined(__aarch64__)
+#elif defined(__aarch64__)
 #include <arm_neon.h>
+#if defined(__ARM_FEATURE_DOTPROD)
+#define INT8_DOT DOT_NEON_SDOT
+#define KERNEL_NAME "neon sdot"
+#else
 #define INT8_DOT DOT_NEON
 #define KERNEL_NAME "neon"
+#endif
 #elif defined(X86)
 #define INT8_DOT DOT_SSE2
 #define KERNEL_NAME "sse2"

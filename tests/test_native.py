@@ -4,7 +4,9 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,11 @@ from test_runtime import blocks, close, everything
 from ss.checkpoint import load_extractor
 from ss.errors import UserError
 from ss.export import export, largest_difference
+from ss.export.extractor import ExportedExtractor
 from ss.export.native import largest_factor, model_bytes
+from ss.measure.backend import Workload
+from ss.measure.bench import BenchSettings, write_backends
+from ss.measure.worker import run_alone
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, native
 from ss.runtime.extractor import NativeExtractor
@@ -280,6 +286,25 @@ def test_the_example_compiles_and_extracts(folder: Path, tmp_path: Path, enrolme
     assert "expected a model file, found other data" in done.stderr
 
 
+@pytest.mark.parametrize("int8", [False, True])
+def test_webassembly(
+    model: SpexPlusOnline, tmp_path: Path, enrolment: np.ndarray, mixture: np.ndarray, whole: np.ndarray, int8: bool
+) -> None:
+    zig = os.environ.get("ZIG") or (f"{sys.executable} -m ziglang" if find_spec("ziglang") else "")
+    if not zig or not shutil.which("node"):
+        pytest.skip("needs node, and ziglang or the variable ZIG")
+    target = tmp_path / "libss.wasm"
+    subprocess.run(["make", "-s", "-C", str(ROOT / "libss"), f"OUT={tmp_path}", f"ZIG={zig}", str(target)], check=True)
+    (tmp_path / "model.ss").write_bytes(model_bytes(model, RATE, int8=int8))
+    enrolment.astype(np.float32).tofile(tmp_path / "enrolment")
+    mixture.astype(np.float32).tofile(tmp_path / "mixture")
+    files = [tmp_path / name for name in ("model.ss", "enrolment", "mixture", "out")]
+    subprocess.run(["node", str(ROOT / "tests/assets/libss.mjs"), str(target), *map(str, files), "128"], check=True)
+    found = np.fromfile(tmp_path / "out", np.float32)
+    assert found.shape == whole.shape
+    assert np.abs(found - whole).max() < (0.05 * np.abs(whole).max() if int8 else 1e-5)
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
@@ -411,3 +436,25 @@ def test_the_library_is_small_and_needs_libm_only(library: Path) -> None:
         said = subprocess.run([readelf, "-d", str(library)], capture_output=True, text=True, check=True).stdout
         needed = {line.split("[")[1].rstrip("]") for line in said.splitlines() if "NEEDED" in line}
         assert needed <= {"libm.so.6", "libc.so.6", "ld-linux-x86-64.so.2"}
+
+
+def test_an_export_in_the_library_as_an_extractor(
+    model: SpexPlusOnline, folder: Path, enrolment: np.ndarray, mixture: np.ndarray, whole: np.ndarray
+) -> None:
+    """What `+provider=c` tests: two utterances of a batch, whole."""
+    chunks, ref = torch.from_numpy(np.stack([mixture, mixture[::-1]]))[None], torch.from_numpy(np.stack([enrolment] * 2))
+    found = ExportedExtractor(folder, "c")(chunks, ref).waves[0][0].numpy()
+    expected = ExportedExtractor(folder)(chunks, ref).waves[0][0].numpy()
+    close(found, expected, 1e-5)
+    close(found[0], whole, 1e-5)
+
+
+def test_it_is_measured_beside_onnx_runtime(tmp_path: Path) -> None:
+    settings = BenchSettings(str(tmp_path), {"_target_": "ss.streamer.Whole"}, model={"_target_": "ss.model.SpexPlusOnline"})
+    backends, missing = write_backends(settings, online(), tmp_path)
+    assert [backend.runtime for backend in backends] == ["torch", "onnxruntime", "c", "c int8"]
+    assert not missing
+    for backend in backends[2:]:
+        run = run_alone(Workload(backend, [120, 160], [20, 20], 2, RATE))
+        assert [len(seconds) for seconds in run.seconds] == [20, 20]
+        assert run.ended > run.idle > 0
