@@ -175,7 +175,7 @@ def test_a_folder_holds_one_model_the_newest(tmp_path: Path, enrolment: np.ndarr
     export(path, folder)
     assert sorted(file.name for file in folder.iterdir()) == ["GRUMainModel.onnx", "SpeakerHandler.onnx"]
     export(online(), folder)
-    assert sorted(file.name for file in folder.iterdir()) == ["enroll.onnx", "step.onnx"]
+    assert sorted(file.name for file in folder.iterdir()) == ["enroll.onnx", "model.ss", "step.onnx"]
     assert Extractor.load(folder).online
     assert ExportedExtractor(folder).online
     export(path, folder)
