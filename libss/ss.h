@@ -32,7 +32,7 @@ extern "C" {
 typedef struct ss_model ss_model;
 typedef struct ss_stream ss_stream;
 
-/* Version of this header and of the library; the second part of the file format that the library reads. */
+/* Version of this interface and of the file format that the library reads. */
 #define SS_VERSION 1
 SS_API int ss_version(void);
 

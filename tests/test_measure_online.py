@@ -25,6 +25,7 @@ from ss.measure.latency import longest_wait, measure_latency
 from ss.measure.streams import model_streams
 from ss.measure.worker import run_alone
 from ss.model import ExtractionModel, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel
+from ss.runtime.native import VARIABLE
 from ss.streamer import Streamer, Whole
 
 ROOT = Path(__file__).parents[1]
@@ -187,7 +188,7 @@ def test_segments_are_measured_as_they_are_exported(tmp_path: Path) -> None:
 @needs_onnx
 def test_onnx_runtime_is_weighed_without_torch(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
-    (_, backend), _ = write_backends(settings, settings.load(), tmp_path)
+    (_, backend, *_), _ = write_backends(settings, settings.load(), tmp_path)
     assert backend.runtime == ONNX
     work = settings.live_workload(backend, [5, 16], 0.5)
     without = "import sys; sys.modules['torch'] = sys.modules['hydra'] = None; " + worker.SCRIPT
@@ -211,7 +212,8 @@ MODEL = [f"model.{each}" for each in TINY]
 
 
 @needs_onnx
-def test_the_online_models_command(tmp_path: Path) -> None:
+def test_the_online_models_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "none"))  # without the C library, which tests/test_native.py measures
     brief = ["live_seconds=0.5", "session_minutes=0.02", "n_chunks=2", "n_enrolments=2", "devices=[cpu]"]
     script = "measure_weight_and_time/measure_weight_and_time.py"
     done = run(script, "-cn", "spexplus_online", *MODEL, *brief, "enrolment_seconds=1.5", f"out_folder={tmp_path}")
@@ -235,7 +237,7 @@ def test_the_online_models_command(tmp_path: Path) -> None:
         assert len(row["mean_milliseconds"]) == 10
         assert row["over_idle_bytes"] == row["ended_bytes"] - row["idle_bytes"] > 0
     assert report["sessions"][1]["over_idle_bytes"] < 150e6
-    assert set(report["file_bytes"]) == {"weights", "enroll.onnx", "step.onnx"}
+    assert set(report["file_bytes"]) == {"weights", "enroll.onnx", "model.ss", "step.onnx"}
     assert min(report["file_bytes"].values()) > 1000
     assert report["headline"] == {"real_time_factor": rows[6]["real_time_factor"], "runtime": "onnxruntime"}
     assert [row["part"] for row in report["rows"]] == ["utterance", "enrolment"]
@@ -251,7 +253,8 @@ def family(out: Path, *overrides: str, check: bool = True) -> subprocess.Complet
 
 
 @needs_onnx
-def test_the_family_in_one_table(tmp_path: Path) -> None:
+def test_the_family_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "none"))
     done = family(tmp_path)
     report = json.loads((tmp_path / "family.json").read_text())
     offline, live = report["rows"]

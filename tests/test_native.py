@@ -21,7 +21,11 @@ from test_runtime import blocks, close, everything
 from ss.checkpoint import load_extractor
 from ss.errors import UserError
 from ss.export import export, largest_difference
+from ss.export.extractor import ExportedExtractor
 from ss.export.native import largest_factor, model_bytes
+from ss.measure.backend import Workload
+from ss.measure.bench import BenchSettings, write_backends
+from ss.measure.worker import run_alone
 from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, native
 from ss.runtime.extractor import NativeExtractor
@@ -432,3 +436,25 @@ def test_the_library_is_small_and_needs_libm_only(library: Path) -> None:
         said = subprocess.run([readelf, "-d", str(library)], capture_output=True, text=True, check=True).stdout
         needed = {line.split("[")[1].rstrip("]") for line in said.splitlines() if "NEEDED" in line}
         assert needed <= {"libm.so.6", "libc.so.6", "ld-linux-x86-64.so.2"}
+
+
+def test_an_export_in_the_library_as_an_extractor(
+    model: SpexPlusOnline, folder: Path, enrolment: np.ndarray, mixture: np.ndarray, whole: np.ndarray
+) -> None:
+    """What `+provider=c` tests: two utterances of a batch, whole."""
+    chunks, ref = torch.from_numpy(np.stack([mixture, mixture[::-1]]))[None], torch.from_numpy(np.stack([enrolment] * 2))
+    found = ExportedExtractor(folder, "c")(chunks, ref).waves[0][0].numpy()
+    expected = ExportedExtractor(folder)(chunks, ref).waves[0][0].numpy()
+    close(found, expected, 1e-5)
+    close(found[0], whole, 1e-5)
+
+
+def test_it_is_measured_beside_onnx_runtime(tmp_path: Path) -> None:
+    settings = BenchSettings(str(tmp_path), {"_target_": "ss.streamer.Whole"}, model={"_target_": "ss.model.SpexPlusOnline"})
+    backends, missing = write_backends(settings, online(), tmp_path)
+    assert [backend.runtime for backend in backends] == ["torch", "onnxruntime", "c", "c int8"]
+    assert not missing
+    for backend in backends[2:]:
+        run = run_alone(Workload(backend, [120, 160], [20, 20], 2, RATE))
+        assert [len(seconds) for seconds in run.seconds] == [20, 20]
+        assert run.ended > run.idle > 0
