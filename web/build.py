@@ -7,7 +7,6 @@ import argparse
 import hashlib
 import shutil
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import soundfile
@@ -19,7 +18,6 @@ ROOT = Path(__file__).parents[1]
 PAGE = "index.html style.css icon.svg manifest.webmanifest page.js audio.js enrolment.js player.js spectrogram.js worklet.js"
 PAGE += " library.js resample.js enroller.js"
 WORKER = "service_worker.js"
-CHECKPOINT = ROOT / "models/spexplus_online/best.pth"
 SAMPLE_RATE = 16000
 MOST_BYTES = 4_000_000  # of all files
 
@@ -32,7 +30,7 @@ def build(folder: Path, library: Path) -> None:
     for name in PAGE.split():
         shutil.copy(ROOT / "web" / name, folder)
     shutil.copyfile(library, folder / "libss.wasm")
-    write_model(folder / "model.ss")
+    shutil.copyfile(find_model(precision="int8") / NATIVE, folder / NATIVE)
     write_example(folder)
     write_service_worker(folder)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -40,21 +38,6 @@ def build(folder: Path, library: Path) -> None:
         print(f"{size:9,}  {name}")
     print(f"{sum(sizes.values()):9,}  bytes in {folder}")
     assert sum(sizes.values()) <= MOST_BYTES
-
-
-def write_model(path: Path) -> None:
-    """The packaged model for the C library; where the package has none, exported from the checkpoint, which needs torch."""
-    packaged = find_model(precision="int8") / NATIVE
-    if packaged.is_file():
-        shutil.copyfile(packaged, path)
-        return
-    from ss.checkpoint import load_extractor
-    from ss.export.native import model_bytes
-    from ss.model import SpexPlusOnline
-    from ss.utils.predecessor import read_checkpoint
-
-    model = cast(SpexPlusOnline, load_extractor(read_checkpoint(CHECKPOINT)).eval())
-    path.write_bytes(model_bytes(model, SAMPLE_RATE, int8=True))
 
 
 def write_example(folder: Path) -> None:
