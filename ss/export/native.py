@@ -30,7 +30,7 @@ MOST = {"n_channels": 4096, "hop": 8192, "lookahead": 1024, "n_slots": 1024, "ke
 NORM_EPSILON = 1e-5
 
 
-class Writer:
+class TensorWriter:
     """Tensors one after the other. storage: FLOATS, or BYTES for the products of a step, with HALVES for those of an enrolment."""
 
     def __init__(self, storage: int) -> None:
@@ -96,7 +96,7 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
     for kernel in encoder.kernels:
         if largest_factor(kernel // 2) > LARGEST_FACTOR:
             raise UserError(f"kernels: the C library wants halves without a prime factor above {LARGEST_FACTOR}, got {kernel}")
-    writer = Writer(BYTES if int8 else FLOATS)
+    writer = TensorWriter(BYTES if int8 else FLOATS)
     for number in range(len(encoder.kernels)):
         writer.add(array(encoder.get_buffer(f"window{number}")))
     writer.product(normed_before(model.norm, product(model.conv1)))
@@ -129,7 +129,7 @@ def largest_factor(number: int) -> int:
     return largest
 
 
-def write_layer(writer: Writer, layer: StatefulLayer) -> None:
+def write_layer(writer: TensorWriter, layer: StatefulLayer) -> None:
     """A layer of the body."""
     if isinstance(layer, LSTM):
         inputs, recurrent, bias = gates(layer.lstm)
@@ -166,7 +166,7 @@ def layer_normed(norm: nn.LayerNorm, inner: Product) -> Product:
     return Product(inner.weight * array(norm.weight)[:, None], inner.bias + array(norm.bias) @ inner.weight)
 
 
-def write_enrolment(writer: Writer, model: SpexPlusOnline) -> None:
+def write_enrolment(writer: TensorWriter, model: SpexPlusOnline) -> None:
     """What turns a recording into conditions."""
     encoder = model.speaker_encoder
     writer.enrolment_product(layer_normed(encoder.norm, product(encoder.conv1)))
