@@ -1,6 +1,7 @@
 """A learning curve that grows: what checkpoints do on fixed folders of triplets against the hours of mixtures that they heard."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -33,6 +34,9 @@ def extend_curve(config: dict[str, Any]) -> int:
     rows = list(csv.DictReader(table.open())) if table.exists() else []
     if rows and not {HOURS, CHECKPOINT} <= rows[0].keys():
         raise UserError(f"{table}: expected columns {HOURS} and {CHECKPOINT}, found {', '.join(rows[0])}")
+    for number, other in enumerate(rows, start=2):
+        if not re.fullmatch(r"\d+(\.\d+)?", other[HOURS] or ""):
+            raise UserError(f"{table}, line {number}: expected a number of hours, found {other[HOURS]!r}")
     row = {HOURS: f"{hours:.1f}", CHECKPOINT: config["name"] or Path(config["checkpoint"]).stem}
     extractor = Inferencer(config["checkpoint"], instantiate(config["streamer"]))
     for folder in map(Path, config["folders"]):

@@ -133,6 +133,12 @@ def voice(rng: np.random.Generator, pitch: float, samples: int) -> audio.Wave:
     return (0.1 * level * tone).astype(np.float32)
 
 
+@pytest.fixture(scope="module")
+def enrolment() -> audio.Wave:
+    """A second of one voice [S]."""
+    return voice(np.random.default_rng(1), 140, RATE)
+
+
 def make_triplets(folder: Path, names: list[str], seconds: float = 0.7, seed: int = 0) -> Path:
     """A triplet folder; the speaker's number is the pitch, lengths differ a little."""
     folder.mkdir(parents=True)

@@ -219,7 +219,7 @@ def test_an_interrupted_file_is_left_out(files: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said == ""
+    assert [line for line in said.splitlines() if not line.startswith("the C library is not installed")] == []
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -64,11 +64,6 @@ def extractor(folder: Path) -> Extractor:
 
 
 @pytest.fixture(scope="module")
-def enrolment() -> np.ndarray:
-    return voice(np.random.default_rng(1), 140, RATE)
-
-
-@pytest.fixture(scope="module")
 def mixture() -> np.ndarray:
     rng = np.random.default_rng(2)
     return voice(rng, 140, 20000) + voice(rng, 210, 20000)
@@ -270,6 +265,19 @@ def test_int8_is_the_same_with_all_instructions(changes: dict[str, Any], tmp_pat
     assert np.abs(first).max() > 1e-3
     for other in others:
         assert np.abs(other - first).max() < 0.05 * np.abs(first).max()
+
+
+def test_without_the_library_a_line_says_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(native.VARIABLE, str(tmp_path / "none.so"))
+    assert type(Extractor.load(folder)) is Extractor
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "the C library is not installed, so ONNX Runtime computes, at several times the cost"
+    ]
+    caplog.clear()
+    Extractor.load(folder, backend="onnxruntime")
+    assert not caplog.records
 
 
 def test_the_example_compiles_and_extracts(folder: Path, tmp_path: Path, enrolment: np.ndarray, mixture: np.ndarray) -> None:

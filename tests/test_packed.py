@@ -107,15 +107,20 @@ def test_epochs_are_whole_and_shards_come_together(packed: Path) -> None:
     assert [index for batch in batches for _, index in batch] == seen[0][6:]
 
 
-def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def write_corpora(folder: Path) -> None:
+    """The same three speakers as files below `plain` and as shards below `packed`."""
     rng, names = np.random.default_rng(0), []
     for speaker in range(3):
         for number in range(2):
             names.append(f"part/{speaker}/1/{number}.flac")
-            (tmp_path / "plain" / names[-1]).parent.mkdir(parents=True, exist_ok=True)
-            audio.write(tmp_path / "plain" / names[-1], voice(rng, 100 + 50 * speaker, 2 * RATE), RATE)
-    write_shards(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
+            (folder / "plain" / names[-1]).parent.mkdir(parents=True, exist_ok=True)
+            audio.write(folder / "plain" / names[-1], voice(rng, 100 + 50 * speaker, 2 * RATE), RATE)
+    write_shards(folder / "plain", [[name] for name in names], folder / "packed", 0.1)
+
+
+def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_corpora(tmp_path)
     heard = []
     for where in ("plain", "packed"):
         sources = Sources(str(tmp_path / where), noise=str(tmp_path / where), rirs=str(tmp_path / where))
@@ -126,13 +131,7 @@ def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_corpus_of_two_speaker_mixtures_can_be_packed(tmp_path: Path) -> None:
-    rng, names = np.random.default_rng(0), []
-    for speaker in range(3):
-        for number in range(2):
-            names.append(f"part/{speaker}/1/{number}.flac")
-            (tmp_path / "plain" / names[-1]).parent.mkdir(parents=True, exist_ok=True)
-            audio.write(tmp_path / "plain" / names[-1], voice(rng, 100 + 50 * speaker, 2 * RATE), RATE)
-    write_shards(tmp_path / "plain", [[name] for name in names], tmp_path / "packed", 0.1)
+    write_corpora(tmp_path)
     made = []
     for where in ("plain", "packed"):
         out = tmp_path / f"out_{where}"

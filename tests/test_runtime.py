@@ -42,11 +42,6 @@ def extractor(folder: Path) -> Extractor:
 
 
 @pytest.fixture(scope="module")
-def enrolment() -> np.ndarray:
-    return voice(np.random.default_rng(1), 140, RATE)
-
-
-@pytest.fixture(scope="module")
 def mixture() -> np.ndarray:
     rng, samples = np.random.default_rng(2), round(SECONDS * RATE)
     return voice(rng, 140, samples) + voice(rng, 210, samples)

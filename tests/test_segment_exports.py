@@ -75,11 +75,6 @@ def extractor(best: Path) -> Extractor:
 
 
 @pytest.fixture(scope="module")
-def enrolment() -> np.ndarray:
-    return voice(np.random.default_rng(1), 140, RATE)
-
-
-@pytest.fixture(scope="module")
 def mixture() -> np.ndarray:
     rng = np.random.default_rng(2)
     return voice(rng, 140, 12345) + voice(rng, 210, 12345)

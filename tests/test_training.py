@@ -270,6 +270,10 @@ def test_a_learning_curve_grows(trained: Path, triplets: Path, tmp_path: Path) -
     assert [row["checkpoint"] for row in rows] == ["best", "later"]
     assert rows[0]["dev"] == rows[1]["dev"]
     assert picture.stat().st_size > 1000
+    with table.open("a") as file:
+        file.write("yesterday\n")
+    done = run("training/learning_curve.py", "-cn", "learning_curve", *where, check=False)
+    assert f"{table}, line 4: expected a number of hours, found 'yesterday'" in done.stderr
 
 
 def test_the_mean_of_the_weights_is_what_is_kept(triplets: Path, tmp_path: Path) -> None:

@@ -65,7 +65,6 @@ def index(sources: Sources) -> list[IndexedFile]:
     for file in tqdm(mapped, "looking into files", len(fresh), disable=not fresh, leave=False):
         known[file.path, file.size, file.changed] = file
     if fresh:
-        kept.parent.mkdir(parents=True, exist_ok=True)
         manifest.write(kept, (json.dumps(file._asdict()) for file in known.values()))
     return [known[file.path, file.size, file.changed]._replace(speaker=file.speaker) for file in files]
 

@@ -6,6 +6,7 @@ Shapes: B streams, R samples of an enrolment, n samples of a chunk, D conditions
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FORMAT = 1  # of the files; a runtime reads its own and older ones
 BACKENDS = ("c", "onnxruntime")
 CPU = "CPUExecutionProvider"
+NO_LIBRARY = """\
+the C library is not installed, so ONNX Runtime computes, at several times the cost: install ss again where there is a C compiler"""
 
 
 class Conditions(NamedTuple):
@@ -83,8 +86,10 @@ class Extractor:
             raise UserError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         path = Path(folder, NATIVE)
         one_thread = threads == 1 and provider == CPU
-        if backend == "c" or (backend is None and one_thread and path.is_file() and find_library()):
-            return NativeExtractor(NativeModel(path))
+        if backend == "c" or (backend is None and one_thread and path.is_file()):
+            if backend == "c" or find_library():
+                return NativeExtractor(NativeModel(path))
+            logging.getLogger(__name__).warning(NO_LIBRARY)
         return cls(*(session(Path(folder, name), threads, provider) for name in graphs_in(folder)))
 
     def enroll(self, enrolment: Recordings, sample_rate: int | None = None) -> Conditions:
