@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.inferencer import Inferencer
-from ss.measure.backend import ADAPTER, C, ONNX, AdapterModel, Backend, Streams, Workload, make_adapter, stream_of, streams_of
+from ss.measure.backend import ADAPTER, ONNX, AdapterModel, Backend, C, Streams, Workload, make_adapter, stream_of, streams_of
 from ss.measure.bench import BenchSettings, call_costs, describe_latency
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
@@ -75,7 +75,9 @@ class ModelEntry(Entry):
 
     def measure_costs(self) -> dict[str, float | None]:
         if self.is_export:
-            return measure_streams(Backend(self.runtime, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files))
+            return measure_streams(
+                Backend(self.runtime, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files)
+            )
         given = {"streamer": dict(self.streamer)} if self.streamer else {}
         settings = BenchSettings.from_checkpoint(self.path, sample_rate=self.sample_rate, **given)
         model, backend = settings.load(), Backend("torch", str(self.path), settings.streamer)

@@ -13,6 +13,16 @@ from ss.metric import COLUMNS, UtteranceScores, summarize
 from ss.tables import markdown_table
 
 RANKING, ABSENT = "SI-SDRi", "absent-dB"
+FORMS = {  # how values of a metric are written; others: with three digits
+    RANKING: "{:.2f} dB",
+    ABSENT: "{:.1f} dB",
+    "pause-dB": "{:.1f} dB",
+    "muted": "{:.1%}",
+    "settle": "{:.2f} s",
+    "settle-95": "{:.2f} s",
+    "unsettled": "{:.1%}",
+    "speech-SI-SDRi": "{:.2f} dB",
+}
 RESAMPLINGS = 2000
 FEWEST = 8  # values that an interval is given for
 METHOD = f"""\
@@ -46,7 +56,8 @@ def interval(values: Sequence[float]) -> dict[str, Any]:
 
 
 def summarize_scores(scores: Sequence[Score]) -> dict[str, Any]:
-    """Mean, median, counts and reasons of every metric; of SI-SDRi also the interval and the share below 0 dB."""
+    """Mean, median, counts and reasons of every metric; of SI-SDRi also the interval and the share below 0 dB. Of calls, pieces do not count."""
+    scores = [score for score in scores if score.start is None] or scores
     summary: dict[str, Any] = {name: dict(one) for name, one in summarize([score.row for score in scores])["metrics"].items()}
     values = values_of(RANKING, (score.row for score in scores))
     if values:
@@ -60,9 +71,12 @@ def values_of(metric: str, rows: Iterable[UtteranceScores]) -> list[float]:
 
 
 def curve(
-    condition: str, edges: Sequence[float] | None, known: Sequence[tuple[Mapping[str, Any], UtteranceScores]]
+    condition: str,
+    edges: Sequence[float] | None,
+    known: Sequence[tuple[Mapping[str, Any], UtteranceScores]],
+    metric: str = RANKING,
 ) -> list[dict[str, Any]]:
-    """SI-SDRi over a condition: one point for each range between two edges, or for each value where there are no edges.
+    """A metric over a condition: one point for each range between two edges, or for each value where there are no edges.
 
     known: conditions and metrics of each utterance. A point is {x, mean, low, high, count}, all but x None where none of the
     range's utterances has a value; x: the mean of the condition in the range, so that it is the same for all entries.
@@ -74,7 +88,7 @@ def curve(
         groups = [[pair for pair in found if low <= pair[0] < high] for low, high in pairwise(edges)]
     points = []
     for group in filter(None, groups):
-        xs, values = [x for x, _ in group], values_of(RANKING, (row for _, row in group))
+        xs, values = [x for x, _ in group], values_of(metric, (row for _, row in group))
         x = xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs)
         points.append({"x": x, **interval(values)})
     return points
@@ -87,7 +101,7 @@ def make_tables(results: Mapping[str, Any]) -> list[Table]:
     """
     tests = [name for name, test in results["tests"].items() if not test["quick"]]
     tables = [headline_table(results, tests), costs_table(results), *(test_table(results, name) for name in tests)]
-    tables += [curve_table(condition, one) for condition, one in results["curves"].items()]
+    tables += [curve_table(one) for one in results["curves"].values()]
     return [table for table in tables if table.rows]
 
 
@@ -135,27 +149,30 @@ def test_table(results: Mapping[str, Any], name: str) -> Table:
     return Table(f"{name}: {test['utterances']} utterances, {test['seconds'] / 60:.1f} minutes", head, rows, notes)
 
 
-def curve_table(condition: str, one: Mapping[str, Any]) -> Table:
+def curve_table(one: Mapping[str, Any]) -> Table:
     """A curve as numbers."""
     first: list[dict[str, Any]] = next(iter(one["entries"].values()))
     places = (point["x"] if isinstance(point["x"], str) else f"{point['x']:.3g}" for point in first)
     head = ["", *(f"{place} (n = {point['count']})" for place, point in zip(places, first, strict=True))]
-    rows = [[label, *(number(point["mean"], "{:.2f}") for point in points)] for label, points in one["entries"].items()]
-    return Table(f"SI-SDRi in dB by {LABELS.get(condition, condition)}, on {', '.join(one['tests'])}", head, rows, [])
+    form = FORMS.get(one["metric"], "{:.3f}")
+    rows = [[label, *(number(point["mean"], form) for point in points)] for label, points in one["entries"].items()]
+    return Table(
+        f"{one['metric']} by {LABELS.get(one['condition'], one['condition'])}, on {', '.join(one['tests'])}", head, rows, []
+    )
 
 
 def metric_cells(metric: str, one: Mapping[str, Any]) -> dict[str, str]:
     """What is told of a metric, by heading. one: its summary; empty: none."""
     if metric == ABSENT:
-        return {f"{ABSENT}, median": number(one.get("median"), "{:.1f} dB")}
+        return {f"{ABSENT}, median": number(one.get("median"), FORMS[ABSENT])}
+    mean = number(one.get("mean"), FORMS.get(metric, "{:.3f}"))
     if metric != RANKING:
-        return {metric: number(one.get("mean"), "{:.3f}")}
-    mean = number(one.get("mean"), "{:.2f} dB")
+        return {metric: mean}
     bounds = "" if one.get("low") is None else f" ({one['low']:.1f} to {one['high']:.1f})"
     return {
         RANKING: mean + bounds,
-        "median": number(one.get("median"), "{:.2f} dB"),
-        "below 0": number(one.get("below_0"), "{:.0%}").replace("%", " %"),
+        "median": number(one.get("median"), FORMS[RANKING]),
+        "below 0": number(one.get("below_0"), "{:.0%}"),
     }
 
 
@@ -164,12 +181,15 @@ HEADLINE = (  # metric, which of its cells, title
     (RANKING, "below 0", "below 0"),
     (ABSENT, f"{ABSENT}, median", "output level"),
     ("STOI-drop", "STOI-drop", "STOI lost"),
+    ("pause-dB", "pause-dB", "pauses"),
+    ("muted", "muted", "muted"),
+    ("settle-95", "settle-95", "settle-95"),
 )
 
 
 def number(value: float | None, form: str) -> str:
     """A value to read, or - where there is none."""
-    return "-" if value is None else form.format(value)
+    return "-" if value is None else form.format(value).replace("%", " %")
 
 
 def latency(costs: Mapping[str, Any]) -> str:
