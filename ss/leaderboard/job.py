@@ -53,6 +53,8 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     for test in tests:
         scores[test.name] = {}
         for label, entry in list(running.items()):
+            if not any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
+                continue
             try:
                 scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
             except Exception as error:
@@ -146,7 +148,7 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
                 for one in scores[test.name].get(label, ())
                 if one.start is not None
             ]
-            if not entries[label]["failed"]:
+            if known and not entries[label]["failed"]:
                 points[label] = report.curve(condition, about["edges"], known, metric)
         if any(points.values()):
             results["curves"][name] = {

@@ -23,7 +23,7 @@ def make_page(results: Mapping[str, Any]) -> str:
     on_tests: dict[str, list[dict[str, Any]]] = {label: [] for label in ran}
     for name, test in results["tests"].items():
         for label, points in on_tests.items():
-            one = test["summaries"][label].get(RANKING, {})
+            one = test["summaries"].get(label, {}).get(RANKING, {})
             if not test["quick"] and one.get("mean") is not None:
                 points.append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
     charts = [chart("test", on_tests, colours, cut=False)]

@@ -56,7 +56,8 @@ def interval(values: Sequence[float]) -> dict[str, Any]:
 
 
 def summarize_scores(scores: Sequence[Score]) -> dict[str, Any]:
-    """Mean, median, counts and reasons of every metric; of SI-SDRi also the interval and the share below 0 dB. Of calls, pieces do not count."""
+    """Mean, median, counts and reasons of every metric; of SI-SDRi also the interval and the share below 0 dB. The pieces of calls
+    are left out."""
     scores = [score for score in scores if score.start is None] or scores
     summary: dict[str, Any] = {name: dict(one) for name, one in summarize([score.row for score in scores])["metrics"].items()}
     values = values_of(RANKING, (score.row for score in scores))
@@ -115,7 +116,7 @@ def headline_table(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
             if any(one.get(metric, {}).get("count") for one in summaries.values()):
                 head.append(f"{name}: {title}")
                 for row in rows:
-                    row.append(metric_cells(metric, summaries[row[0]].get(metric, {}))[part])
+                    row.append(metric_cells(metric, summaries.get(row[0], {}).get(metric, {}))[part])
     for row, entry in zip(rows, ran.values(), strict=True):
         costs = entry["costs"]
         row += [latency(costs), number(costs.get("real_time_factor"), "{:.3f}"), mebibytes(costs, "model_bytes")]

@@ -8,6 +8,7 @@ Shapes: S samples, N frames of 20 ms, L samples of a frame.
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ss.metric.absence import Suppression
 from ss.metric.base import Array, CannotCompute, SingleMetric
@@ -97,19 +98,16 @@ def wait_for_turns(estimate: Array, target: Array, sample_rate: int) -> list[tup
     sums = np.stack([energies(heard), energies(said), (heard * said).sum(1)])  # [3,N]
     frames = np.flatnonzero(level_of(said) > SPEECH_DB)
     turns = np.split(frames, np.flatnonzero(np.diff(frames) > HALF_SECOND) + 1)
-
-    def is_good(start: int, stop: int) -> bool:
-        heard, said, common = sums[:, start:stop].sum(1)
-        return bool(2 * common**2 > heard * said)  # an SI-SDR above 0 dB
-
-    waits = []
-    for start, stop in ((turn[0], turn[-1] + 1) for turn in turns if len(turn)):
-        if start >= HALF_SECOND and stop - start >= HALF_SECOND:
-            tries = range(start, stop - HALF_SECOND + 1)
-            first = next((i for i in tries if is_good(i, i + 1) and is_good(i, i + HALF_SECOND)), None)
-            waits.append((FRAME * float((stop if first is None else first) - start), first is not None))
-    if not waits:
+    places = [(int(turn[0]), int(turn[-1]) + 1) for turn in turns if len(turn)]
+    places = [(start, stop) for start, stop in places if start >= HALF_SECOND and stop - start >= HALF_SECOND]
+    if not places:
         raise CannotCompute("no turn of the target begins after half a second without it")
+    halves = sliding_window_view(sums, HALF_SECOND, axis=1).sum(-1)  # of the half second from each frame on
+    now, soon = (2 * common**2 > heard * said for heard, said, common in (sums[:, : halves.shape[1]], halves))  # above 0 dB
+    waits = []
+    for start, stop in places:
+        good = np.flatnonzero((now & soon)[start : stop - HALF_SECOND + 1])
+        waits.append((FRAME * float(good[0] if len(good) else stop - start), bool(len(good))))
     return waits
 
 
