@@ -62,7 +62,8 @@ def chart(
     for place, (name, points) in enumerate(entries.items()):
         shift = 0.08 * (place - (len(entries) - 1) / 2)  # beside each other over a word
         xs = [words.index(point["x"]) + shift if words else point["x"] for point in points]
-        axes.plot(xs, [point["mean"] for point in points], marker="o", ms=4, ls="none" if words else "-", color=colours[name])
+        style = "none" if words else ("-", "--")[place % 2]  # of two that coincide, both are seen
+        axes.plot(xs, [point["mean"] for point in points], marker="o", ms=4, ls=style, color=colours[name])
         for x, point in zip(xs, points, strict=True):
             if point["low"] is not None:
                 axes.plot([x, x], [point["low"], point["high"]], color=colours[name], lw=1.2, alpha=0.5)

@@ -25,18 +25,28 @@ FORMS = {  # how values of a metric are written; others: with three digits
 }
 RESAMPLINGS = 2000
 FEWEST = 8  # values that an interval is given for
-METHOD = f"""\
+METHOD = [
+    " ".join(part.split())
+    for part in f"""\
 SI-SDRi: improvement of the scale-invariant SDR over the mixture; in brackets the 95 % interval of the mean by bootstrap over
-utterances ({RESAMPLINGS} resamplings; each speaker is in several of them, so the truth is wider). Below 0: part of the mixtures
-that get worse. PESQ (wide band) and STOI: means. Output level, absent-dB: energy of the output over that of the mixture where the
-enrolled speaker is silent, median, -100 dB at least. STOI lost, STOI-drop: where the target is alone, mean. Of calls, means over
-the calls: pauses, pause-dB: energy of the output over that of the mixture while the target is silent; muted: share of the target's
-speech in which the output is more than 20 dB below it; settle, settle-95: seconds from the beginning of a turn of the target until
-the output has more of it than of all else, median and 95th percentile of the turns; unsettled: share of the turns where it never
-has; speech-SI-SDRi: SI-SDRi while the target speaks. Latency: of a live stream, by perturbation of its input and by when its samples
-come out. RTF: processor time for chunks of 10 ms (a model's own segments, if it has them) over their length, in one thread. Peak
-memory: of a process that does nothing else, above an idle interpreter; for checkpoints torch is part of it. A value that could not
-be computed is missing (-), never 0; the reason is below its table.""".replace("\n", " ")
+utterances ({RESAMPLINGS} resamplings; each speaker is in several of them, so the truth is wider).
+
+Below 0: part of the mixtures that get worse. PESQ (wide band) and STOI: means.
+
+Output level, absent-dB: energy of the output over that of the mixture where the enrolled speaker is silent, median, -100 dB at
+least. STOI lost, STOI-drop: where the target is alone, mean.
+
+Of calls, means over the calls. Pauses, pause-dB: energy of the output over that of the mixture while the target is silent.
+Muted: share of the target's speech in which the output is more than 20 dB below it. Settle, settle-95: seconds from the
+beginning of a turn of the target until the output has more of it than of all else, median and 95th percentile of the turns.
+Unsettled: share of the turns where it never has. Speech-SI-SDRi: SI-SDRi while the target speaks.
+
+Latency: of a live stream, by perturbation of its input and by when its samples come out. RTF: processor time for chunks of 10
+ms (a model's own segments, if it has them) over their length, in one thread. Peak memory: of a process that does nothing else,
+above an idle interpreter; for checkpoints torch is part of it.
+
+A value that could not be computed, or was not asked for, is missing (-), never 0; the reason is below its table.""".split("\n\n")
+]
 
 
 class Table(NamedTuple):
@@ -213,4 +223,4 @@ def markdown(tables: Iterable[Table]) -> str:
         parts += [f"### {table.title}"] if table.title else []
         parts.append(markdown_table(table.head, table.rows))
         parts += ["\n".join(f"- {note}" for note in table.notes)] if table.notes else []
-    return "\n\n".join([*parts, METHOD]) + "\n"
+    return "\n\n".join([*parts, "### How it is measured", "\n".join(f"- {line}" for line in METHOD)]) + "\n"
