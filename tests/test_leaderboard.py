@@ -20,6 +20,7 @@ from ss.leaderboard.scoring import TestSet as Trial
 from ss.leaderboard.scoring import digest_of_folder, pieces, read_conditions, read_genders, score
 from ss.metric import SISDR, Improvement, UtteranceScores
 from ss.model import SpexPlusOnline
+from ss.runtime.native import find_library
 
 
 class Delayed:
@@ -95,6 +96,16 @@ def test_the_delay_of_an_adapter_is_taken_off_and_measured(monkeypatch: pytest.M
     assert costs["latency_ms"] == 1000 * (Delayed.delay + Delayed.hop) / Delayed.sample_rate
     assert costs["chunk_ms"] == 10
     assert costs["real_time_factor"] > 0
+
+
+@pytest.mark.skipif(find_library() is None, reason="the C library is not built")
+def test_an_export_in_the_c_library_is_the_same_model() -> None:
+    folder, rng = str(ROOT / "ss/pretrained/spexplus_online/float32"), np.random.default_rng(0)
+    mixture, ref = voice(rng, 120, 16000) + voice(rng, 170, 16000), voice(rng, 120, 32000)
+    native, graph = make_entry({"checkpoint": folder, "provider": "c"}), make_entry(folder)
+    assert (native.about, graph.about) == ("C library", "ONNX Runtime")
+    assert native.fingerprint != graph.fingerprint
+    np.testing.assert_allclose(native.estimate(mixture, ref, ref), graph.estimate(mixture, ref, ref), atol=1e-4)
 
 
 def test_what_was_scored_is_not_scored_again(trial: Trial, tmp_path: Path) -> None:
@@ -211,6 +222,7 @@ def test_the_command(tmp_path: Path) -> None:
             "entries.released=null",
             "entries.released_int8=null",
             f"+entries.ours={tmp_path / 'ours.pth'}",
+            "+only.ours=[t*]",
         ),
     ]
     (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
@@ -224,6 +236,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "broken.pth" in results["entries"]["broken"]["failed"]
     summaries = results["tests"]["two"]["summaries"]
     assert set(summaries) == {"mixture", "oracle, real mask", "oracle, complex mask", "ours"}
+    assert "ours" not in results["tests"]["calls"]["summaries"]
     in_calls = results["tests"]["calls"]["summaries"]["oracle, complex mask"]
     assert in_calls["pause-dB"]["mean"] < -20
     assert in_calls["muted"] == {"mean": 0, "median": 0, "count": 1, "missing": 0, "reasons": {}}
@@ -235,6 +248,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert costs["peak_bytes"] > costs["model_bytes"] > 0
     text = document.read_text()
     assert text.startswith("Kept.\n\n## Results\n\n|")
+    head, ours = (re.search(rf"^\| {name} \|.*$", text, re.M)[0].split(" | ") for name in ("", "ours"))  # type: ignore[index]
+    assert ours[head.index("calls: muted")] == "-"
     assert "Old." not in text
     assert text.split("## Results\n\n")[1] == (tmp_path / "out" / "leaderboard.md").read_text()
     page = (tmp_path / "out" / "index.html").read_text()
