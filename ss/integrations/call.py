@@ -16,8 +16,8 @@ from ss.errors import UserError
 from ss.runtime import Conditions, Extractor, Stream
 from ss.runtime.enrolment import SHORTEST, find_faults
 from ss.runtime.extractor import Recordings
-from ss.runtime.resample import resampling_reach
-from ss.runtime.stream import LOUDEST, mono_float, repair, to_float, to_type
+from ss.runtime.resample import Resampler, resampling_reach
+from ss.runtime.stream import LOUDEST, repair, to_float, to_type
 
 OnState: TypeAlias = Callable[[str, dict[str, Any]], None]
 
@@ -61,7 +61,8 @@ class CallFilter:
         self.extractor, self.channels, self.mute, self.seconds, self.on_state = extractor, channels, mute, seconds, on_state
         self.sample_rate, self.state, self.repaired = extractor.sample_rate, WAITING, 0
         self.stream: Stream | None = None
-        self.pieces: list[Wave] = []  # of what may become the enrolment
+        self.pieces: list[Wave] = []  # of what may become the enrolment, at the model's rate
+        self.piece = np.zeros(0, np.float32)  # which is not complete
         self.restart(sample_rate or extractor.sample_rate)
         self.re_enroll(enrolment)
 
@@ -69,12 +70,11 @@ class CallFilter:
         """From now on, frames are at this rate in Hz. Who is to be heard stays; the last `delay` samples are lost."""
         if not RATES[0] <= sample_rate <= RATES[1]:
             raise UserError(f"expected a sample rate from {RATES[0]} to {RATES[1]} Hz, got {sample_rate}")
-        self.pieces = [mono_float(piece, self.sample_rate, sample_rate) for piece in self.pieces]
         model, self.sample_rate = self.extractor, sample_rate
+        self.coming = Resampler(1, sample_rate, model.sample_rate)
         held = model.delay + model.hop - 1 + resampling_reach(model.sample_rate, sample_rate)  # at most, at the model's rate
-        self.delay = resampling_reach(sample_rate, model.sample_rate) + -(-held * sample_rate // model.sample_rate)
+        self.delay = self.coming.reach + -(-held * sample_rate // model.sample_rate)
         self.late: NDArray[Any] = np.zeros(self.delay, np.float32)  # what comes out next
-        self.piece = np.zeros(0, np.float32)
         if self.stream and self.conditions:
             self.stream = model.stream(self.conditions, sample_rate)
 
@@ -123,17 +123,18 @@ class CallFilter:
                 self._give(block)
             else:
                 self._give(np.zeros_like(block) if self.mute else block)
-                self._listen(to_float(block), size)
+                self._listen(to_float(block))
         out, self.late = self.late[: len(mono)], self.late[len(mono) :]
         return out if samples.ndim == 1 else np.repeat(out[:, None], samples.shape[1], 1)
 
     def _give(self, samples: NDArray[Any]) -> None:
         self.late = np.concatenate([self.late, samples])
 
-    def _listen(self, wave: Wave, size: int) -> None:
-        """Collects the audio [n], looks for speech after every `size` samples, and enrols where there is enough and it is clean."""
-        self.piece = np.concatenate([self.piece, wave])
-        if len(self.piece) < size:
+    def _listen(self, wave: Wave) -> None:
+        """Collects the audio [n], looks for speech after every PIECE, and enrols where there is enough and it is clean."""
+        rate = self.extractor.sample_rate
+        self.piece = np.concatenate([self.piece, self.coming(wave[None])[0]])
+        if len(self.piece) < PIECE * rate:
             return
         self.pieces.append(self.piece)
         self.piece = self.piece[:0]
@@ -142,16 +143,16 @@ class CallFilter:
         heard = np.concatenate(self.pieces)
         if np.abs(heard).max() < QUIET:
             return
-        active = np.repeat(find_active(heard, SPEECH_DB, self.sample_rate), round(BLOCK * self.sample_rate))[: len(heard)]
-        if np.count_nonzero(active) < self.seconds * self.sample_rate:
+        active = np.repeat(find_active(heard, SPEECH_DB, rate), round(BLOCK * rate))[: len(heard)]
+        if np.count_nonzero(active) < self.seconds * rate:
             if self.state != ENROLLING:
                 self._change(ENROLLING)
-        elif faults := find_faults(heard, self.sample_rate):
+        elif faults := find_faults(heard, rate):
             self.pieces.clear()
             self._change(WAITING, faults=faults)
         else:  # without its pauses it is short: enrolling takes no longer than a frame
             self.pieces.clear()
-            self.conditions = self.extractor.enroll(heard[active], self.sample_rate)
+            self.conditions = self.extractor.enroll(heard[active])
             self._begin()
 
     def _begin(self) -> None:
