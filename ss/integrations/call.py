@@ -128,7 +128,7 @@ class CallFilter:
         return out if samples.ndim == 1 else np.repeat(out[:, None], samples.shape[1], 1)
 
     def _give(self, samples: NDArray[Any]) -> None:
-        self.late = np.concatenate([self.late, samples])
+        self.late = np.concatenate([self.late, samples]).astype(samples.dtype if len(samples) else self.late.dtype)
 
     def _listen(self, wave: Wave) -> None:
         """Collects the audio [n], looks for speech after every PIECE, and enrols where there is enough and it is clean."""
