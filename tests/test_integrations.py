@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import json
 import socket
 import sys
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import RATE, ROOT
+from conftest import RATE, ROOT, run
 
 from ss.errors import UserError
 from ss.integrations.call import PIECE, PIECES, CallFilter
@@ -117,8 +118,9 @@ def test_the_caller_is_enrolled_from_the_first_seconds(
     voice.save(tmp_path / "caller.voice")
     expected = whole(extractor, tmp_path / "caller.voice", samples[begun:], rate)
     np.testing.assert_allclose(after, expected[: len(after)], atol=1)
-    reader, man = (np.linalg.norm(voice.values - extractor.enroll(SPEECH / name).values) for name in (ENROLMENT.name, "man.flac"))
-    assert reader < man / 2
+    recordings = (soundfile.read(path, dtype="float32")[0] for path in (ENROLMENT, SPEECH / "man.flac"))
+    reader, man = (extractor.enroll(soxr.resample(wave, RATE, rate), rate).values for wave in recordings)
+    assert np.linalg.norm(voice.values - reader) < np.linalg.norm(voice.values - man) / 2
 
 
 def test_noisy_speech_is_no_enrolment_and_clean_speech_after_it_is(extractor: Extractor, alone: np.ndarray) -> None:
@@ -430,3 +432,14 @@ def test_a_livekit_agents_room_input(extractor: Extractor, mixture: np.ndarray, 
         assert np.corrcoef(out, reader)[0, 1] > 0.95
 
     asyncio.run(run_call())
+
+
+def test_the_costs_of_calls_are_measured(tmp_path: Path) -> None:
+    words = ["precisions=[int8]", "frame_ms=[20]", "n_calls=[2]", "seconds=0.5", f"out_folder={tmp_path}"]
+    done = run("measure_weight_and_time/calls.py", "-cn", "calls", *words)
+    (row,) = json.loads((tmp_path / "calls.json").read_text())["rows"]
+    assert 0 < row["milliseconds"]["p50"] <= row["milliseconds"]["max"]
+    assert f"{row['calls_per_core']:.0f}" in done.stdout
+    refused = run("measure_weight_and_time/calls.py", "-cn", "calls", *words, f"speech={SPEECH / 'man.flac'}@0-0.5", check=False)
+    assert refused.returncode == 2
+    assert "expected clean speech of one speaker" in refused.stderr

@@ -62,7 +62,7 @@ def test_the_data_engine_imports_one_way() -> None:
     TopologicalSorter(found).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("module", ["ss.runtime", "ss.runtime.live", "ss.runtime.extract"])
+@pytest.mark.parametrize("module", ["ss.runtime", "ss.runtime.live", "ss.runtime.extract", "ss.integrations.call"])
 def test_the_runtime_imports_little(module: str) -> None:
     heavy = ["torch", "hydra", "omegaconf", "wandb", "scipy", "matplotlib", "onnx", "tqdm", "sounddevice"]
     code = f"import sys, {module}; sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or 0)"

@@ -118,17 +118,14 @@ class CallFilter:
         for begin in range(0, len(mono), size):  # however long the frame is: its caller is enrolled within it
             block = mono[begin : begin + size]
             if self.stream:
-                self._give(self.stream.process(block))
-            elif self.state == DISABLED:
-                self._give(block)
+                given = self.stream.process(block)
             else:
-                self._give(np.zeros_like(block) if self.mute else block)
+                given = np.zeros_like(block) if self.mute and self.state != DISABLED else block
+            self.late = np.concatenate([self.late, given])
+            if self.state in (WAITING, ENROLLING):
                 self._listen(to_float(block))
         out, self.late = self.late[: len(mono)], self.late[len(mono) :]
         return out if samples.ndim == 1 else np.repeat(out[:, None], samples.shape[1], 1)
-
-    def _give(self, samples: NDArray[Any]) -> None:
-        self.late = np.concatenate([self.late, samples]).astype(samples.dtype if len(samples) else self.late.dtype)
 
     def _listen(self, wave: Wave) -> None:
         """Collects the audio [n], looks for speech after every PIECE, and enrols where there is enough and it is clean."""
@@ -164,9 +161,9 @@ class CallFilter:
             self._change(EXTRACTING, conditions=self.conditions)
 
     def _end_stream(self) -> None:
-        if self.stream:
-            self._give(self.stream.flush())
-            self.stream = None
+        if self.stream and len(rest := self.stream.flush()):  # of a stream that was given nothing it is of another type
+            self.late = np.concatenate([self.late, rest])
+        self.stream = None
 
     def _change(self, state: str, **details: Any) -> None:
         self.state = state

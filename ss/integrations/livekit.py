@@ -13,14 +13,12 @@ from ss.runtime import Extractor
 from ss.runtime.extractor import Recordings
 
 try:
-    from livekit import rtc
-
-    FrameProcessor = rtc.FrameProcessor[rtc.AudioFrame]
-except (ModuleNotFoundError, AttributeError) as error:
+    from livekit.rtc import AudioFrame, FrameProcessor
+except ImportError as error:  # or the module is of a version before 1.0.23
     raise UserError("ss.integrations.livekit needs LiveKit's SDK: pip install 'livekit>=1.0.23'") from error
 
 
-class TargetSpeakerProcessor(FrameProcessor):
+class TargetSpeakerProcessor(FrameProcessor[AudioFrame]):
     """One participant's processor: a new one for every room. call: its CallFilter, which tells the state; settings: of that.
 
     Frames may change their rate, as those do that a client recorded before it was connected. Without an enrolment, another
@@ -47,13 +45,13 @@ class TargetSpeakerProcessor(FrameProcessor):
             self.call.re_enroll()
         self.participant = participant_identity
 
-    def _process(self, frame: rtc.AudioFrame) -> rtc.AudioFrame:
+    def _process(self, frame: AudioFrame) -> AudioFrame:
         if frame.sample_rate != self.call.sample_rate:
             self.call.restart(frame.sample_rate)
         size, channels = frame.samples_per_channel, frame.num_channels
         samples = np.frombuffer(frame.data, np.int16)[: size * channels].reshape(size, channels)
         data = self.call.process(samples).tobytes()
-        return rtc.AudioFrame(data, frame.sample_rate, channels, size, userdata=frame.userdata)
+        return AudioFrame(data, frame.sample_rate, channels, size, userdata=frame.userdata)
 
     def _close(self) -> None:
         pass  # nothing is held that outlives it
