@@ -41,7 +41,7 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
 	$(RUN) -m pip install --quiet $(TORCH)
-	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev,docs,rooms,cluster,shards]"
+	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev,docs,rooms,cluster,shards,livekit]"
 	$(RUN) -m pip install --quiet --editable ".[pesq]" || echo "pesq could not be built (it needs a C compiler): PESQ will be missing"
 	touch $@
 

@@ -14,8 +14,8 @@ from ss.runtime.extractor import Recordings
 
 try:
     from livekit.rtc import AudioFrame, FrameProcessor
-except ImportError as error:  # or the module is of a version before 1.0.23
-    raise UserError("ss.integrations.livekit needs LiveKit's SDK: pip install 'livekit>=1.0.23'") from error
+except ImportError as error:  # also where the package is there, but too old
+    raise UserError("ss.integrations.livekit needs LiveKit's SDK: pip install 'livekit>=1.1.2'") from error
 
 
 class TargetSpeakerProcessor(FrameProcessor[AudioFrame]):

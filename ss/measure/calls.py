@@ -1,4 +1,4 @@
-"""What voice calls cost: CPU time per frame, with some calls at once in one thread, as a voice agent has them; a table, and a JSON."""
+"""What voice calls cost: CPU time per frame, with some calls at once in one thread, as in a voice agent; a table, and a JSON."""
 
 import itertools
 import time
