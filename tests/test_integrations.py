@@ -91,6 +91,7 @@ def test_bytes_arrays_and_channels_are_the_same(extractor: Extractor, mixture: n
     expected = CallFilter(extractor, ENROLMENT).process(mixture)
     as_bytes = CallFilter(extractor, ENROLMENT).process(mixture.tobytes())
     assert as_bytes == expected.tobytes()
+    assert CallFilter(extractor, ENROLMENT).process(memoryview(mixture)) == as_bytes
     stereo = np.repeat(mixture[:, None], 2, 1)
     assert CallFilter(extractor, ENROLMENT, channels=2).process(stereo.tobytes()) == np.repeat(expected, 2).tobytes()
     floats = CallFilter(extractor, ENROLMENT).process(stereo / np.float32(32768))

@@ -101,8 +101,8 @@ class CallFilter:
         float32. Raises ValueError for other shapes and types.
         """
         if isinstance(frame, bytes | bytearray | memoryview):
-            size = 2 * self.channels
-            samples = np.frombuffer(bytes(frame)[: len(frame) // size * size], "<i2").reshape(-1, self.channels)
+            data, size = bytes(frame), 2 * self.channels
+            samples = np.frombuffer(data[: len(data) // size * size], "<i2").reshape(-1, self.channels)
             return self.process(samples).tobytes()
         samples = np.asarray(frame)
         if samples.ndim not in (1, 2) or 0 in samples.shape[1:]:
@@ -147,7 +147,7 @@ class CallFilter:
         elif faults := find_faults(heard, rate):
             self.pieces.clear()
             self._change(WAITING, faults=faults)
-        else:  # without its pauses it is short: enrolling takes no longer than a frame
+        else:  # without the pauses, so that enrolling 5 s takes about as long as a frame
             self.pieces.clear()
             self.conditions = self.extractor.enroll(heard[active])
             self._begin()
