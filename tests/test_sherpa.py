@@ -1,0 +1,62 @@
+"""Exports in sherpa-onnx: its own denoiser gives what Extractor gives."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+import torch
+from conftest import RATE, ROOT, SIZES, WINDOWS, lively
+
+from ss import audio
+from ss.export import export
+from ss.export.sherpa import sherpa_graphs
+from ss.model import SpexPlusOnline
+from ss.runtime import Extractor
+from ss.runtime.pretrained import ENROLL, PACKAGED, STEP
+
+sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs sherpa-onnx 2.0.1: pip install sherpa-onnx")
+SECONDS = 3
+SPEECH = ROOT / "demo/speech"
+
+
+def assert_equals_extractor(folder: Path, extractor: Extractor, blocks: list[int]) -> None:
+    """The denoiser, fed in blocks of these sizes in turn, gives Extractor's estimate, but for the end."""
+    enrolment = audio.read(SPEECH / "reader-enrolment.flac", RATE)[: SECONDS * RATE]
+    soundfile.write(folder / "voice.wav", enrolment, RATE, subtype="FLOAT")
+    mixture = audio.read(SPEECH / "man.flac", RATE)[: 2 * RATE + 77] + audio.read(SPEECH / "woman.flac", RATE)[: 2 * RATE + 77]
+    voxlock = sherpa_onnx.OfflineSpeechDenoiserVoxLockModelConfig(
+        enroll_model=str(folder / ENROLL), chunk_model=str(folder / "chunk.onnx"), voice_sample=str(folder / "voice.wav")
+    )
+    model = sherpa_onnx.OfflineSpeechDenoiserModelConfig(voxlock=voxlock)
+    denoiser, found, begin = sherpa_onnx.OnlineSpeechDenoiser(sherpa_onnx.OnlineSpeechDenoiserConfig(model=model)), [], 0
+    while begin < len(mixture):
+        block = mixture[begin : begin + blocks[len(found) % len(blocks)]]
+        found.append(np.array(denoiser(block, RATE).samples, np.float32))
+        begin += len(block)
+    live = np.concatenate([*found, np.array(denoiser.flush().samples, np.float32)])
+    whole = sherpa_onnx.OfflineSpeechDenoiser(sherpa_onnx.OfflineSpeechDenoiserConfig(model=model))(mixture, RATE).samples
+    stream = extractor.stream(enrolment)
+    expected = np.concatenate([stream.process(mixture), stream.flush()])
+    end = len(mixture) - extractor.latency
+    assert len(live) == len(whole) == len(mixture)
+    assert np.abs(expected[:end]).max() > 1e-3
+    for estimate in (live, whole):
+        np.testing.assert_allclose(estimate[:end], expected[:end], atol=1e-5)
+
+
+def test_the_released_model(tmp_path: Path) -> None:
+    released = PACKAGED / "spexplus_online/float32"
+    graphs = sherpa_graphs(onnx.load(released / ENROLL), onnx.load(released / STEP), SECONDS)
+    for name, graph in zip((ENROLL, "chunk.onnx"), graphs, strict=True):
+        onnx.save(graph, tmp_path / name)
+    assert_equals_extractor(tmp_path, Extractor.from_pretrained(backend="onnxruntime"), [1, 160, 333, 4000])
+
+
+@pytest.mark.parametrize("changes", [{}, {"lookahead": 2, "memory": "lstm", "n_slots": 5}, {"synthesis_kernel": 24}])
+def test_exports(changes: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    export(lively(SpexPlusOnline(**{**SIZES, **WINDOWS, **changes})), tmp_path / "exported", sherpa=SECONDS)
+    assert_equals_extractor(tmp_path / "exported", Extractor.load(tmp_path / "exported"), [480])
