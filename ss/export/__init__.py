@@ -52,9 +52,9 @@ def export(
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
     a quantization (see Graph), and without model.ss. streamer: a config of what cuts the segments of a segment model; None: the
-    checkpoint's. int8: of model.ss, the products of a step in bytes. sherpa: seconds of the voice sample that sherpa-onnx enrols; then
-    there is chunk.onnx too, see `ss.export.sherpa`. Raises UserError for a segment model without a streamer or for sherpa-onnx, for a
-    folder that holds other files, and for graphs that do not compute what the model does; then the folder stays. The files
+    checkpoint's. int8: of model.ss, the products of a step in bytes. sherpa: seconds of the voice sample that sherpa-onnx enrols;
+    0: no chunk.onnx for it (see `ss.export.sherpa`). Raises UserError for a segment model without a streamer or for sherpa-onnx,
+    for a folder that holds other files, and for graphs that do not compute what the model does; then the folder stays. The files
     are enroll.onnx, step.onnx and model.ss; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
