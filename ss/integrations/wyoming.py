@@ -1,7 +1,7 @@
 """`ss-wyoming`: stands in front of a speech-to-text service of Home Assistant, so that it hears an enrolled voice only.
 
-Wyoming is the protocol between Home Assistant and such services: events of JSON with PCM behind them. Every event passes, both ways.
-The audio of an audio-chunk on its way to the service is replaced by what is extracted from it.
+Wyoming is the protocol between Home Assistant and such services: events of JSON with PCM behind them. Every event passes, both
+ways. The audio of an audio-chunk on its way to the service is replaced by what is extracted from it.
 
 Shapes: n samples of a chunk, C channels.
 """
@@ -102,7 +102,7 @@ def decode_pcm(pcm: bytes, width: int, channels: int) -> NDArray[Any]:
         padded = np.zeros((len(pcm) // width, 4), np.uint8)  # little-endian: the highest byte is the last
         padded[:, 4 - width :] = np.frombuffer(pcm, np.uint8).reshape(-1, width)
         padded[:, 3] ^= 0x80 * (width == 1)
-        samples = padded.view("<i4")[:, 0] / np.float32(2**31)
+        samples = padded.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
     return samples.reshape(-1, channels) if channels > 1 else samples
 
 
@@ -119,13 +119,13 @@ class BoundedReader:
     """What wyoming reads an event from. It reads a part of any length; this raises ValueError for one that is too long."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
-        self.readexactly_, self.readline = reader.readexactly, reader.readline  # asyncio bounds a line: 64 KiB
+        self.reader, self.readline = reader, reader.readline  # asyncio bounds a line: 64 KiB
 
     async def readexactly(self, n: int) -> bytes:
         """So many bytes, which are no more than allowed."""
         if n > MOST:
             raise ValueError
-        return await self.readexactly_(n)
+        return await self.reader.readexactly(n)
 
 
 class Filter:
@@ -143,7 +143,7 @@ class Filter:
 
     async def listen(self, at: Address) -> asyncio.Server:
         """Begins to serve."""
-        return await (asyncio.start_unix_server if "path" in at else asyncio.start_server)(self.serve, **at)  # type: ignore[operator]
+        return await (asyncio.start_unix_server if "path" in at else asyncio.start_server)(self.serve, **at)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client until its end. What is wrong is told to it, in an event `error`, and ends its connection only."""
@@ -154,19 +154,19 @@ class Filter:
                 raise UserError(f"expected at most {self.clients} clients at a time")
             connect = asyncio.open_unix_connection if "path" in self.upstream else asyncio.open_connection
             try:
-                behind = await asyncio.wait_for(connect(**self.upstream), self.timeout)  # type: ignore[operator]
+                behind = await asyncio.wait_for(connect(**self.upstream), self.timeout)
             except (OSError, asyncio.TimeoutError) as error:
                 raise UserError(f"the speech-to-text service takes no connection: {error or 'timeout'}") from error
             writers.append(behind[1])
             await Connection(self, (reader, writer), behind).run()
-        except UserError as error:
+        except (UserError, OSError) as error:
             event = self.events.Event("error", {"text": f"ss-wyoming: {error}"})
             with suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(self.events.async_write_event(event, writer), self.timeout)
             if not self.quiet:
-                show_line(f"client refused: {error}", end="\n")
-        except OSError:
-            pass  # one side went away
+                show_line(f"a connection ended: {error}", end="\n")
+        except asyncio.CancelledError:
+            pass  # all end; asyncio would print it
         finally:
             self.served -= 1
             for each in writers:
@@ -184,32 +184,40 @@ class Connection:
         self.selected = self.voice = next(iter(filter.voices))
         self.stream: PcmStream | None = None
         self.answered = True
-        self.overdue = asyncio.Event()
+        self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Passes events both ways until one side ends. Raises UserError for what a side does wrong, and OSError."""
-        ways = self.pass_to_service(), self.pass_to_client(), self.overdue.wait()
-        tasks = [asyncio.ensure_future(way) for way in ways]
+        ways: list[asyncio.Future[Any]] = [asyncio.ensure_future(way) for way in (self.pass_to_service(), self.pass_to_client())]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*ways, self.failure], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.expect_answer(False)
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for task, result in zip(tasks, results, strict=True):
-            if task in done and isinstance(result, Exception):
-                raise result
-        if tasks[0] not in done and not self.answered:
-            raise UserError("the speech-to-text service gives no answer")
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+        for way in done & {*ways}:
+            way.result()  # raises what it ended with
+        if self.failure in done:
+            raise UserError(self.failure.result())
+        if ways[0] not in done and not self.answered:
+            raise UserError("the speech-to-text service closed the connection before it answered")
+
+    def fail_later(self, failure: str) -> asyncio.TimerHandle:
+        """Ends the connection with these words, unless the timer is cancelled in time."""
+        return asyncio.get_running_loop().call_later(self.filter.timeout, self.fail, failure)
+
+    def fail(self, failure: str) -> None:
+        """Ends the connection with these words."""
+        if not self.failure.done():
+            self.failure.set_result(failure)
 
     def expect_answer(self, expected: bool) -> None:
         """Begins or ends the time that the service has."""
         if self.timer:
             self.timer.cancel()
-        later = asyncio.get_running_loop().call_later
-        self.timer = later(self.filter.timeout, self.overdue.set) if expected else None
+        self.timer = self.fail_later("the speech-to-text service gives no answer") if expected else None
 
     async def read(self, reader: asyncio.StreamReader, who: str) -> Any:
         """The next event; None at the end. Raises UserError for one that is malformed or too long."""
@@ -225,29 +233,30 @@ class Connection:
         return event
 
     async def write(self, writer: asyncio.StreamWriter, event: Any, who: str) -> None:
-        """Gives an event to a side. Raises UserError where it does not take it in time."""
+        """Gives an event to a side, which must take it in time. Raises UserError for text that is none, and OSError."""
+        timer = self.fail_later(f"the {who} takes no events")
         try:
-            await asyncio.wait_for(self.filter.events.async_write_event(event, writer), self.filter.timeout)
-        except asyncio.TimeoutError as error:
-            raise UserError(f"the {who} takes no events") from error
+            await self.filter.events.async_write_event(event, writer)
         except UnicodeEncodeError as error:
             raise UserError("expected text in Unicode") from error
+        finally:
+            timer.cancel()
 
     async def pass_to_service(self) -> None:
         """Events of the client."""
         writer, voices = self.service[1], self.filter.voices
         while event := await self.read(self.client[0], "client"):
-            begin, name = time.monotonic(), event.data.get("name")
+            begin, name = time.monotonic(), str(event.data.get("name"))
             if event.type == "audio-chunk":
                 await self.extract(event)
                 continue
-            if event.type == "select-program" and isinstance(name, str):
+            if event.type == "select-program":
                 for voice in voices:
                     if name.endswith(mark := f" ({voice})"):
                         self.selected = self.voice = voice
                         event.data["name"] = name.removesuffix(mark)
             elif event.type == "transcribe":
-                self.voice = name if isinstance(name, str) and name in voices else self.selected
+                self.voice = name if name in voices else self.selected
                 if name in voices:
                     del event.data["name"]
             elif event.type in ("audio-start", "audio-stop") and self.stream:
@@ -292,8 +301,8 @@ class Connection:
             self.expect_answer(False)
             self.answered |= event.type in ("info", "transcript", "error")
             if event.type == "info" and isinstance(programs := event.data.get("asr"), list):
-                named = [program for program in programs if isinstance(program, dict)]
-                event.data["asr"] = [{**p, "name": f"{p.get('name')} ({voice})"} for voice in self.filter.voices for p in named]
+                named = [program for program in programs if isinstance(program, dict) and "name" in program]
+                event.data["asr"] = [{**p, "name": f"{p['name']} ({voice})"} for voice in self.filter.voices for p in named]
             await self.write(self.client[1], event, "client")
 
 
