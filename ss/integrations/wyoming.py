@@ -132,7 +132,7 @@ class Filter:
     """Serves any number of clients; for each there is a connection to the service behind.
 
     voices: by their names, the first is the default. upstream: where the service is. timeout: seconds in which it must take a
-    connection or an event, and answer. clients: how many there may be at a time.
+    connection, and after which a connection ends where no event passes. clients: how many there may be at a time.
     """
 
     def __init__(
@@ -183,41 +183,25 @@ class Connection:
         self.filter, self.client, self.service = filter, client, service
         self.selected = self.voice = next(iter(filter.voices))
         self.stream: PcmStream | None = None
-        self.answered = True
-        self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.timer: asyncio.TimerHandle | None = None
+        self.answered, self.active = True, time.monotonic()
 
     async def run(self) -> None:
-        """Passes events both ways until one side ends. Raises UserError for what a side does wrong, and OSError."""
-        ways: list[asyncio.Future[Any]] = [asyncio.ensure_future(way) for way in (self.pass_to_service(), self.pass_to_client())]
+        """Passes events both ways until one side ends, or none comes in time. Raises UserError for what is wrong, and OSError."""
+        ways = [asyncio.ensure_future(way) for way in (self.pass_to_service(), self.pass_to_client())]
+        done: set[asyncio.Task[None]] = set()
         try:
-            done, _ = await asyncio.wait([*ways, self.failure], return_when=asyncio.FIRST_COMPLETED)
+            while not done and (left := self.active + self.filter.timeout - time.monotonic()) > 0:
+                done, _ = await asyncio.wait(ways, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.expect_answer(False)
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-        for way in done & {*ways}:
+        for way in done:
             way.result()  # raises what it ended with
-        if self.failure in done:
-            raise UserError(self.failure.result())
-        if ways[0] not in done and not self.answered:
-            raise UserError("the speech-to-text service closed the connection before it answered")
-
-    def fail_later(self, failure: str) -> asyncio.TimerHandle:
-        """Ends the connection with these words, unless the timer is cancelled in time."""
-        return asyncio.get_running_loop().call_later(self.filter.timeout, self.fail, failure)
-
-    def fail(self, failure: str) -> None:
-        """Ends the connection with these words."""
-        if not self.failure.done():
-            self.failure.set_result(failure)
-
-    def expect_answer(self, expected: bool) -> None:
-        """Begins or ends the time that the service has."""
-        if self.timer:
-            self.timer.cancel()
-        self.timer = self.fail_later("the speech-to-text service gives no answer") if expected else None
+        if not self.answered and ways[0] not in done:
+            raise UserError("the speech-to-text service gives no answer")
+        if not done:
+            raise UserError(f"no event passed for {self.filter.timeout:g} seconds")
 
     async def read(self, reader: asyncio.StreamReader, who: str) -> Any:
         """The next event; None at the end. Raises UserError for one that is malformed or too long."""
@@ -230,17 +214,15 @@ class Connection:
             return None
         if event is None or not isinstance(event.type, str) or not isinstance(event.data, dict):
             raise UserError(wrong)
+        self.active = time.monotonic()
         return event
 
-    async def write(self, writer: asyncio.StreamWriter, event: Any, who: str) -> None:
-        """Gives an event to a side, which must take it in time. Raises UserError for text that is none, and OSError."""
-        timer = self.fail_later(f"the {who} takes no events")
+    async def write(self, writer: asyncio.StreamWriter, event: Any) -> None:
+        """Gives an event to a side, and waits until it is taken. Raises UserError for text that is none, and OSError."""
         try:
             await self.filter.events.async_write_event(event, writer)
         except UnicodeEncodeError as error:
             raise UserError("expected text in Unicode") from error
-        finally:
-            timer.cancel()
 
     async def pass_to_service(self) -> None:
         """Events of the client."""
@@ -265,9 +247,7 @@ class Connection:
                     await self.give(stream, None)
                     self.report(stream, begin)
             self.answered &= event.type not in ("describe", "audio-start")
-            await self.write(writer, event, "speech-to-text service")
-            if event.type in ("describe", "audio-stop") and not self.answered:
-                self.expect_answer(True)
+            await self.write(writer, event)
 
     async def extract(self, event: Any) -> None:
         """Gives the service what a chunk finishes of the estimate. The first chunk begins a stream, with or without audio-start."""
@@ -285,7 +265,7 @@ class Connection:
         data = data or dict(zip(("rate", "width", "channels"), stream.format, strict=True))
         if payload:
             event = self.filter.events.Event("audio-chunk", data, payload)
-            await self.write(self.service[1], event, "speech-to-text service")
+            await self.write(self.service[1], event)
 
     def report(self, stream: PcmStream, begin: float) -> None:
         """A line for a stream that has ended; begin: when audio-stop came."""
@@ -298,12 +278,11 @@ class Connection:
     async def pass_to_client(self) -> None:
         """Events of the service."""
         while event := await self.read(self.service[0], "speech-to-text service"):
-            self.expect_answer(False)
             self.answered |= event.type in ("info", "transcript", "error")
             if event.type == "info" and isinstance(programs := event.data.get("asr"), list):
                 named = [program for program in programs if isinstance(program, dict) and "name" in program]
                 event.data["asr"] = [{**p, "name": f"{p['name']} ({voice})"} for voice in self.filter.voices for p in named]
-            await self.write(self.client[1], event, "client")
+            await self.write(self.client[1], event)
 
 
 def parser() -> Parser:
@@ -317,7 +296,13 @@ def parser() -> Parser:
         "--upstream", metavar="URI", type=address, required=True, help="the speech-to-text service: tcp://HOST:PORT or unix:///PATH"
     )
     add("--uri", metavar="URI", type=address, default="tcp://127.0.0.1:10400", help="where to listen; default: %(default)s")
-    add("--timeout", metavar="SECONDS", type=positive, default=60.0, help="in which the service must answer; default: 60")
+    add(
+        "--timeout",
+        metavar="SECONDS",
+        type=positive,
+        default=60.0,
+        help="without an event that end a connection; default: 60",
+    )
     add("--clients", metavar="N", type=count, default=32, help="that may be connected at a time; default: 32")
     model_options(top)
     return top
