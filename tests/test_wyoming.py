@@ -273,6 +273,9 @@ def test_a_service_that_fails_is_told(
     async def job(uri: str, heard: list[Event]) -> None:
         async with AsyncClient.from_uri(uri) as client:
             await client.write_event(Describe().event())
+            for _ in range(20):  # as Home Assistant, which reads when it has sent all
+                await client.write_event(AudioChunk(RATE, 2, 1, bytes(2048)).event())
+                await asyncio.sleep(0.002)
             event = await client.read_event()
             assert event is not None
             assert event.type == "error"

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ss.errors import UserError
+from ss.runtime.enrolment import split_stretch
 from ss.runtime.extractor import Extractor
 from ss.runtime.live import ENROL, Parser, count, model_options, positive, run_command
 from ss.runtime.live_io import StopSignal
@@ -29,6 +30,7 @@ from ss.runtime.voice import SUFFIX, Conditions, voice_path
 
 MOST = 1 << 20  # bytes of an event's data, and of its payload: half a minute at 16 kHz
 RATES, RATE_STEP = range(8000, 192001), 25  # Hz; finer steps would need large filters
+LONGEST, REFUSAL = 300, 1.0  # characters of an error, and seconds for telling it
 WIDTHS, CHANNELS = range(1, 5), range(1, 9)
 WHAT = "Stands in front of a speech-to-text service that speaks the Wyoming protocol, so that it hears an enrolled voice only."
 EXAMPLES = """examples:
@@ -160,17 +162,24 @@ class Filter:
             writers.append(behind[1])
             await Connection(self, (reader, writer), behind).run()
         except (UserError, OSError) as error:
-            event = self.events.Event("error", {"text": f"ss-wyoming: {error}"})
-            with suppress(OSError, asyncio.TimeoutError):
-                await asyncio.wait_for(self.events.async_write_event(event, writer), self.timeout)
+            text = str(error)[:LONGEST]  # it may cite a stranger
             if not self.quiet:
-                show_line(f"a connection ended: {error}", end="\n")
+                show_line(f"a connection ended: {text}", end="\n")
+            with suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.refuse(text, reader, writer), REFUSAL)
         except asyncio.CancelledError:
             pass  # all end; asyncio would print it
         finally:
             self.served -= 1
             for each in writers:
                 each.close()
+
+    async def refuse(self, text: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Tells a client what is wrong, and reads on until it goes: it might not see the answer in a connection that breaks."""
+        await self.events.async_write_event(self.events.Event("error", {"text": f"ss-wyoming: {text}"}), writer)
+        writer.write_eof()
+        while await reader.read(MOST):
+            pass
 
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -228,7 +237,8 @@ class Connection:
         """Events of the client."""
         writer, voices = self.service[1], self.filter.voices
         while event := await self.read(self.client[0], "client"):
-            begin, name = time.monotonic(), str(event.data.get("name"))
+            begin, name = time.monotonic(), event.data.get("name")
+            name = name if isinstance(name, str) else ""
             if event.type == "audio-chunk":
                 await self.extract(event)
                 continue
@@ -315,7 +325,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
     voices = {}
     if args.enrol:
-        voices[Path(args.enrol[0]).stem] = extractor.enroll(args.enrol)
+        voices[split_stretch(args.enrol[0])[0].stem] = extractor.enroll(args.enrol)
     for name in args.voice:
         path = Path(name) if name.endswith(SUFFIX) else voice_path(name)
         if not path.is_file():
