@@ -217,12 +217,13 @@ class Connection:
         wrong = f"expected events of the Wyoming protocol of at most {MOST} bytes from the {who}"
         try:
             event = await self.filter.events.async_read_event(BoundedReader(reader))
-        except (AttributeError, KeyError, TypeError, RecursionError, asyncio.IncompleteReadError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, asyncio.IncompleteReadError) as error:
             raise UserError(wrong) from error
         if event is None and reader.at_eof():
             return None
-        if event is None or not isinstance(event.type, str) or not isinstance(event.data, dict):
+        if event is None or not isinstance(event.type, str) or not isinstance(event.data, dict | None):
             raise UserError(wrong)
+        event.data = event.data or {}  # wyoming 1.5 says None
         self.active = time.monotonic()
         return event
 
