@@ -4,18 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import soundfile
 import torch
-from conftest import RATE, ROOT, SIZES, WINDOWS, lively
+from conftest import RATE, ROOT, SIZES, WINDOWS, lively, run
 
 from ss import audio
+from ss.errors import UserError
 from ss.export import export
-from ss.export.sherpa import sherpa_graphs
-from ss.model import SpexPlusOnline
+from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.runtime import Extractor
-from ss.runtime.pretrained import ENROLL, PACKAGED, STEP
+from ss.runtime.pretrained import ENROLL
 
 sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs sherpa-onnx 2.0.1: pip install sherpa-onnx")
 SECONDS = 3
@@ -48,11 +47,16 @@ def assert_equals_extractor(folder: Path, extractor: Extractor, blocks: list[int
 
 
 def test_the_released_model(tmp_path: Path) -> None:
-    released = PACKAGED / "spexplus_online/float32"
-    graphs = sherpa_graphs(onnx.load(released / ENROLL), onnx.load(released / STEP), SECONDS)
-    for name, graph in zip((ENROLL, "chunk.onnx"), graphs, strict=True):
-        onnx.save(graph, tmp_path / name)
-    assert_equals_extractor(tmp_path, Extractor.from_pretrained(backend="onnxruntime"), [1, 160, 333, 4000])
+    words = ["checkpoint=models/spexplus_online/best.pth", f"folder={tmp_path}/exported", f"sherpa={SECONDS}"]
+    run("inferencing/export.py", "-cn", "export", *words)
+    assert_equals_extractor(tmp_path / "exported", Extractor.from_pretrained(), [1, 160, 333, 4000])
+
+
+def test_a_segment_model_is_refused(tmp_path: Path) -> None:
+    streamer = {"_target_": "ss.streamer.Streamer", "chunk_window": 800, "chunk_step": 400, "overlap_add_method": "half"}
+    model = SpexPlusShort(**SIZES, short_kernel=40)
+    with pytest.raises(UserError, match="sherpa: expected a SpexPlusOnline, got a SpexPlusShort"):
+        export(model, tmp_path, streamer=streamer, sherpa=SECONDS)
 
 
 @pytest.mark.parametrize("changes", [{}, {"lookahead": 2, "memory": "lstm", "n_slots": 5}, {"synthesis_kernel": 24}])
