@@ -16,7 +16,7 @@ from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.runtime import Extractor
 from ss.runtime.pretrained import ENROLL
 
-sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs sherpa-onnx 2.0.1: pip install sherpa-onnx")
+sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs sherpa-onnx: pip install '.[interop]'")
 SECONDS = 3
 SPEECH = ROOT / "demo/speech"
 

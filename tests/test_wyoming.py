@@ -474,7 +474,7 @@ class Recogniser(AsyncEventHandler):
 
 def test_a_recogniser_understands_more(extractor: Extractor) -> None:
     """More words of a reader alone are in the transcript of a mixture with the filter than without it."""
-    pytest.importorskip("pocketsphinx", reason="needs pocketsphinx, a recogniser with its model: pip install pocketsphinx")
+    pytest.importorskip("pocketsphinx", reason="needs pocketsphinx, a recogniser with its model: pip install '.[interop]'")
     reader, other = (audio.read(SPEECH / f"{name}.flac", RATE) for name in ("reader", "woman"))
     mixture = reader + 0.7 * np.resize(other, len(reader))
     alone, mixed = (np.rint(wave * 32767).clip(-32768, 32767).astype("<i2").tobytes() for wave in (reader, mixture))
