@@ -1,1 +1,1 @@
-"""Target speaker extraction inside of other software: a call's audio as frames, and adapters for voice agents' frameworks."""
+"""Target speaker extraction inside of other software: voice agents, voice services."""
