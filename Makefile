@@ -9,6 +9,7 @@ TORCH ?= torch==2.13.0 # any >= 2.7; for the smaller CPU build: TORCH="torch --i
 CORPUS ?= # a folder in LibriSpeech's layout; empty: synthetic voices
 OUT ?= demo-output
 MINUTES ?= 6 # of training
+EXTRAS ?= train,demo,wandb,dev,docs,rooms,cluster,shards # of pyproject.toml; a test whose package is missing is skipped
 RUN = $(abspath $(VENV))/bin/python
 
 .PHONY: demo test docs gpu web web-test clean
@@ -41,7 +42,7 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
 	$(RUN) -m pip install --quiet $(TORCH)
-	$(RUN) -m pip install --quiet --editable ".[train,demo,wandb,dev,docs,rooms,cluster,shards]"
+	$(RUN) -m pip install --quiet --editable ".[$(strip $(EXTRAS))]"
 	$(RUN) -m pip install --quiet --editable ".[pesq]" || echo "pesq could not be built (it needs a C compiler): PESQ will be missing"
 	touch $@
 

@@ -233,6 +233,7 @@ def test_a_users_error_is_one_line(tmp_path: Path) -> None:
         ("measure_weight_and_time/training_step", "training_step", "batch_size=0", "batch_size: expected more than 0, got 0"),
         ("measure_weight_and_time/training_step", "training_step", "n_warmup=-1", "n_warmup: expected 0 or more, got -1"),
         ("measure_weight_and_time/training_speed", "training_speed", "rounds=0", "rounds: expected more than 0, got 0"),
+        ("measure_weight_and_time/calls", "calls", "seconds=0", "seconds: expected more than 0, got 0"),
         ("measure_weight_and_time/training_speed", "training_speed", "threads=0", "threads: expected more than 0, got 0"),
         ("pruning_and_quantization/compare", "spexplus_online", "rounds=0", "rounds: expected more than 0, got 0"),
         ("testing/test", "spexplus_online", "batch_size=0", "batch_size: expected more than 0, got 0"),

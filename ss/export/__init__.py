@@ -26,6 +26,7 @@ from ss.errors import UserError
 from ss.export.native import model_bytes
 from ss.export.online import enroll_graph, step_graph
 from ss.export.segments import write_segment_graphs
+from ss.export.sherpa import CHUNK, sherpa_graphs
 from ss.model import ExtractionModel, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import FORMAT, Extractor
 from ss.runtime.native import find_library
@@ -47,13 +48,15 @@ def export(
     plain: bool = False,
     streamer: dict[str, Any] | None = None,
     int8: bool = False,
+    sherpa: int = 0,
 ) -> float:
     """Writes the two graphs of a model, or of a checkpoint of one, as a folder, in the place of an export that is there.
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
     a quantization (see Graph), and without model.ss. streamer: a config of what cuts the segments of a segment model; None: the
-    checkpoint's. int8: of model.ss, the products of a step in bytes. Raises UserError for a segment model without a streamer, for a
-    folder that holds other files, and for graphs that do not compute what the model does; then the folder stays. The files
+    checkpoint's. int8: of model.ss, the products of a step in bytes. sherpa: seconds of the voice sample that sherpa-onnx enrols;
+    0: no chunk.onnx for it (see `ss.export.sherpa`). Raises UserError for a segment model without a streamer or for sherpa-onnx,
+    for a folder that holds other files, and for graphs that do not compute what the model does; then the folder stays. The files
     are enroll.onnx, step.onnx and model.ss; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
@@ -64,6 +67,8 @@ def export(
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
     if not (extractor.online or (cutter and cutter.window)):
         raise UserError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")
+    if sherpa and not extractor.online:
+        raise UserError(f"sherpa: expected a SpexPlusOnline, got a {kind}")
     names = SEGMENT_GRU if isinstance(extractor, SpexPlusShortGRUModel) else (ENROLL, STEP)
     facts = {"format": FORMAT, "ss": __version__, "model": kind, "sample_rate": rate}
     row, speakers = content.get("row", {}), content.get("speakers", [])
@@ -86,8 +91,12 @@ def export(
                 online = cast(SpexPlusOnline, extractor)
                 facts |= {key: getattr(online, key) for key in ("hop", "delay", "latency", "shortest_enrolment")}
                 metadata = {key: str(value) for key, value in facts.items()}
-                enrolling.write_bytes(enroll_graph(online, metadata).SerializeToString())
-                stepping.write_bytes(step_graph(online, metadata, plain).SerializeToString())
+                enroller, stepper = enroll_graph(online, metadata), step_graph(online, metadata, plain)
+                if sherpa:
+                    enroller, chunk = sherpa_graphs(enroller, stepper, sherpa)
+                    (made / CHUNK).write_bytes(chunk.SerializeToString())
+                enrolling.write_bytes(enroller.SerializeToString())
+                stepping.write_bytes(stepper.SerializeToString())
                 if not plain:
                     write_native(online, made / NATIVE, metadata, int8)
             else:
@@ -165,7 +174,7 @@ def is_exported(path: Path) -> bool:
 def run(config: dict[str, Any]) -> int:
     """Exports a config's `checkpoint` to its `folder`, and says how big the files are and how exact."""
     folder = Path(config["folder"])
-    difference = export(config["checkpoint"], folder, int8=config["int8"])
+    difference = export(config["checkpoint"], folder, int8=config["int8"], sherpa=config["sherpa"])
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(folder.iterdir()))
     print(f"{folder}: {sizes}; at most {difference:.1g} from torch")
     return 0

@@ -21,7 +21,7 @@ class Resampler:
     def __init__(self, batch: int, before: int, after: int) -> None:
         common = math.gcd(before, after)
         self.up, self.down = after // common, before // common
-        self.reach = 0 if before == after else math.ceil(REACH * max(1.0, before / after))
+        self.reach = resampling_reach(before, after)
         self.taps = make_filters(self.up, self.reach, min(1.0, after / before)) if self.reach else None
         self.heard = np.zeros((batch, max(0, self.reach - 1)), np.float32)
         self.start = 1 - self.reach  # the input sample that `heard` begins with
@@ -45,6 +45,11 @@ class Resampler:
         done = min(ready * self.down // self.up - behind, self.heard.shape[1])
         self.heard, self.start = self.heard[:, done:], self.start + done
         return out
+
+
+def resampling_reach(before: int, after: int) -> int:
+    """Samples of the rate `before` that a Resampler waits for after an input sample; 0 where both rates are the same."""
+    return 0 if before == after else math.ceil(REACH * max(1.0, before / after))
 
 
 def make_filters(up: int, reach: int, band: float) -> Wave:

@@ -1,0 +1,1 @@
+"""Target speaker extraction inside of other software: voice agents, voice services."""
