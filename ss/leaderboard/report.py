@@ -33,13 +33,13 @@ utterances ({RESAMPLINGS} resamplings; each speaker is in several of them, so th
 
 Below 0: part of the mixtures that get worse. PESQ (wide band) and STOI: means.
 
-Output level, absent-dB: energy of the output over that of the mixture where the enrolled speaker is silent, median, -100 dB at
+Level, absent-dB: energy of the output over that of the mixture where the enrolled speaker is silent, median, -100 dB at
 least. STOI lost, STOI-drop: where the target is alone, mean.
 
 Of calls, means over the calls. Pauses, pause-dB: energy of the output over that of the mixture while the target is silent.
 Muted: share of the target's speech in which the output is more than 20 dB below it. Settle, settle-95: seconds from the
 beginning of a turn of the target until the output has more of it than of all else, median and 95th percentile of the turns.
-Unsettled: share of the turns where it never has. Speech-SI-SDRi: SI-SDRi while the target speaks.
+Unsettled: share of the turns where it never has. Speech-SI-SDRi, which the first table calls SI-SDRi: while the target speaks.
 
 Latency: of a live stream, by perturbation of its input and by when its samples come out. RTF: processor time for chunks of 10
 ms (a model's own segments, if it has them) over their length, in one thread. Peak memory: of a process that does nothing else,
@@ -193,11 +193,11 @@ def metric_cells(metric: str, one: Mapping[str, Any]) -> dict[str, str]:
 HEADLINE = (  # metric, which of its cells, title
     (RANKING, RANKING, RANKING),
     (RANKING, "below 0", "below 0"),
-    (ABSENT, f"{ABSENT}, median", "output level"),
+    (ABSENT, f"{ABSENT}, median", "level"),
     ("STOI-drop", "STOI-drop", "STOI lost"),
     ("pause-dB", "pause-dB", "pauses"),
     ("muted", "muted", "muted"),
-    ("settle-95", "settle-95", "settle-95"),
+    ("speech-SI-SDRi", "speech-SI-SDRi", RANKING),
 )
 
 
