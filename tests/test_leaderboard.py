@@ -15,11 +15,12 @@ from ss.audio import Wave
 from ss.data import manifest
 from ss.errors import UserError
 from ss.leaderboard.entries import OracleMask, Unprocessed, make_entry
-from ss.leaderboard.report import curve, interval
+from ss.leaderboard.report import curve, interval, summarize_scores
 from ss.leaderboard.scoring import TestSet as Trial
 from ss.leaderboard.scoring import digest_of_folder, pieces, read_conditions, read_genders, score
 from ss.metric import SISDR, Improvement, UtteranceScores
 from ss.model import SpexPlusOnline
+from ss.runtime.native import find_library
 
 
 class Delayed:
@@ -97,6 +98,16 @@ def test_the_delay_of_an_adapter_is_taken_off_and_measured(monkeypatch: pytest.M
     assert costs["real_time_factor"] > 0
 
 
+@pytest.mark.skipif(find_library() is None, reason="the C library is not built")
+def test_an_export_in_the_c_library_is_the_same_model() -> None:
+    folder, rng = str(ROOT / "ss/pretrained/spexplus_online/float32"), np.random.default_rng(0)
+    mixture, ref = voice(rng, 120, 16000) + voice(rng, 170, 16000), voice(rng, 120, 32000)
+    native, graph = make_entry({"checkpoint": folder, "provider": "c"}), make_entry(folder)
+    assert (native.about, graph.about) == ("C library", "ONNX Runtime")
+    assert native.fingerprint != graph.fingerprint
+    np.testing.assert_allclose(native.estimate(mixture, ref, ref), graph.estimate(mixture, ref, ref), atol=1e-4)
+
+
 def test_what_was_scored_is_not_scored_again(trial: Trial, tmp_path: Path) -> None:
     Counting.asked.clear()
     first = score("x", Counting(), trial, tmp_path / "kept", 30)
@@ -128,6 +139,10 @@ def test_long_utterances_are_scored_in_pieces(trial: Trial, tmp_path: Path) -> N
     assert pieces(250, 100) == [slice(0, 100), slice(100, 200), slice(200, 250)]
     found = score("x", Counting(), trial, tmp_path / "kept", 0.25)
     assert [one.start for one in found if one.name == "s1_a"] == [0.0, 0.25, 0.5]
+    calls = score("x", Counting(), trial._replace(calls=True, config={"any": 2}), tmp_path / "kept", 0.25)
+    assert [one.start for one in calls if one.name == "s1_a"] == [None, 0.0, 0.25, 0.5]
+    assert summarize_scores(calls)["SI-SDR"]["count"] == 3
+    assert score("x", Counting(), trial._replace(calls=True, config={"any": 2}), tmp_path / "kept", 0.25) == calls
 
 
 def test_conditions_of_scenes(tmp_path: Path) -> None:
@@ -193,15 +208,21 @@ def test_the_command(tmp_path: Path) -> None:
     config = {"model": {"_target_": "ss.model.SpexPlusOnline", **SIZES, **WINDOWS}, "streamer": {"_target_": "ss.streamer.Whole"}}
     checkpoint.save(tmp_path / "ours.pth", {"config": config, "model": model.state_dict()})
     folder = make_triplets(tmp_path / "two", [f"s{i}_{i}" for i in range(8)], seconds=0.6)
+    calls = make_triplets(tmp_path / "calls", ["s1_a"], seconds=3)
+    target = audio.read(calls / "s1_a-target.wav", 16000)
+    target[:16000] = target[32000:] = 0
+    audio.write(calls / "s1_a-target.wav", target, 16000)
     document = tmp_path / "document.md"
     document.write_text("Kept.\n\n## Results\n\nOld.\n")
     arguments = [
-        *("-cn", "leaderboard", f"folders=[{folder}]", "quick=[]", f"out_folder={tmp_path / 'out'}", f"document={document}"),
+        *("-cn", "leaderboard", f"folders=[{folder},{calls}]", "quick=[]", "piece_seconds=2"),
+        *(f"out_folder={tmp_path / 'out'}", f"document={document}"),
         *(
             "entries.open-voicefilter-lite=null",
             "entries.released=null",
             "entries.released_int8=null",
             f"+entries.ours={tmp_path / 'ours.pth'}",
+            "+only.ours=[t*]",
         ),
     ]
     (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
@@ -215,6 +236,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert "broken.pth" in results["entries"]["broken"]["failed"]
     summaries = results["tests"]["two"]["summaries"]
     assert set(summaries) == {"mixture", "oracle, real mask", "oracle, complex mask", "ours"}
+    assert "ours" not in results["tests"]["calls"]["summaries"]
+    in_calls = results["tests"]["calls"]["summaries"]["oracle, complex mask"]
+    assert in_calls["pause-dB"]["mean"] < -20
+    assert in_calls["muted"] == {"mean": 0, "median": 0, "count": 1, "missing": 0, "reasons": {}}
+    assert results["curves"]["muted in calls"]["entries"]["mixture"] == [{"x": 1, "mean": 0, "low": None, "high": None, "count": 1}]
     assert summaries["mixture"]["SI-SDRi"]["mean"] == summaries["mixture"]["SI-SDRi"]["below_0"] == 0
     assert len(results["utterances"]["two"]["ours"]) == summaries["ours"]["SI-SDR"]["count"] == 8
     costs = results["entries"]["ours"]["costs"]
@@ -222,6 +248,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert costs["peak_bytes"] > costs["model_bytes"] > 0
     text = document.read_text()
     assert text.startswith("Kept.\n\n## Results\n\n|")
+    head, ours = (re.search(rf"^\| {name} \|.*$", text, re.M)[0].split(" | ") for name in ("", "ours"))  # type: ignore[index]
+    assert ours[head.index("calls: muted")] == "-"
     assert "Old." not in text
     assert text.split("## Results\n\n")[1] == (tmp_path / "out" / "leaderboard.md").read_text()
     page = (tmp_path / "out" / "index.html").read_text()

@@ -27,10 +27,15 @@ from ss.metric import (
     STOI,
     CannotCompute,
     CompositeMetric,
+    DuringSpeech,
     Improvement,
+    Muted,
+    PauseLevel,
+    Settling,
     SingleMetric,
     STOIDrop,
     Suppression,
+    Unsettled,
     UtteranceScores,
     applies,
     evaluate,
@@ -239,8 +244,10 @@ def test_configs_give_every_column() -> None:
     estimate, target = pair(3, 2.5)
     mixture = target + 0.1 * noise(*target.shape)
     row = evaluate(configured("all"), estimate, target, mixture)
-    assert [*row.values, *row.missing] == list(COLUMNS)
     assert row.missing == OTHER_SCENES
+    calls = evaluate(configured("calls"), estimate, target, mixture)
+    assert [*row.values, *row.missing, *configured("calls")] == list(COLUMNS)
+    assert set(calls.values) | set(calls.missing) == set(configured("calls"))
     assert list(evaluate(configured("fast"), estimate, target, mixture).values) == ["SI-SDR", "SI-SDRi"]
 
 
@@ -327,3 +334,79 @@ def test_accuracy_counts_known_speakers_only() -> None:
     assert ACC()(logits[:2], torch.tensor([-100, -100])).tolist() == []
     with pytest.raises(ValueError, match=r"logits \[batch, speakers\]"):
         ACC()(logits, torch.tensor([0]))
+
+
+def call(turns: list[tuple[float, float]], seconds: float = 20) -> tuple[Tensor, Tensor]:
+    """(mixture, target) [S] of a call: the target makes noise in turns (start, stop), another one all the time, 20 dB lower."""
+    time = torch.arange(round(16000 * seconds)) / 16000
+    speaks = sum(((time >= start) & (time < stop)).float() for start, stop in turns)
+    target = speaks * noise(len(time))
+    return target + 0.1 * noise(len(time), seed=1), target
+
+
+TURNS = [(1.0, 3.0), (5.0, 7.0), (8.0, 12.0), (14.0, 15.0)]
+
+
+def test_a_gate_that_opens_late_settles_then() -> None:
+    mixture, target = call(TURNS)
+    late = [0.5, 0.0, 1.2, 0.3]
+    gate = sum(call([(start + wait, stop)])[1].bool().float() for (start, stop), wait in zip(TURNS, late, strict=True))
+    for estimate in (gate * mixture, gate * target * 0.1, -gate * target):
+        assert Settling(1.0)(estimate[None], target[None]).item() == pytest.approx(1.2)
+        assert Settling(0.0)(estimate[None], target[None]).item() == 0
+        assert Settling(0.5)(estimate[None], target[None]).item() == pytest.approx(0.4)
+        assert Unsettled()(estimate[None], target[None]).item() == 0
+    assert Muted()((gate * mixture)[None], target[None]).item() == pytest.approx(sum(late) / 9, abs=1e-6)
+    assert Settling(1.0)(mixture[None], target[None]).item() == 0
+
+
+def test_a_muted_turn_counts_and_so_does_another_voice_instead_of_it() -> None:
+    _, target = call(TURNS)
+    rest = target.clone()
+    rest[5 * 16000 : 7 * 16000] = 0
+    other = noise(len(target), seed=2)
+    for estimate, muted in ((rest, 2 / 9), (rest + 0.09 * (target - rest), 2 / 9), (rest + (rest == 0) * other, 0)):
+        assert Muted()(estimate[None], target[None]).item() == pytest.approx(muted, abs=1e-6)
+    for estimate in (rest, rest + (rest == 0) * other):
+        assert Unsettled()(estimate[None], target[None]).item() == 0.25
+        assert Settling(1.0)(estimate[None], target[None]).item() == pytest.approx(2)  # the length of the turn
+    assert Muted()((0.11 * target)[None], target[None]).item() == 0
+    assert Muted()(torch.zeros_like(target)[None], target[None]).item() == 1
+    assert Unsettled()(torch.zeros_like(target)[None], target[None]).item() == 1
+
+
+def test_a_good_frame_alone_settles_nothing() -> None:
+    _, target = call([(1.0, 3.0)])
+    estimate = 10 * noise(len(target), seed=2)
+    for start in (1.0, 2.0):  # of a frame at the beginning, and of the rest
+        where = slice(round(16000 * start), None if start == 2 else round(16000 * (start + 0.02)))
+        estimate[where] = target[where]
+    assert Settling()(estimate[None], target[None]).item() == pytest.approx(1.0)
+
+
+def test_only_what_follows_half_a_second_of_silence_is_a_turn() -> None:
+    _, target = call([(0.2, 1.0), (1.4, 2.0), (4.0, 4.3), (6.0, 7.0), (7.4, 8.0)])  # at the very start, short, and one with a pause
+    silence = torch.zeros_like(target)
+    assert Settling()(silence[None], target[None]).item() == pytest.approx(2)
+    with pytest.raises(CannotCompute, match="no turn of the target"):
+        Unsettled()(silence[None, : 5 * 16000], target[None, : 5 * 16000])
+
+
+def test_pauses_and_speech_are_measured_apart() -> None:
+    mixture, target = call(TURNS)
+    speaks = target.bool()
+    estimate = torch.where(speaks, target + 0.01 * noise(len(target), seed=3), 0.1 * mixture)
+    assert PauseLevel()(estimate[None], target[None], mixture[None]).item() == pytest.approx(-20, abs=1e-4)
+    assert PauseLevel()((estimate * speaks)[None], target[None], mixture[None]).item() == -100
+    waves = [estimate[None], target[None], mixture[None]]
+    gained = Improvement(DuringSpeech(SISDR()))(*waves).item()
+    assert gained == pytest.approx(Improvement(SISDR())(*(wave[:, speaks] for wave in waves)).item(), abs=1e-3)
+    assert gained == pytest.approx(20, abs=0.2)
+    for metric, cannot, reason in (
+        (PauseLevel(), [wave[:, 16000:48000] for wave in waves], "the target is never silent"),
+        (PauseLevel(), [estimate[None], target[None], target[None]], "the mixture is silent"),
+        (Muted(), [mixture[None], 0 * target[None]], "the target is silent"),
+        (Settling(), [mixture[None, :0], target[None, :0]], "there are no samples"),
+    ):
+        with pytest.raises(CannotCompute, match=reason):
+            metric(*cannot)

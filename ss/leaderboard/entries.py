@@ -19,11 +19,12 @@ from torch.nn.functional import pad
 from ss.audio import Wave
 from ss.errors import UserError
 from ss.inferencer import Inferencer
-from ss.measure.backend import ADAPTER, ONNX, AdapterModel, Backend, Streams, Workload, make_adapter, stream_of, streams_of
+from ss.measure.backend import ADAPTER, ONNX, AdapterModel, Backend, C, Streams, Workload, make_adapter, stream_of, streams_of
 from ss.measure.bench import BenchSettings, call_costs, describe_latency
 from ss.measure.worker import run_alone
 from ss.model.cost import n_bytes
 from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
+from ss.runtime.pretrained import NATIVE
 
 CHUNK_SECONDS, LIVE_SECONDS, ENROLMENT_SECONDS, WARMUP = 0.01, 20.0, 5.0, 5
 TINY = 1e-12
@@ -55,17 +56,18 @@ class Entry:
 
 
 class ModelEntry(Entry):
-    """A checkpoint of ours or the predecessor's, in torch, or the folder of an export, in ONNX Runtime.
+    """A checkpoint of ours or the predecessor's, in torch, or the folder of an export, in ONNX Runtime or the C library.
 
-    streamer: how a checkpoint's utterances are cut; None: as it was trained.
+    streamer: how a checkpoint's utterances are cut; None: as it was trained. provider: of an export, see `Inferencer`.
     """
 
-    def __init__(self, path: Path, streamer: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, streamer: Mapping[str, Any] | None = None, provider: str = "cpu") -> None:
         self.path, self.streamer, self.is_export = path, streamer, path.is_dir()
-        self.files = sorted(path.glob("*.onnx")) if self.is_export else [path]
+        self.runtime = C if provider == C else ONNX
+        self.files = sorted(path.glob(NATIVE if self.runtime == C else "*.onnx")) if self.is_export else [path]
         self.fingerprint = digest_of_files(self.files) + ("" if self.is_export else f" {json.dumps(streamer)}")
-        self.about = "ONNX Runtime" if self.is_export else "torch"
-        self.inferencer = Inferencer(path, instantiate(streamer))
+        self.about = ("C library" if self.runtime == C else "ONNX Runtime") if self.is_export else "torch"
+        self.inferencer = Inferencer(path, instantiate(streamer), provider)
         self.sample_rate = self.inferencer.sample_rate
 
     def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
@@ -73,7 +75,9 @@ class ModelEntry(Entry):
 
     def measure_costs(self) -> dict[str, float | None]:
         if self.is_export:
-            return measure_streams(Backend(ONNX, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files))
+            return measure_streams(
+                Backend(self.runtime, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files)
+            )
         given = {"streamer": dict(self.streamer)} if self.streamer else {}
         settings = BenchSettings.from_checkpoint(self.path, sample_rate=self.sample_rate, **given)
         model, backend = settings.load(), Backend("torch", str(self.path), settings.streamer)
@@ -164,8 +168,8 @@ BOUNDS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (Unprocessed, O
 
 
 def make_entry(config: str | Mapping[str, Any]) -> Entry:
-    """The entry of a config: a path of a checkpoint or of an export's folder, {checkpoint, streamer}, or a `_target_`, which is a
-    bound of this module or an adapter. Raises UserError where there is none."""
+    """The entry of a config: a path of a checkpoint or of an export's folder, {checkpoint, streamer, provider}, or a
+    `_target_`, which is a bound of this module or an adapter. Raises UserError where there is none."""
     if isinstance(config, str):
         config = {"checkpoint": config}
     if target := config.get("_target_"):
@@ -174,7 +178,7 @@ def make_entry(config: str | Mapping[str, Any]) -> Entry:
     path = Path(config["checkpoint"])
     if not path.is_file() and not any(path.glob("*.onnx")):
         raise UserError(f"{path}: expected a checkpoint or the folder of an export, found neither")
-    return ModelEntry(path, config.get("streamer"))
+    return ModelEntry(path, config.get("streamer"), config.get("provider", "cpu"))
 
 
 def digest_of_files(paths: list[Path]) -> str:

@@ -53,6 +53,8 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     for test in tests:
         scores[test.name] = {}
         for label, entry in list(running.items()):
+            if not any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
+                continue
             try:
                 scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
             except Exception as error:
@@ -79,11 +81,13 @@ def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
         if not folders:
             raise UserError(f"folders: expected a folder of triplets at {pattern}, found none")
         for folder in folders:
-            name, quick = folder.name, any(fnmatch(folder.name, pattern) for pattern in config["quick"])
+            name = folder.name
+            quick, calls = (any(fnmatch(name, pattern) for pattern in config[key]) for key in ("quick", "calls"))
             if name in found:
                 raise UserError(f"folders: expected folders of different names, found {found[name].folder} and {folder}")
-            chosen, conditions = config["quick_metrics"] if quick else config["metrics"], read_conditions(folder, genders)
-            found[name] = TestSet(name, folder, digest_of_folder(folder), instantiate(chosen), chosen, conditions, quick)
+            chosen = config["call_metrics" if calls else "quick_metrics" if quick else "metrics"]
+            known = digest_of_folder(folder), instantiate(chosen), chosen, read_conditions(folder, genders)
+            found[name] = TestSet(name, folder, *known, quick, calls)
     return list(found.values())
 
 
@@ -133,7 +137,8 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
                 {"name": one.name, "start": one.start, **one.row._asdict(), "conditions": test.conditions.get(one.name, {})}
                 for one in rows
             ]
-    for condition, about in config["curves"].items():  # those that the tests know something for
+    for name, about in config["curves"].items():  # those that the tests know something for
+        condition, metric = about.get("condition", name), about.get("metric", report.RANKING)
         chosen = [test for test in tests[: len(scores)] if any(fnmatch(test.name, pattern) for pattern in about["of"])]
         points = {}
         for label in order:
@@ -141,11 +146,17 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
                 ({"minute": int(one.start // 60) + 1, **test.conditions.get(one.name, {})}, one.row)
                 for test in chosen
                 for one in scores[test.name].get(label, ())
+                if one.start is not None
             ]
-            if not entries[label]["failed"]:
-                points[label] = report.curve(condition, about["edges"], known)
+            if known and not entries[label]["failed"]:
+                points[label] = report.curve(condition, about["edges"], known, metric)
         if any(points.values()):
-            results["curves"][condition] = {"tests": [test.name for test in chosen], "entries": points}
+            results["curves"][name] = {
+                "condition": condition,
+                "metric": metric,
+                "tests": [test.name for test in chosen],
+                "entries": points,
+            }
     out, text = Path(config["out_folder"]), report.markdown(report.make_tables(results))
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps({**results, "utterances": utterances}) + "\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Template
 
-from ss.leaderboard.report import METHOD, RANKING, Table, make_tables
+from ss.leaderboard.report import FORMS, METHOD, RANKING, Table, make_tables
 from ss.leaderboard.scoring import LABELS
 
 COLOURS = ("#1f5fd0", "#d2561c", "#1d8a5a", "#8e44ad", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#546e7a", "#7cb342")
@@ -23,11 +23,12 @@ def make_page(results: Mapping[str, Any]) -> str:
     on_tests: dict[str, list[dict[str, Any]]] = {label: [] for label in ran}
     for name, test in results["tests"].items():
         for label, points in on_tests.items():
-            one = test["summaries"][label].get(RANKING, {})
+            one = test["summaries"].get(label, {}).get(RANKING, {})
             if not test["quick"] and one.get("mean") is not None:
                 points.append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
     charts = [chart("test", on_tests, colours, cut=False)]
-    charts += [chart(LABELS.get(condition, condition), one["entries"], colours) for condition, one in results["curves"].items()]
+    for one in results["curves"].values():
+        charts.append(chart(LABELS.get(one["condition"], one["condition"]), one["entries"], colours, one["metric"]))
     template = Template(Path(__file__).with_name("page.html").read_text(), autoescape=True, keep_trailing_newline=True)
     given = {"tables": make_tables(results), "bounds": bounds, "colours": colours, "charts": charts, "best_cells": best_cells}
     return template.render(about=results["about"], method=METHOD, **given)
@@ -43,13 +44,16 @@ def best_cells(table: Table, bounds: Collection[str]) -> set[tuple[int, int]]:
     return best
 
 
-def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapping[str, str], cut: bool = True) -> str:
+def chart(
+    label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapping[str, str], metric: str = RANKING, cut: bool = True
+) -> str:
     """Points of each entry over a number, joined, or over words, as SVG. cut: bounds do not say how high the picture is."""
     import matplotlib as mpl  # not wanted in the processes that are weighed
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 2.9), layout="constrained")
-    axes = figure.add_subplot(xlabel=label, ylabel="SI-SDRi (dB)")
+    unit = FORMS.get(metric, "").partition("} ")[2]
+    axes = figure.add_subplot(xlabel=label, ylabel=f"{metric} ({unit})" if unit else metric)
     axes.axhline(0, color="#55555c", lw=0.8)
     axes.grid(axis="y", color="#e4e2dc", lw=0.7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -58,7 +62,8 @@ def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapp
     for place, (name, points) in enumerate(entries.items()):
         shift = 0.08 * (place - (len(entries) - 1) / 2)  # beside each other over a word
         xs = [words.index(point["x"]) + shift if words else point["x"] for point in points]
-        axes.plot(xs, [point["mean"] for point in points], marker="o", ms=4, ls="none" if words else "-", color=colours[name])
+        style = "none" if words else ("-", "--")[place % 2]  # of two that coincide, both are seen
+        axes.plot(xs, [point["mean"] for point in points], marker="o", ms=4, ls=style, color=colours[name])
         for x, point in zip(xs, points, strict=True):
             if point["low"] is not None:
                 axes.plot([x, x], [point["low"], point["high"]], color=colours[name], lw=1.2, alpha=0.5)
@@ -68,7 +73,8 @@ def chart(label: str, entries: Mapping[str, list[dict[str, Any]]], colours: Mapp
     shown = [point for name, points in entries.items() if not cut or colours[name] != BOUND for point in points]
     if shown:
         ends = [end for point in shown for end in (point["mean"], point["low"], point["high"]) if end is not None]
-        axes.set_ylim(min(0.0, *ends) - 0.5, max(0.0, *ends) + 1)
+        low, high = min(0.0, *ends), max(0.0, *ends)
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low) + 1e-9)
     out = io.StringIO()  # text stays text, and the same figure gives the same SVG
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leaderboard", "font.family": "sans-serif", "font.size": 10}):
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)

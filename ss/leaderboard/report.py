@@ -13,17 +13,40 @@ from ss.metric import COLUMNS, UtteranceScores, summarize
 from ss.tables import markdown_table
 
 RANKING, ABSENT = "SI-SDRi", "absent-dB"
+FORMS = {  # how values of a metric are written; others: with three digits
+    RANKING: "{:.2f} dB",
+    ABSENT: "{:.1f} dB",
+    "pause-dB": "{:.1f} dB",
+    "muted": "{:.1%}",
+    "settle": "{:.2f} s",
+    "settle-95": "{:.2f} s",
+    "unsettled": "{:.1%}",
+    "speech-SI-SDRi": "{:.2f} dB",
+}
 RESAMPLINGS = 2000
 FEWEST = 8  # values that an interval is given for
-METHOD = f"""\
+METHOD = [
+    " ".join(part.split())
+    for part in f"""\
 SI-SDRi: improvement of the scale-invariant SDR over the mixture; in brackets the 95 % interval of the mean by bootstrap over
-utterances ({RESAMPLINGS} resamplings; each speaker is in several of them, so the truth is wider). Below 0: part of the mixtures
-that get worse. PESQ (wide band) and STOI: means. Output level, absent-dB: energy of the output over that of the mixture where the
-enrolled speaker is silent, median, -100 dB at least. STOI lost, STOI-drop: where the target is alone, mean. Latency: of a live
-stream, by perturbation of its input and by when its samples come out. RTF: processor time for chunks of 10 ms (a model's own
-segments, if it has them) over their length, in one thread. Peak memory: of a process that does nothing else, above an idle
-interpreter; for checkpoints torch is part of it. A value that could not be computed is missing (-), never 0; the reason is below
-its table.""".replace("\n", " ")
+utterances ({RESAMPLINGS} resamplings; each speaker is in several of them, so the truth is wider).
+
+Below 0: part of the mixtures that get worse. PESQ (wide band) and STOI: means.
+
+Level, absent-dB: energy of the output over that of the mixture where the enrolled speaker is silent, median, -100 dB at
+least. STOI lost, STOI-drop: where the target is alone, mean.
+
+Of calls, means over the calls. Pauses, pause-dB: energy of the output over that of the mixture while the target is silent.
+Muted: share of the target's speech in which the output is more than 20 dB below it. Settle, settle-95: seconds from the
+beginning of a turn of the target until the output has more of it than of all else, median and 95th percentile of the turns.
+Unsettled: share of the turns where it never has. Speech-SI-SDRi, which the first table calls SI-SDRi: while the target speaks.
+
+Latency: of a live stream, by perturbation of its input and by when its samples come out. RTF: processor time for chunks of 10
+ms (a model's own segments, if it has them) over their length, in one thread. Peak memory: of a process that does nothing else,
+above an idle interpreter; for checkpoints torch is part of it.
+
+A value that could not be computed, or was not asked for, is missing (-), never 0; the reason is below its table.""".split("\n\n")
+]
 
 
 class Table(NamedTuple):
@@ -46,7 +69,9 @@ def interval(values: Sequence[float]) -> dict[str, Any]:
 
 
 def summarize_scores(scores: Sequence[Score]) -> dict[str, Any]:
-    """Mean, median, counts and reasons of every metric; of SI-SDRi also the interval and the share below 0 dB."""
+    """Mean, median, counts and reasons of every metric; of SI-SDRi also the interval and the share below 0 dB. The pieces of calls
+    are left out."""
+    scores = [score for score in scores if score.start is None] or scores
     summary: dict[str, Any] = {name: dict(one) for name, one in summarize([score.row for score in scores])["metrics"].items()}
     values = values_of(RANKING, (score.row for score in scores))
     if values:
@@ -60,9 +85,12 @@ def values_of(metric: str, rows: Iterable[UtteranceScores]) -> list[float]:
 
 
 def curve(
-    condition: str, edges: Sequence[float] | None, known: Sequence[tuple[Mapping[str, Any], UtteranceScores]]
+    condition: str,
+    edges: Sequence[float] | None,
+    known: Sequence[tuple[Mapping[str, Any], UtteranceScores]],
+    metric: str = RANKING,
 ) -> list[dict[str, Any]]:
-    """SI-SDRi over a condition: one point for each range between two edges, or for each value where there are no edges.
+    """A metric over a condition: one point for each range between two edges, or for each value where there are no edges.
 
     known: conditions and metrics of each utterance. A point is {x, mean, low, high, count}, all but x None where none of the
     range's utterances has a value; x: the mean of the condition in the range, so that it is the same for all entries.
@@ -74,7 +102,7 @@ def curve(
         groups = [[pair for pair in found if low <= pair[0] < high] for low, high in pairwise(edges)]
     points = []
     for group in filter(None, groups):
-        xs, values = [x for x, _ in group], values_of(RANKING, (row for _, row in group))
+        xs, values = [x for x, _ in group], values_of(metric, (row for _, row in group))
         x = xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs)
         points.append({"x": x, **interval(values)})
     return points
@@ -87,7 +115,7 @@ def make_tables(results: Mapping[str, Any]) -> list[Table]:
     """
     tests = [name for name, test in results["tests"].items() if not test["quick"]]
     tables = [headline_table(results, tests), costs_table(results), *(test_table(results, name) for name in tests)]
-    tables += [curve_table(condition, one) for condition, one in results["curves"].items()]
+    tables += [curve_table(one) for one in results["curves"].values()]
     return [table for table in tables if table.rows]
 
 
@@ -101,7 +129,7 @@ def headline_table(results: Mapping[str, Any], tests: Sequence[str]) -> Table:
             if any(one.get(metric, {}).get("count") for one in summaries.values()):
                 head.append(f"{name}: {title}")
                 for row in rows:
-                    row.append(metric_cells(metric, summaries[row[0]].get(metric, {}))[part])
+                    row.append(metric_cells(metric, summaries.get(row[0], {}).get(metric, {}))[part])
     for row, entry in zip(rows, ran.values(), strict=True):
         costs = entry["costs"]
         row += [latency(costs), number(costs.get("real_time_factor"), "{:.3f}"), mebibytes(costs, "model_bytes")]
@@ -135,41 +163,47 @@ def test_table(results: Mapping[str, Any], name: str) -> Table:
     return Table(f"{name}: {test['utterances']} utterances, {test['seconds'] / 60:.1f} minutes", head, rows, notes)
 
 
-def curve_table(condition: str, one: Mapping[str, Any]) -> Table:
+def curve_table(one: Mapping[str, Any]) -> Table:
     """A curve as numbers."""
     first: list[dict[str, Any]] = next(iter(one["entries"].values()))
     places = (point["x"] if isinstance(point["x"], str) else f"{point['x']:.3g}" for point in first)
     head = ["", *(f"{place} (n = {point['count']})" for place, point in zip(places, first, strict=True))]
-    rows = [[label, *(number(point["mean"], "{:.2f}") for point in points)] for label, points in one["entries"].items()]
-    return Table(f"SI-SDRi in dB by {LABELS.get(condition, condition)}, on {', '.join(one['tests'])}", head, rows, [])
+    form = FORMS.get(one["metric"], "{:.3f}")
+    rows = [[label, *(number(point["mean"], form) for point in points)] for label, points in one["entries"].items()]
+    return Table(
+        f"{one['metric']} by {LABELS.get(one['condition'], one['condition'])}, on {', '.join(one['tests'])}", head, rows, []
+    )
 
 
 def metric_cells(metric: str, one: Mapping[str, Any]) -> dict[str, str]:
     """What is told of a metric, by heading. one: its summary; empty: none."""
     if metric == ABSENT:
-        return {f"{ABSENT}, median": number(one.get("median"), "{:.1f} dB")}
+        return {f"{ABSENT}, median": number(one.get("median"), FORMS[ABSENT])}
+    mean = number(one.get("mean"), FORMS.get(metric, "{:.3f}"))
     if metric != RANKING:
-        return {metric: number(one.get("mean"), "{:.3f}")}
-    mean = number(one.get("mean"), "{:.2f} dB")
+        return {metric: mean}
     bounds = "" if one.get("low") is None else f" ({one['low']:.1f} to {one['high']:.1f})"
     return {
         RANKING: mean + bounds,
-        "median": number(one.get("median"), "{:.2f} dB"),
-        "below 0": number(one.get("below_0"), "{:.0%}").replace("%", " %"),
+        "median": number(one.get("median"), FORMS[RANKING]),
+        "below 0": number(one.get("below_0"), "{:.0%}"),
     }
 
 
 HEADLINE = (  # metric, which of its cells, title
     (RANKING, RANKING, RANKING),
     (RANKING, "below 0", "below 0"),
-    (ABSENT, f"{ABSENT}, median", "output level"),
+    (ABSENT, f"{ABSENT}, median", "level"),
     ("STOI-drop", "STOI-drop", "STOI lost"),
+    ("pause-dB", "pause-dB", "pauses"),
+    ("muted", "muted", "muted"),
+    ("speech-SI-SDRi", "speech-SI-SDRi", RANKING),
 )
 
 
 def number(value: float | None, form: str) -> str:
     """A value to read, or - where there is none."""
-    return "-" if value is None else form.format(value)
+    return "-" if value is None else form.format(value).replace("%", " %")
 
 
 def latency(costs: Mapping[str, Any]) -> str:
@@ -189,4 +223,4 @@ def markdown(tables: Iterable[Table]) -> str:
         parts += [f"### {table.title}"] if table.title else []
         parts.append(markdown_table(table.head, table.rows))
         parts += ["\n".join(f"- {note}" for note in table.notes)] if table.notes else []
-    return "\n\n".join([*parts, METHOD]) + "\n"
+    return "\n\n".join([*parts, "### How it is measured", "\n".join(f"- {line}" for line in METHOD)]) + "\n"

@@ -37,17 +37,18 @@ LABELS = {
 
 
 class Score(NamedTuple):
-    """Metrics of one utterance, or of a piece of a long one that begins at `start` seconds of it."""
+    """Metrics of one utterance, or of a piece of a long one that begins at `start` seconds of it (None: of all of a call)."""
 
     name: str
-    start: float
+    start: float | None
     row: UtteranceScores
 
 
 class TestSet(NamedTuple):
     """A folder of triplets, and its metrics, with their config.
 
-    digest: of its files. conditions: of its mixtures, by name. quick: whether it is for curves only.
+    digest: of its files. conditions: of its mixtures, by name. quick: whether it is for curves only. calls: whether each mixture is
+    scored as a whole, and its pieces for curves only.
     """
 
     name: str
@@ -57,6 +58,7 @@ class TestSet(NamedTuple):
     config: Mapping[str, Any]
     conditions: Mapping[str, KnownConditions] = MappingProxyType({})
     quick: bool = False
+    calls: bool = False
 
 
 def digest_of_folder(folder: str | Path) -> str:
@@ -89,12 +91,12 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
                 estimate, reason = entry.estimate(mixture, ref, target), ""
             except Exception as error:  # what others' code raises is not known
                 estimate, reason = mixture, f"the entry failed: {error!r}"
-            scores = []
-            for piece in pieces(len(mixture), round(piece_seconds * entry.sample_rate)):
+            scores, parts = [], pieces(len(mixture), round(piece_seconds * entry.sample_rate))
+            for piece in [slice(None), *parts] if test.calls else parts:
                 row = evaluate(test.metrics, *(torch.from_numpy(wave[piece]) for wave in (estimate, target, mixture)))
                 if reason:
                     row = UtteranceScores({}, dict.fromkeys([*row.values, *row.missing], reason))
-                scores.append(Score(one.name, piece.start / entry.sample_rate, row))
+                scores.append(Score(one.name, None if piece.start is None else piece.start / entry.sample_rate, row))
             file.write(json.dumps([[*score[:2], *score.row] for score in scores]) + "\n")
             file.flush()
             found[one.name] = scores

@@ -2,6 +2,7 @@
 
 from ss.metric.absence import STOIDrop, Suppression
 from ss.metric.base import ACC, CannotCompute, Improvement, Metric, SingleMetric, UtteranceScores
+from ss.metric.calls import DuringSpeech, Muted, PauseLevel, Settling, Unsettled
 from ss.metric.composite import CompositeMetric
 from ss.metric.perceptual import PESQ, STOI
 from ss.metric.ratios import SDR, SISDR, SNR
@@ -18,12 +19,17 @@ __all__ = [
     "Average",
     "CannotCompute",
     "CompositeMetric",
+    "DuringSpeech",
     "Improvement",
     "Metric",
+    "Muted",
+    "PauseLevel",
     "STOIDrop",
+    "Settling",
     "SingleMetric",
     "Summary",
     "Suppression",
+    "Unsettled",
     "Utterance",
     "UtteranceScores",
     "applies",

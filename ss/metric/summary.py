@@ -18,7 +18,10 @@ from torch import Tensor
 from ss.metric.absence import OTHER_SCENES
 from ss.metric.base import Metric, UtteranceScores, utterances
 
-COLUMNS = ("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR", "absent-dB", "STOI-drop")
+COLUMNS = (
+    *("SI-SDR", "SI-SDRi", "SNR", "SDRi", "STOI", "PESQ", "CSIG", "CBAK", "COVL", "SSNR", "absent-dB", "STOI-drop"),
+    *("pause-dB", "muted", "settle", "settle-95", "unsettled", "speech-SI-SDRi"),  # of calls
+)
 WAITING = 4  # utterances for each worker: more would only fill the memory
 
 
