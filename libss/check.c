@@ -1,7 +1,7 @@
 /* Runs the library as hostile callers do: check SEED FILE ... For each file: load it, and if it is a model, enrol and stream noise,
  * silence and numbers that are none, in chunks of random lengths, as float32 and as int16, with flushes and resets between, in two
  * streams at once. Buffers are exactly as large as the library says that it needs, so that a sanitizer or valgrind finds every byte
- * beyond. Counts allocations: a step must make none. Prints what became of each file; fails where a promise of ss.h is not kept. */
+ * beyond. A file NAME.voice is loaded for the model before it. Counts allocations: a step must make none. Prints what became of each file; fails where a promise of ss.h is not kept. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,12 +95,22 @@ static void run(const ss_model *model) {
 }
 
 int main(int argc, char **argv) {
+    ss_model *model = NULL;
     for (int i = 2; i < argc; i++) {
         seed = (uint32_t)atoi(argv[1]) * 2654435761u + (uint32_t)i;
-        ss_model *model = ss_load(argv[i]);
+        const char *suffix = strrchr(argv[i], '.');
+        if (model && suffix && !strcmp(suffix, ".voice")) {
+            float *voice = malloc(ss_n_conditions(model) * sizeof *voice + 1);
+            if (!voice) fail("no memory");
+            printf("%s: %s\n", argv[i], ss_voice_load(model, argv[i], voice) ? ss_error() : "a voice");
+            free(voice);
+            continue;
+        }
+        ss_model_free(model);
+        model = ss_load(argv[i]);
         if (model) run(model);
         printf("%s: %s\n", argv[i], model ? "ran" : ss_error());
-        ss_model_free(model);
     }
+    ss_model_free(model);
     return 0;
 }

@@ -519,27 +519,66 @@ ss_model *ss_load_memory(const void *file, size_t size) {
 }
 
 #ifndef SS_NO_FILES
-ss_model *ss_load(const char *path) {
+static uint8_t *read_file(const char *path, size_t *size) { /* NULL: it cannot be read */
     FILE *file = fopen(path, "rb");
-    if (!file) return fail("the model file cannot be opened");
+    if (!file) return NULL;
     uint8_t *data = NULL;
-    size_t size = 0, room = 0;
+    size_t room = 0;
+    *size = 0;
     for (;;) {
-        if (size == room) {
+        if (*size == room) {
             room = room ? 2 * room : (size_t)1 << 20;
             uint8_t *more = room <= (size_t)1 << 30 ? realloc(data, room) : NULL;
             if (!more) break;
             data = more;
         }
-        size_t n = fread(data + size, 1, room - size, file);
+        size_t n = fread(data + *size, 1, room - *size, file);
         if (!n) break;
-        size += n;
+        *size += n;
     }
-    int bad = ferror(file) || size == room;
+    int bad = ferror(file) || *size == room;
     fclose(file);
-    ss_model *model = bad ? fail("the model file cannot be read") : ss_load_memory(data, size);
+    if (!bad) return data;
+    free(data);
+    return NULL;
+}
+
+ss_model *ss_load(const char *path) {
+    size_t size;
+    uint8_t *data = read_file(path, &size);
+    ss_model *model = data ? ss_load_memory(data, size) : fail("the model file cannot be read");
     free(data);
     return model;
+}
+
+#define VOICE_HEADER 16 /* before what the checksum counts */
+#define VOICE_DIGITS 32 /* that name the model's weights */
+
+int ss_voice_load(const ss_model *model, const char *path, float *conditions) {
+    size_t size, values = model->n_conditions * sizeof *conditions;
+    uint8_t *data = read_file(path, &size);
+    const char *why = NULL;
+    char weights[VOICE_DIGITS + 1] = "";
+    if (!data)
+        why = "the voice file cannot be read";
+    else if (size < VOICE_HEADER + VOICE_DIGITS || memcmp(data, "ss-voice", 8))
+        why = "expected a stored voice, found other data";
+    else if (u32(data + 8) != SS_VERSION)
+        why = "expected a voice of version 1: this one needs another version of the library";
+    else if (u32(data + 12) != checksum(data + VOICE_HEADER, size - VOICE_HEADER))
+        why = "expected a voice with the right checksum: it is damaged";
+    else {
+        memcpy(weights, data + VOICE_HEADER, VOICE_DIGITS);
+        if (strlen(weights) < VOICE_DIGITS || !strstr(model->metadata, weights) || size != VOICE_HEADER + VOICE_DIGITS + values)
+            why = "expected a voice of this model, found one of another: enrol the speaker again";
+        else
+            for (int i = 0; i < model->n_conditions; i++) {
+                uint32_t bits = u32(data + VOICE_HEADER + VOICE_DIGITS + 4 * (size_t)i);
+                memcpy(&conditions[i], &bits, sizeof bits);
+            }
+    }
+    free(data);
+    return why ? (fail(why), -1) : 0;
 }
 #endif
 

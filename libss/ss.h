@@ -8,8 +8,8 @@
  *     n_out = ss_stream_flush(stream, out);
  *
  * Audio is mono, at the rate of the model (ss_sample_rate), float32 in -1..1 or int16. A model never changes once it is loaded: any
- * number of threads may use one. A stream is for one thread at a time. Only ss_load, ss_load_memory, ss_enroll and ss_stream_new
- * allocate memory; no call takes a lock.
+ * number of threads may use one. A stream is for one thread at a time. Only ss_load, ss_load_memory, ss_enroll, ss_voice_load
+ * and ss_stream_new allocate memory; no call takes a lock.
  */
 #ifndef SS_H
 #define SS_H
@@ -65,6 +65,10 @@ SS_API const char *ss_kernel(const ss_model *model);
  * recordings, take the mean of their conditions. 0, or -1 on an error: too short, silent, not finite, or no memory. */
 SS_API int ss_enroll(const ss_model *model, const float *samples, size_t n, float *conditions);
 SS_API int ss_enroll_int16(const ss_model *model, const int16_t *samples, size_t n, float *conditions);
+
+/* A file that Python's `Conditions.save` or `ss-mic enrol` wrote -> conditions [ss_n_conditions]. 0, or -1 on an error: a file that cannot
+ * be read, is damaged, or holds a voice for other weights. */
+SS_API int ss_voice_load(const ss_model *model, const char *path, float *conditions);
 
 /* A new stream of a speaker; the conditions are copied. NULL on an error: no memory, or conditions that are not finite. */
 SS_API ss_stream *ss_stream_new(const ss_model *model, const float *conditions);

@@ -4,6 +4,7 @@ import os
 import shutil
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from conftest import RATE, ROOT
 from test_export import online
 from test_native import HEADER, signed
 
+from ss.export import export
 from ss.export.native import model_bytes
+from ss.runtime import Extractor
 
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
@@ -143,6 +146,28 @@ def test_files_without_a_right_checksum_under_sanitizers(sanitized: Path, tmp_pa
         cut = int(rng.integers(len(content))) if i % 2 else int(rng.integers(200))
         paths[-1].write_bytes(content[:cut] if i % 4 < 2 else bytes(content[:cut]) + rng.bytes(64))
     assert "ran" not in check(sanitized, [*paths, tmp_path / "nowhere", tmp_path])
+
+
+def test_damaged_voices_under_sanitizers(sanitized: Path, tmp_path: Path) -> None:
+    model, rng, paths = online(memory="lstm", n_slots=5), np.random.default_rng(0), list[Path]()
+    export(model, tmp_path / "exported")
+    extractor = Extractor.load(tmp_path / "exported", backend="onnxruntime")
+    extractor.enroll(rng.standard_normal(9 * extractor.shortest_enrolment, np.float32)).save(tmp_path / "whole.voice")
+    content = (tmp_path / "whole.voice").read_bytes()
+    for i in range(100):
+        changed = bytearray(content[: int(rng.integers(len(content) + 1))] if i % 2 else content)
+        for place in rng.integers(16, 60, i % 3):
+            changed[place : place + 1] = rng.bytes(1)
+        changed[12:16] = struct.pack("<I", zlib.crc32(changed[16:]))
+        paths.append(tmp_path / f"{i}.voice")
+        paths[-1].write_bytes(changed)
+    model_file, voices = tmp_path / "exported" / "model.ss", [tmp_path / "whole.voice", *paths, tmp_path / "nowhere.voice"]
+    ran, whole, *became = check(sanitized, [model_file, *voices])
+    assert (ran, whole) == ("ran", "a voice")
+    assert {*became} >= {
+        "expected a voice of this model, found one of another: enrol the speaker again",
+        "the voice file cannot be read",
+    }
 
 
 def test_a_step_allocates_nothing(tmp_path: Path) -> None:

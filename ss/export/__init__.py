@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -29,6 +30,7 @@ from ss.model import ExtractionModel, SegmentExtractor, SpexPlusOnline, SpexPlus
 from ss.runtime.extractor import FORMAT, Extractor
 from ss.runtime.native import find_library
 from ss.runtime.pretrained import ENROLL, NATIVE, SEGMENT_GRU, STEP
+from ss.runtime.voice import DIGITS
 from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
 
@@ -73,6 +75,8 @@ def export(
     folder.parent.mkdir(parents=True, exist_ok=True)
     was_training, device = extractor.training, next(extractor.parameters()).device
     extractor.cpu().eval()
+    weights = b"".join(value.numpy().tobytes() for value in extractor.state_dict().values())
+    facts["weights"] = sha256(weights).hexdigest()[:DIGITS]  # whose voices a model takes
     try:
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
             made = Path(aside, "made")

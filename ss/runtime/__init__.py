@@ -7,7 +7,8 @@ for block in microphone:
 loudspeaker.play(stream.flush())
 """
 
-from ss.runtime.extractor import Conditions, Extractor
+from ss.runtime.extractor import Extractor
 from ss.runtime.stream import BatchStream, Stream
+from ss.runtime.voice import Conditions
 
 __all__ = ["BatchStream", "Conditions", "Extractor", "Stream"]

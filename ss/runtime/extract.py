@@ -15,10 +15,11 @@ import soundfile
 from ss.errors import UserError
 from ss.files import whole_file
 from ss.runtime.enrolment import find_faults, read_stretch, split_stretch
-from ss.runtime.extractor import Conditions, Extractor
+from ss.runtime.extractor import Extractor
 from ss.runtime.live import ENROL, Parser, model_options, run_command
 from ss.runtime.live_io import StopSignal
 from ss.runtime.live_meter import REFRESH, bar, complain, show_line
+from ss.runtime.voice import SUFFIX, Conditions
 
 WHAT = "One speaker out of recordings, at their sample rate and length, mono."
 EXAMPLES = """examples:
@@ -141,7 +142,7 @@ def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, st
 def run(args: argparse.Namespace, stop: StopSignal) -> int:
     """All jobs; the exit code. Raises UserError for options, a model or an enrolment that cannot be used: then nothing is done."""
     for name in args.enrol:
-        for fault in find_faults(*read_stretch(name)):
+        for fault in () if name.endswith(SUFFIX) else find_faults(*read_stretch(name)):
             complain("warning", f"{name}: {fault}")
     jobs = plan(args.inputs, Path(args.output), [split_stretch(name)[0] for name in args.enrol])
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)

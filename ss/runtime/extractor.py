@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from ss.runtime.enrolment import read_stretch
 from ss.runtime.native import NativeModel, NativeStream, find_library
 from ss.runtime.pretrained import NATIVE, find_model, graphs_in
 from ss.runtime.stream import BatchStream, Stream, mono_float
+from ss.runtime.voice import SUFFIX, Conditions
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -29,12 +30,6 @@ BACKENDS = ("c", "onnxruntime")
 CPU = "CPUExecutionProvider"
 NO_LIBRARY = """\
 the C library is not installed, so ONNX Runtime computes, at several times the cost: install ss again where there is a C compiler"""
-
-
-class Conditions(NamedTuple):
-    """What a stream must know of its speaker: values [1,D] float32. Plain numbers, which may be kept instead of the recording."""
-
-    values: Wave
 
 
 Recording: TypeAlias = str | Path | NDArray[Any] | Conditions
@@ -59,7 +54,8 @@ class Extractor:
         chunk, conditions, *states = stepping.get_inputs()
         self.online = not isinstance(chunk.shape[1], int)
         self.window: int = self.hop if self.online else chunk.shape[1]
-        self.conditions, self.shapes = conditions.name, {value.name: value.shape for value in states}
+        self.conditions, self.n_conditions = conditions.name, conditions.shape[1]
+        self.shapes = {value.name: value.shape for value in states}
         self.outputs = [value.name for value in stepping.get_outputs()]
         self.fills: dict[str, float] = json.loads(self.metadata.get("fills", "{}"))
         self.classifies = "logits" in (value.name for value in enrolling.get_outputs())
@@ -95,18 +91,27 @@ class Extractor:
     def enroll(self, enrolment: Recordings, sample_rate: int | None = None) -> Conditions:
         """A recording of the speaker alone -> conditions for streams of this speaker.
 
-        enrolment: a file, a stretch of one in seconds ("call.wav@3.0-7.5"), or samples [R] or [R,channels] of int16 or float32 at
-        sample_rate (None: the model's); of a list of these, the mean. Raises UserError for one that is too short, empty, silent or
-        not finite, and AudioError for a file that cannot be read.
+        enrolment: a file, a stretch of one in seconds ("call.wav@3.0-7.5"), a stored voice ("anna.voice"), or samples [R] or
+        [R,channels] of int16 or float32 at sample_rate (None: the model's); of a list of these, the mean. Raises UserError for one
+        that is too short, empty, silent or not finite, or a voice of another model, and AudioError for a file that cannot be read.
         """
+        model, name = self.metadata.get("weights", ""), ""
         if isinstance(enrolment, list) and enrolment:
-            return Conditions(np.mean([self.enroll(one, sample_rate).values for one in enrolment], 0))
+            return Conditions(np.mean([self.enroll(one, sample_rate).values for one in enrolment], 0), model)
+        if isinstance(enrolment, str | Path):
+            name = f"{enrolment}: "
+            if Path(enrolment).suffix == SUFFIX:
+                enrolment = Conditions.load(enrolment)
         if isinstance(enrolment, Conditions):
+            if enrolment.model not in ("", model):
+                raise UserError(f"{name}expected a voice of this model, found one of another: enrol the speaker again")
+            if (n := enrolment.values.shape[-1]) != self.n_conditions:
+                raise UserError(f"{name}expected {self.n_conditions} conditions, as this model's enroll gives them, got {n}")
             return enrolment
         if isinstance(enrolment, str | Path):
-            wave, name = mono_float(*read_stretch(enrolment), self.sample_rate), f"{enrolment}: "
+            wave = mono_float(*read_stretch(enrolment), self.sample_rate)
         else:
-            wave, name = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate), ""
+            wave = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate)
         if len(wave) < self.shortest_enrolment:
             raise UserError(
                 f"{name}an enrolment of {len(wave) / self.sample_rate:.2f} seconds is too short: "
@@ -114,7 +119,7 @@ class Extractor:
             )
         if not wave.any():
             raise UserError(f"{name}expected speech as enrolment, found silence")
-        return Conditions(self.conditions_of(wave[None]))
+        return Conditions(self.conditions_of(wave[None]), model)
 
     def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
         """A new stream of one speaker, of audio at `sample_rate` (None: the model's)."""
@@ -159,8 +164,8 @@ class NativeExtractor(Extractor):
 
     def __init__(self, native: NativeModel) -> None:
         self.native, self.metadata, self.sample_rate = native, native.metadata, native.sample_rate
-        self.hop, self.delay, self.latency, self.shortest_enrolment = (
-            getattr(native, fact) for fact in ("hop", "delay", "latency", "shortest_enrolment")
+        self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = (
+            getattr(native, fact) for fact in ("hop", "delay", "latency", "shortest_enrolment", "n_conditions")
         )
         self.online, self.window, self.classifies = True, self.hop, False
 

@@ -37,7 +37,7 @@ EXAMPLES = """examples:
 
 Ctrl-C or SIGTERM ends it: what was read is extracted, files are closed; what still waits in a pipe is not read.
 Exit code 0, or 2 after `error: ...`."""
-ENROL = "a recording of the target speaker alone, or FILE@START-END in seconds; several are averaged"
+ENROL = "a recording of the target speaker alone, FILE@START-END in seconds, or a stored NAME.voice; several are averaged"
 
 
 class Parser(argparse.ArgumentParser):

@@ -33,6 +33,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     **{f"ss_{fact}": (INT, [HANDLE]) for fact in FACTS},
     **{f"ss_{text}": (TEXT, [HANDLE]) for text in ("metadata", "kernel")},
     "ss_enroll": (INT, [HANDLE, HANDLE, SIZE, HANDLE]),
+    "ss_voice_load": (INT, [HANDLE, TEXT, HANDLE]),
     "ss_stream_new": (HANDLE, [HANDLE, HANDLE]),
     "ss_stream_ready": (SIZE, [HANDLE, SIZE]),
     "ss_stream_process": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]),
