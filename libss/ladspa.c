@@ -303,7 +303,7 @@ static void process(struct microphone *m, const float *in, float *out, size_t n,
         size_t place = (m->taken + i - m->latency) & m->mask;
         float left = rest - m->rest;
         m->rest += left > m->fade ? m->fade : left < -m->fade ? -m->fade : left;
-        out[i] = m->estimate[place] + m->rest * (m->dry[place] - m->estimate[place]);
+        out[i] = m->rest * m->dry[place] + (1 - m->rest) * m->estimate[place];
         float level = fabsf(out[i]);
         status->level_out = level > status->level_out ? level : status->level_out;
     }
