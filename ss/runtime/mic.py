@@ -183,10 +183,10 @@ def start(args: argparse.Namespace, waiting: StopSignal) -> None:
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     else:
         # PulseAudio has no filter for sources: a loopback plays the microphone into a filtered sink that nobody hears
-        form = (f"rate={RATE}", "channels=1", "channel_map=mono")
+        form = (f"rate={RATE}", "channels=1", "channel_map=mono")  # the others take the rate of the first
         master, device = "ss-mic.played", args.source or call("pactl", "get-default-source").strip()
         load = ("pactl", "load-module")
-        call(*load, "module-null-sink", f"sink_name={master}", *form, "sink_properties=device.description=ss-mic.played")
+        call(*load, "module-null-sink", f"sink_name={master}", *form, "format=float32le", "sink_properties=device.description=ss-mic.played")
         plugin = (f'plugin="{PLUGIN.with_suffix("")}"', "label=ss", f"control=1,{args.rest}")
         call(*load, "module-ladspa-sink", "sink_name=ss-mic.filter", f"sink_master={master}", *plugin, *form[1:])
         ends = (f"source={device}", "sink=ss-mic.filter", "source_dont_move=true", "sink_dont_move=true")
@@ -236,10 +236,10 @@ def config_file(folder: Path) -> Path:
 
 def find_processes() -> list[int]:
     """PipeWire's processes for the microphone."""
-    words, found = f"pipewire\0-c\0{config_file(runtime_folder())}\0".encode(), []
+    words, found = f"pipewire\0-c\0{config_file(runtime_folder())}\0".encode(), []  # after the path of the program
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if path.read_bytes() == words:
+            if path.read_bytes().endswith(words):
                 found.append(int(path.parent.name))
     return found
 
