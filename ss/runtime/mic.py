@@ -248,7 +248,7 @@ def read_statuses() -> Iterator[tuple[str, Status]]:
     """The instances at work by process and number; removes the files of processes that ended without doing so."""
     for path in sorted(runtime_folder().glob("[0-9]*.[0-9]*")):
         with suppress(OSError, struct.error):
-            if Path("/proc", path.stem).exists():
+            if Path("/proc", path.stem, "exe").exists():  # not so of one that ended and nobody waited for
                 yield path.name, Status._make(struct.unpack("5Q3I3f", path.read_bytes()))
             else:
                 path.unlink()
