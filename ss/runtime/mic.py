@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ss.errors import UserError
 from ss.files import whole_file
 from ss.runtime.enrolment import find_faults, read_stretch
-from ss.runtime.extractor import Extractor
+from ss.runtime.extractor import Extractor, Recording
 from ss.runtime.live import ENROL, Parser, positive, record_enrolment, run_command
 from ss.runtime.live_io import PipeSource, StopSignal
 from ss.runtime.live_meter import complain, dbfs
@@ -133,8 +133,8 @@ def enrol(args: argparse.Namespace, stop: StopSignal) -> None:
     for name, wave, rate in recordings:
         for fault in find_faults(wave, rate):
             complain("warning", f"{name}: {fault}")
-    values = [extractor.enroll(wave, rate) for _, wave, rate in recordings]
-    extractor.enroll(values).save(path)
+    voices: list[Recording] = [extractor.enroll(wave, rate) for _, wave, rate in recordings]
+    extractor.enroll(voices).save(path)
     print(path)
 
 
@@ -183,15 +183,23 @@ def start(args: argparse.Namespace, waiting: StopSignal) -> None:
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     else:
         # PulseAudio has no filter for sources: a loopback plays the microphone into a filtered sink that nobody hears
-        form = (f"rate={RATE}", "channels=1", "channel_map=mono")  # the others take the rate of the first
-        master, device = "ss-mic.played", args.source or call("pactl", "get-default-source").strip()
-        load = ("pactl", "load-module")
-        call(*load, "module-null-sink", f"sink_name={master}", *form, "format=float32le", "sink_properties=device.description=ss-mic.played")
+        played, form = f"{NAME}.played", ("channels=1", "channel_map=mono")
+        device = args.source or call("pactl", "get-default-source").strip()
         plugin = (f'plugin="{PLUGIN.with_suffix("")}"', "label=ss", f"control=1,{args.rest}")
-        call(*load, "module-ladspa-sink", "sink_name=ss-mic.filter", f"sink_master={master}", *plugin, *form[1:])
-        ends = (f"source={device}", "sink=ss-mic.filter", "source_dont_move=true", "sink_dont_move=true")
-        call(*load, "module-loopback", *ends, *form[1:], "latency_msec=20")
-        call(*load, "module-remap-source", f"source_name={NAME}", f"master={master}.monitor", *form[1:])
+        ends = (f"source={device}", f"sink={NAME}.filter", "source_dont_move=true", "sink_dont_move=true")
+        for module in (
+            (
+                "null-sink",
+                f"sink_name={played}",
+                f"rate={RATE}",
+                "format=float32le",
+                f"sink_properties=device.description={played}",
+            ),
+            ("ladspa-sink", f"sink_name={NAME}.filter", f"sink_master={played}", *plugin),
+            ("loopback", *ends, "latency_msec=20"),
+            ("remap-source", f"source_name={NAME}", f"master={played}.monitor"),
+        ):
+            call("pactl", "load-module", f"module-{module[0]}", *module[1:], *form)
     if not until(lambda: f"\t{NAME}\t" in call("pactl", "list", "short", "sources"), waiting):
         last = (log.read_text().splitlines() or ["no reason"])[-1] if log.is_file() else "no reason"
         raise UserError(f"the sound server has no microphone {NAME}, it says: {last}")
