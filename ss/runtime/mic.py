@@ -174,6 +174,10 @@ def start(args: argparse.Namespace, waiting: StopSignal) -> None:
     configure(args)
     on_pipewire = "on PipeWire" in call("pactl", "info")
     stop(args, waiting)
+    if not until(lambda: not is_there(), waiting):
+        raise UserError(
+            f"there is a microphone {NAME} already, from a configuration of PipeWire: leave it to that, or take it out there"
+        )
     folder.mkdir(mode=0o700, exist_ok=True)
     log = folder / "log"
     if on_pipewire:
@@ -200,7 +204,7 @@ def start(args: argparse.Namespace, waiting: StopSignal) -> None:
             ("remap-source", f"source_name={NAME}", f"master={played}.monitor"),
         ):
             call("pactl", "load-module", f"module-{module[0]}", *module[1:], *form)
-    if not until(lambda: f"\t{NAME}\t" in call("pactl", "list", "short", "sources"), waiting):
+    if not until(is_there, waiting):
         last = (log.read_text().splitlines() or ["no reason"])[-1] if log.is_file() else "no reason"
         raise UserError(f"the sound server has no microphone {NAME}, it says: {last}")
     print(f"choose the microphone {NAME} in a program, or: pactl set-default-source {NAME}")
@@ -234,7 +238,12 @@ def show_status(args: argparse.Namespace, waiting: StopSignal) -> None:
         blocks = f"{now.late} of {now.blocks} blocks late, {now.repaired} samples not finite"
         print(f"{name}: {levels}, {latency}, load {load} (a block at most {now.highest_load:.1%}), {blocks}")
     if not before:
-        print("no program listens" if f"\t{NAME}\t" in call("pactl", "list", "short", "sources") else "stopped")
+        print("no program listens" if is_there() else "stopped")
+
+
+def is_there() -> bool:
+    """Whether the sound server has the microphone."""
+    return f"\t{NAME}\t" in call("pactl", "list", "short", "sources")
 
 
 def config_file(folder: Path) -> Path:
