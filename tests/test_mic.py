@@ -303,7 +303,7 @@ SERVERS = {
     "pulseaudio": ("pulseaudio",),
 }
 SESSION = {
-    "pipewire": "pipewire & wireplumber & pipewire-pulse & wait",
+    "pipewire": "pipewire & until [ -S $XDG_RUNTIME_DIR/pipewire-0 ]; do sleep 0.1; done; wireplumber & pipewire-pulse & wait",
     "pulseaudio": "exec pulseaudio -n --exit-idle-time=-1 --daemonize=no -L module-native-protocol-unix",
 }
 NULL_SINK = ("channels=1", "channel_map=mono", "rate=48000")
@@ -329,12 +329,14 @@ def server(
         words = ["dbus-run-session", "--", "sh", "-c", SESSION[request.param]]
         running = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
         try:
-            for _ in range(100):
-                if subprocess.run(["pactl", "info"], capture_output=True, check=False).returncode == 0:
-                    break
-                time.sleep(0.1)
             load = ["pactl", "load-module", "module-null-sink", "sink_name=hw", *NULL_SINK, "format=float32le"]
-            subprocess.run(load, capture_output=True, check=True)
+            for words in (load, ["pactl", "get-default-sink"]):  # the server is there, and so is its session manager
+                for _ in range(200):
+                    done = subprocess.run(words, capture_output=True, text=True, check=False)
+                    if done.returncode == 0 and "@" not in done.stdout:
+                        break
+                    time.sleep(0.1)
+            assert done.stdout.strip() == "hw", (tmp_path / "log").read_text()
             yield request.param
         finally:
             mic("stop")

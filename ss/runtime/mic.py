@@ -22,7 +22,7 @@ from ss.errors import UserError
 from ss.files import whole_file
 from ss.runtime.enrolment import find_faults, read_stretch
 from ss.runtime.extractor import Extractor, Recording
-from ss.runtime.live import ENROL, Parser, positive, record_enrolment, run_command
+from ss.runtime.live import Parser, positive, record_enrolment, run_command
 from ss.runtime.live_io import PipeSource, StopSignal
 from ss.runtime.live_meter import complain, dbfs
 from ss.runtime.pretrained import DEFAULT, NATIVE, PRECISIONS, find_model
@@ -84,7 +84,12 @@ def parser() -> Parser:
     """The command line."""
     top = Parser(NAME, WHAT, EXAMPLES)
     top.add_argument("job", choices=JOBS)
-    top.add_argument("recordings", metavar="FILE", nargs="*", help=f"enrol: {ENROL}; none: a microphone")
+    top.add_argument(
+        "recordings",
+        metavar="FILE",
+        nargs="*",
+        help="enrol: recordings of the speaker alone, or FILE@START-END; none: a microphone",
+    )
     add = top.add_argument
     add("--voice", metavar="NAME", default="me", help="who is to be heard; default: me")
     add("--source", metavar="DEVICE", help="the microphone, as `pactl list short sources` names it; default: the default one")
