@@ -84,13 +84,8 @@ def parser() -> Parser:
     """The command line."""
     top = Parser(NAME, WHAT, EXAMPLES)
     top.add_argument("job", choices=JOBS)
-    top.add_argument(
-        "recordings",
-        metavar="FILE",
-        nargs="*",
-        help="enrol: recordings of the speaker alone, or FILE@START-END; none: a microphone",
-    )
     add = top.add_argument
+    add("recordings", metavar="FILE", nargs="*", help="enrol: of the speaker alone, or FILE@START-END; none: a microphone")
     add("--voice", metavar="NAME", default="me", help="who is to be heard; default: me")
     add("--source", metavar="DEVICE", help="the microphone, as `pactl list short sources` names it; default: the default one")
     add("--seconds", metavar="N", type=positive, default=10.0, dest="enrol_seconds", help="enrol: to record; default: 10")
