@@ -22,7 +22,7 @@ def build_libraries(folder: Path) -> None:
     """Builds the C library and the plugin into a folder by CC, or the compiler that is there; says in a line why it cannot."""
     compilers = [os.environ["CC"].split()] if os.environ.get("CC") else [["cc"], ["gcc"], ["clang"], ["zig", "cc"]]
     compiler = next((words for words in compilers if shutil.which(words[0])), None)
-    reason = "found no C compiler" if compiler is None else ""
+    reason, lacks = "found no C compiler" if compiler is None else "", "its C library, and uses ONNX Runtime instead"
     if not (SOURCES / "ss.c").is_file():
         reason = f"found no {SOURCES / 'ss.c'}"
     if compiler is not None and not reason:
@@ -33,10 +33,12 @@ def build_libraries(folder: Path) -> None:
         for name, sources in LIBRARIES.items():
             files = [*(str(SOURCES / source) for source in sources), "-o", str(folder / name)]
             done = subprocess.run([*command, *files, *system], capture_output=True, text=True, check=False)
-            if done.returncode and not reason:
+            if done.returncode:
                 reason = f"{' '.join(compiler)} failed: {(done.stderr.strip().splitlines() or ['no reason'])[0]}"
+                break
+            lacks = "its virtual microphone"  # which comes next
     if reason:
-        print(f"warning: ss is built without its C library, and uses ONNX Runtime instead: {reason}", file=sys.stderr)
+        print(f"warning: ss is built without {lacks}: {reason}", file=sys.stderr)
 
 
 class BuildWithLibrary(build_py):

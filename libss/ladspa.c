@@ -7,7 +7,6 @@
  */
 #include "ss.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
