@@ -232,6 +232,33 @@ def test_no_memory_is_lost(plugin: Path, folder: Path) -> None:
     assert allocated() - before < 100_000  # a model has more than that
 
 
+COUNTER = """
+#include <stdlib.h>
+__attribute__((visibility("default"))) long counted;
+void *__real_malloc(size_t);
+void *__real_calloc(size_t, size_t);
+void *__real_realloc(void *, size_t);
+void *__wrap_malloc(size_t n) { return counted++, __real_malloc(n); }
+void *__wrap_calloc(size_t n, size_t size) { return counted++, __real_calloc(n, size); }
+void *__wrap_realloc(void *old, size_t n) { return counted++, __real_realloc(old, n); }
+"""
+
+
+def test_running_allocates_nothing(folder: Path, tmp_path: Path) -> None:
+    counting, source = tmp_path / "counting.so", tmp_path / "counter.c"
+    source.write_text(COUNTER)
+    wraps = [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc")]
+    sources = [str(source), *(str(ROOT / "libss" / name) for name in ("ladspa.c", "ss.c"))]
+    words = [str(COMPILER), "-std=gnu99", "-O1", "-fPIC", "-shared", *sources, "-o", str(counting), "-lm", "-Wl,-Bsymbolic", *wraps]
+    subprocess.run(words, check=True)
+    host, rng = Host(counting, 44100), np.random.default_rng(0)
+    counted = ctypes.c_long.in_dll(ctypes.CDLL(str(counting)), "counted")
+    before = counted.value
+    host.run(bad_audio(rng, 50000), random_sizes(rng))
+    assert counted.value == before > 0
+    host.close()
+
+
 def test_the_plugin_under_sanitizers(folder: Path, tmp_path: Path) -> None:
     sanitized = build("ss_ladspa.sanitized.so", tmp_path)
     runtime = subprocess.run(
