@@ -10,49 +10,56 @@ from typing import Any
 from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
-SOURCE = Path(__file__).parent / "libss" / "ss.c"
-NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
+SOURCES = Path(__file__).parent / "libss"
+LIBRARIES = {{"darwin": "libss.dylib", "win32": "ss.dll"}.get(sys.platform, "libss.so"): ["ss.c"]}
+if sys.platform == "linux":
+    LIBRARIES["ss_ladspa.so"] = ["ladspa.c", "ss.c"]  # the virtual microphone
 FLAGS = ["-std=gnu99", "-O2", "-ftree-vectorize", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared"]
 FOR_GCC = "-fvect-cost-model=dynamic"  # at -O2 it vectorizes little without
 
 
-def build_library(folder: Path) -> None:
-    """Builds the C library into a folder by CC, or the compiler that is there; says in a line why it cannot."""
+def build_libraries(folder: Path) -> None:
+    """Builds the C library and the plugin into a folder by CC, or the compiler that is there; says in a line why it cannot."""
     compilers = [os.environ["CC"].split()] if os.environ.get("CC") else [["cc"], ["gcc"], ["clang"], ["zig", "cc"]]
     compiler = next((words for words in compilers if shutil.which(words[0])), None)
-    target = folder / NAMES.get(sys.platform, "libss.so")
-    reason = "found no C compiler" if compiler is None else ""
-    if not SOURCE.is_file():
-        reason = f"found no {SOURCE}"
-    if compiler is not None and SOURCE.is_file():
+    reason, lacks = "found no C compiler" if compiler is None else "", "its C library, and uses ONNX Runtime instead"
+    if not (SOURCES / "ss.c").is_file():
+        reason = f"found no {SOURCES / 'ss.c'}"
+    if compiler is not None and not reason:
         system = ["-DSS_BUILD_DLL"] if sys.platform == "win32" else ["-fPIC", "-lm"]
+        system += ["-Wl,-Bsymbolic"] if sys.platform == "linux" else []  # a host may have another copy of the library
         probe = subprocess.run([*compiler, FOR_GCC, "-E", "-x", "c", os.devnull], capture_output=True, check=False)
-        command = [*compiler, *FLAGS, *([] if probe.returncode else [FOR_GCC]), str(SOURCE), "-o", str(target), *system]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        reason = f"{' '.join(compiler)} failed: {(done.stderr.strip().splitlines() or ['no reason'])[0]}" if done.returncode else ""
+        command = [*compiler, *FLAGS, *([] if probe.returncode else [FOR_GCC])]
+        for name, sources in LIBRARIES.items():
+            files = [*(str(SOURCES / source) for source in sources), "-o", str(folder / name)]
+            done = subprocess.run([*command, *files, *system], capture_output=True, text=True, check=False)
+            if done.returncode:
+                reason = f"{' '.join(compiler)} failed: {(done.stderr.strip().splitlines() or ['no reason'])[0]}"
+                break
+            lacks = "its virtual microphone"  # which comes next
     if reason:
-        print(f"warning: ss is built without its C library, and uses ONNX Runtime instead: {reason}", file=sys.stderr)
+        print(f"warning: ss is built without {lacks}: {reason}", file=sys.stderr)
 
 
 class BuildWithLibrary(build_py):
-    """Builds the package, then the library into it: beside the sources for an editable installation."""
+    """Builds the package, then the libraries into it: beside the sources for an editable installation."""
 
     def run(self) -> None:
         super().run()
         folder = Path("ss" if self.editable_mode else Path(self.build_lib, "ss"), "runtime")
         folder.mkdir(parents=True, exist_ok=True)
-        build_library(folder)
+        build_libraries(folder)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        library = Path(self.build_lib, "ss", "runtime", NAMES.get(sys.platform, "libss.so"))
-        return [*super().get_outputs(include_bytecode), *([str(library)] if library.is_file() else [])]
+        libraries = [Path(self.build_lib, "ss", "runtime", name) for name in LIBRARIES]
+        return [*super().get_outputs(include_bytecode), *(str(library) for library in libraries if library.is_file())]
 
 
 class PlatformDistribution(Distribution):
     """A wheel for this platform, as the library is, where there is the source of one."""
 
     def has_ext_modules(self) -> bool:
-        return SOURCE.is_file()
+        return (SOURCES / "ss.c").is_file()
 
 
 def wheel_commands() -> dict[str, Any]:

@@ -1,0 +1,298 @@
+"""`ss-mic`: a virtual microphone that gives one speaker, for all programs of a desktop with PipeWire or PulseAudio.
+
+The work is done by the LADSPA plugin (libss/ladspa.c) within a process of the sound server; this command starts and stops it.
+Needs no torch; needs pactl and parec, and pipewire where that is the sound server.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ss.errors import UserError
+from ss.files import whole_file
+from ss.runtime.enrolment import find_faults, read_stretch
+from ss.runtime.extractor import Extractor, Recording
+from ss.runtime.live import Parser, positive, record_enrolment, run_command
+from ss.runtime.live_io import PipeSource, StopSignal
+from ss.runtime.live_meter import complain, dbfs
+from ss.runtime.pretrained import DEFAULT, NATIVE, PRECISIONS, find_model
+from ss.runtime.voice import voice_path
+
+WHAT = "A virtual microphone, `ss-mic`, that gives one speaker only. For PipeWire and PulseAudio."
+EXAMPLES = """examples:
+  ss-mic enrol                      record yourself for 10 s; or: ss-mic enrol me.wav
+  ss-mic start                      then choose the microphone `ss-mic` in any program
+  ss-mic enrol --voice anna         more voices have names
+  ss-mic start --voice anna --rest 0.1 --source alsa_input.usb-headset
+  ss-mic status                     levels, latency and load
+  ss-mic stop
+  ss-mic config > ~/.config/pipewire/pipewire.conf.d/ss-mic.conf    PipeWire itself starts it from now on
+
+Exit code 0, or 2 after `error: ...`."""
+NAME = "ss-mic"  # of the source, and a part of the names of all that is made for it
+PLUGIN = Path(__file__).with_name("ss_ladspa.so")
+RATE, BLOCK_MS = 48000, 20.0  # of what is recorded
+PATIENCE = 5.0  # seconds in which the microphone must be there, or gone
+FILTER = """{{ name = libpipewire-module-filter-chain
+    args = {{
+      node.description = "One voice (ss)"
+      filter.graph = {{ nodes = [
+        {{ type = ladspa name = ss plugin = {plugin} label = ss control = {{ "On" = 1 "Rest" = {rest} }} }}
+      ] }}
+      capture.props = {{ node.name = "ss-mic.capture" audio.position = [ MONO ] node.passive = true {source} }}
+      playback.props = {{ node.name = "ss-mic" audio.position = [ MONO ] media.class = Audio/Source }}
+    }}
+  }}"""
+PROCESS = """context.spa-libs = {{ audio.convert.* = audioconvert/libspa-audioconvert support.* = support/libspa-support }}
+context.modules = [
+  {{ name = libpipewire-module-rt args = {{ nice.level = -11 }} flags = [ ifexists nofail ] }}
+  {{ name = libpipewire-module-protocol-native }}
+  {{ name = libpipewire-module-client-node }}
+  {{ name = libpipewire-module-adapter }}
+  {filter}
+]
+"""
+
+
+class Status(NamedTuple):
+    """What an instance of the plugin writes, `struct status` in libss/ladspa.c. busy in ns, latency in samples, rate in Hz."""
+
+    blocks: int
+    samples: int
+    busy: int
+    late: int
+    repaired: int
+    rate: int
+    latency: int
+    works: int
+    level_in: float
+    level_out: float
+    highest_load: float
+
+
+def parser() -> Parser:
+    """The command line."""
+    top = Parser(NAME, WHAT, EXAMPLES)
+    top.add_argument("job", choices=JOBS)
+    add = top.add_argument
+    add("recordings", metavar="FILE", nargs="*", help="enrol: of the speaker alone, or FILE@START-END; none: a microphone")
+    add("--voice", metavar="NAME", default="me", help="who is to be heard; default: me")
+    add("--source", metavar="DEVICE", help="the microphone, as `pactl list short sources` names it; default: the default one")
+    add("--seconds", metavar="N", type=positive, default=10.0, dest="enrol_seconds", help="enrol: to record; default: 10")
+    add("--rest", metavar="PART", type=float, default=0.0, help="of the other sound that stays, 0 to 1; default: 0")
+    add("--model", metavar="MODEL", default=DEFAULT, help=f"a release or export: a name, folder or URL; default: {DEFAULT}")
+    add("--precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"of a release; default: {PRECISIONS[0]}")
+    top.set_defaults(quiet=False, save_enrolment=None)
+    return top
+
+
+def runtime_folder() -> Path:
+    """Where the plugin's figures and this command's files are. Raises UserError outside of a user's session."""
+    if not (folder := os.environ.get("XDG_RUNTIME_DIR")):
+        raise UserError("expected the environment of a desktop session, found no XDG_RUNTIME_DIR")
+    return Path(folder, NAME)
+
+
+def call(*words: str) -> str:
+    """What a program prints. Raises UserError where it is missing or fails."""
+    if not shutil.which(words[0]):
+        raise UserError(f"expected the program {words[0]}, found none: apt install pulseaudio-utils")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    if done.returncode:
+        raise UserError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip() or 'failed'}")
+    return done.stdout
+
+
+def enrol(args: argparse.Namespace, stop: StopSignal) -> None:
+    """Stores a voice, from recordings or the microphone."""
+    path, extractor = voice_path(args.voice), Extractor.from_pretrained(args.model, args.precision)
+    recordings: list = [(name, *read_stretch(name)) for name in args.recordings]
+    if not recordings:
+        call("pactl", "info")
+        device = [f"--device={args.source}"] if args.source else []
+        command = ["parec", "--raw", "--format=float32le", f"--rate={RATE}", "--channels=1", "--latency-msec=20", *device]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as recorder:
+            try:
+                source = PipeSource(recorder.stdout.fileno(), RATE, "f32le", 1, BLOCK_MS, stop)  # type: ignore[union-attr]
+                wave = record_enrolment(args, source, stop)
+            finally:
+                recorder.terminate()
+        if wave is None:
+            raise UserError("stopped before the enrolment was complete")
+        recordings = [("the recording", wave, RATE)]
+    for name, wave, rate in recordings:
+        for fault in find_faults(wave, rate):
+            complain("warning", f"{name}: {fault}")
+    voices: list[Recording] = [extractor.enroll(wave, rate) for _, wave, rate in recordings]
+    extractor.enroll(voices).save(path)
+    print(path)
+
+
+def make_filter(args: argparse.Namespace) -> str:
+    """The part of a configuration of PipeWire that makes the microphone. Raises UserError where there is no plugin."""
+    if not PLUGIN.is_file():
+        raise UserError(f"{PLUGIN}: expected the plugin, but there is none: install ss again where there is a C compiler")
+    if not 0 <= args.rest <= 1:
+        raise UserError(f"--rest: expected a number from 0 to 1, got {args.rest:g}")
+    node = (args.source or "").removesuffix(".monitor")
+    source = f"target.object = {json.dumps(node)}" if node else ""
+    source += " stream.capture.sink = true" if node != (args.source or "") else ""  # of a sink, what it plays
+    return FILTER.format(plugin=json.dumps(str(PLUGIN)), rest=args.rest, source=source)
+
+
+def configure(args: argparse.Namespace) -> None:
+    """Names model and voice in mic.conf, where the plugin looks for them. Raises UserError for what it could not use."""
+    folder, voice = find_model(args.model, args.precision).resolve(), voice_path(args.voice).resolve()
+    if not voice.is_file():
+        raise UserError(f"{voice}: expected a voice, but there is none: ss-mic enrol --voice {args.voice}")
+    Extractor.load(folder, backend="c").enroll(voice)
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "ss", "mic.conf")
+    with whole_file(config) as aside:
+        aside.write_text(f"model={folder / NATIVE}\nvoice={voice}\n")
+
+
+def print_config(args: argparse.Namespace, _: StopSignal) -> None:
+    """Names model and voice in mic.conf, and prints what makes PipeWire start the microphone by itself."""
+    text = make_filter(args)
+    configure(args)
+    print(f"context.modules = [\n  {text}\n]")
+
+
+def start(args: argparse.Namespace, waiting: StopSignal) -> None:
+    """Starts the microphone, in the place of one that runs."""
+    text, folder = make_filter(args), runtime_folder()
+    configure(args)
+    on_pipewire = "on PipeWire" in call("pactl", "info")
+    stop(args, waiting)
+    if not until(lambda: not is_there(), waiting):
+        raise UserError(
+            f"there is a microphone {NAME} already, from a configuration of PipeWire: leave it to that, or take it out there"
+        )
+    folder.mkdir(mode=0o700, exist_ok=True)
+    log = folder / "log"
+    if on_pipewire:
+        config_file(folder).write_text(PROCESS.format(filter=text))
+        with log.open("w") as file:
+            command = ["pipewire", "-c", str(config_file(folder))]
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    else:
+        # PulseAudio has no filter for sources: a loopback plays the microphone into a filtered sink that nobody hears
+        played, form = f"{NAME}.played", ("channels=1", "channel_map=mono")
+        device = args.source or call("pactl", "get-default-source").strip()
+        plugin = (f'plugin="{PLUGIN.with_suffix("")}"', "label=ss", f"control=1,{args.rest}")
+        ends = (f"source={device}", f"sink={NAME}.filter", "source_dont_move=true", "sink_dont_move=true")
+        for module in (
+            (
+                "null-sink",
+                f"sink_name={played}",
+                f"rate={RATE}",
+                "format=float32le",
+                f"sink_properties=device.description={played}",
+            ),
+            ("ladspa-sink", f"sink_name={NAME}.filter", f"sink_master={played}", *plugin),
+            ("loopback", *ends, "latency_msec=20"),
+            ("remap-source", f"source_name={NAME}", f"master={played}.monitor"),
+        ):
+            call("pactl", "load-module", f"module-{module[0]}", *module[1:], *form)
+    if not until(is_there, waiting):
+        last = (log.read_text().splitlines() or ["no reason"])[-1] if log.is_file() else "no reason"
+        raise UserError(f"the sound server has no microphone {NAME}, it says: {last}")
+    print(f"choose the microphone {NAME} in a program, or: pactl set-default-source {NAME}")
+
+
+def stop(args: argparse.Namespace, waiting: StopSignal) -> None:
+    """Ends the microphone, if it runs."""
+    for pid in find_processes():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    with suppress(UserError):  # no sound server
+        for line in reversed(call("pactl", "list", "short", "modules").splitlines()):
+            if f"={NAME}" in line:
+                call("pactl", "unload-module", line.split()[0])
+    if not until(lambda: not find_processes(), waiting):
+        raise UserError(f"the microphone does not end: processes {', '.join(map(str, find_processes()))}")
+
+
+def show_status(args: argparse.Namespace, waiting: StopSignal) -> None:
+    """Prints a line for each instance at work, with its load of a second."""
+    before = dict(read_statuses())
+    waiting.wait(1.0)
+    for name, now in read_statuses():
+        if name not in before or not now.works:
+            print(f"{name}: {'begins' if now.works else 'silent: no model or no voice, see the messages of the sound server'}")
+            continue
+        samples = now.samples - before[name].samples
+        load = f"{(now.busy - before[name].busy) / 1e9 * now.rate / samples:.1%}" if samples else "idle"
+        levels = f"in {dbfs(now.level_in):.0f} dBFS, out {dbfs(now.level_out):.0f} dBFS"
+        latency = f"latency {1000 * now.latency / now.rate:.1f} ms at {now.rate} Hz"
+        blocks = f"{now.late} of {now.blocks} blocks late, {now.repaired} samples not finite"
+        print(f"{name}: {levels}, {latency}, load {load} (a block at most {now.highest_load:.1%}), {blocks}")
+    if not before:
+        print("no program listens" if is_there() else "stopped")
+
+
+def is_there() -> bool:
+    """Whether the sound server has the microphone."""
+    return f"\t{NAME}\t" in call("pactl", "list", "short", "sources")
+
+
+def config_file(folder: Path) -> Path:
+    """The configuration of PipeWire's process for the microphone, by which it is found."""
+    return folder / "pipewire.conf"
+
+
+def find_processes() -> list[int]:
+    """PipeWire's processes for the microphone."""
+    words, found = f"pipewire\0-c\0{config_file(runtime_folder())}\0".encode(), []  # after the path of the program
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes().endswith(words):
+                found.append(int(path.parent.name))
+    return found
+
+
+def read_statuses() -> Iterator[tuple[str, Status]]:
+    """The instances at work by process and number; removes the files of processes that ended without doing so."""
+    for path in sorted(runtime_folder().glob("[0-9]*.[0-9]*")):
+        with suppress(OSError, struct.error):
+            if Path("/proc", path.stem, "exe").exists():  # not so of one that ended and nobody waited for
+                yield path.name, Status._make(struct.unpack("5Q3I3f", path.read_bytes()))
+            else:
+                path.unlink()
+
+
+def until(holds: Callable[[], bool], waiting: StopSignal) -> bool:
+    """Waits for something with patience; whether it came."""
+    end = time.monotonic() + PATIENCE
+    while not (held := holds()) and time.monotonic() < end and not waiting.wait(0.1):
+        pass
+    return held
+
+
+JOBS = {"enrol": enrol, "start": start, "stop": stop, "status": show_status, "config": print_config}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+
+    def job(args: argparse.Namespace, waiting: StopSignal) -> int:
+        if sys.platform != "linux":
+            raise UserError(f"the virtual microphone is for Linux, found {sys.platform}")
+        JOBS[args.job](args, waiting)
+        return 0
+
+    return run_command(job, parser().parse_args(words))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
