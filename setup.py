@@ -20,6 +20,8 @@ FOR_GCC = "-fvect-cost-model=dynamic"  # at -O2 it vectorizes little without
 
 def build_libraries(folder: Path) -> None:
     """Builds the C library and the plugin into a folder by CC, or the compiler that is there; says in a line why it cannot."""
+    for name in LIBRARIES:  # of an earlier build
+        (folder / name).unlink(missing_ok=True)
     compilers = [os.environ["CC"].split()] if os.environ.get("CC") else [["cc"], ["gcc"], ["clang"], ["zig", "cc"]]
     compiler = next((words for words in compilers if shutil.which(words[0])), None)
     reason, lacks = "found no C compiler" if compiler is None else "", "its C library, and uses ONNX Runtime instead"

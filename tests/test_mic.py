@@ -287,9 +287,9 @@ def test_enrol_and_config(plugin: Path, folder: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(command, "PLUGIN", plugin)
     recording = tmp_path / "me.wav"
     soundfile.write(recording, voice(np.random.default_rng(0), 130, RATE), RATE)
-    done = mic("enrol", str(recording), "--model", str(folder))
+    done = mic("enrol", "--voice", "me", str(recording), "--model", str(folder))
     assert "only " in done.stderr  # a second is too little
-    assert done.stdout.strip() == str(tmp_path / "ss" / "voices" / "me.voice")
+    assert done.stdout.startswith(f"{tmp_path}/ss/voices/me.voice: ")
     config = mic("config", "--model", str(folder), "--rest", "0.2", "--source", 'a"b').stdout
     assert f'plugin = "{plugin}"' in config
     assert '"Rest" = 0.2' in config
@@ -483,6 +483,17 @@ def test_start_status_kill_and_stop(server: str, folder: Path, tmp_path: Path) -
     assert mic("status").stdout == "stopped\n"
     modules = subprocess.run(["pactl", "list", "short", "modules"], capture_output=True, text=True, check=True).stdout
     assert "ss-mic" not in modules
+
+
+def test_which_microphone(server: str, folder: Path) -> None:
+    for job in ("start", "enrol"):
+        said = mic(job, "--source", "nowhere", "--model", str(folder), code=2).stderr
+        assert "expected a microphone of the sound server (" in said
+        assert "hw.monitor" in said
+    subprocess.run(["pactl", "set-default-source", "hw.monitor"], check=True)
+    assert "it hears hw.monitor;" in mic("start", "--model", str(folder)).stdout
+    subprocess.run(["pactl", "set-default-source", "ss-mic"], check=True)
+    assert "got ss-mic" in mic("start", "--model", str(folder), code=2).stderr  # it cannot hear itself
 
 
 def test_another_rate(server: str, folder: Path) -> None:

@@ -108,6 +108,8 @@ def call(*words: str) -> str:
     if not shutil.which(words[0]):
         raise UserError(f"expected the program {words[0]}, found none: apt install pulseaudio-utils")
     done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    if done.returncode and "onnection" in done.stderr:
+        raise UserError("no sound server answers: expected PipeWire with pipewire-pulse, or PulseAudio, to run")
     if done.returncode:
         raise UserError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip() or 'failed'}")
     return done.stdout
@@ -118,8 +120,7 @@ def enrol(args: argparse.Namespace, stop: StopSignal) -> None:
     path, extractor = voice_path(args.voice), Extractor.from_pretrained(args.model, args.precision)
     recordings: list = [(name, *read_stretch(name)) for name in args.recordings]
     if not recordings:
-        call("pactl", "info")
-        device = [f"--device={args.source}"] if args.source else []
+        device = [f"--device={find_source(args)}"]
         command = ["parec", "--raw", "--format=float32le", f"--rate={RATE}", "--channels=1", "--latency-msec=20", *device]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as recorder:
             try:
@@ -130,20 +131,27 @@ def enrol(args: argparse.Namespace, stop: StopSignal) -> None:
         if wave is None:
             raise UserError("stopped before the enrolment was complete")
         recordings = [("the recording", wave, RATE)]
+    voices: list[Recording] = [extractor.enroll(wave, rate) for _, wave, rate in recordings]
     for name, wave, rate in recordings:
         for fault in find_faults(wave, rate):
             complain("warning", f"{name}: {fault}")
-    voices: list[Recording] = [extractor.enroll(wave, rate) for _, wave, rate in recordings]
     extractor.enroll(voices).save(path)
-    print(path)
+    print(f"{path}: is heard from the next `ss-mic start` on")
+
+
+def find_source(args: argparse.Namespace) -> str:
+    """The real microphone that is asked for, or the default one. Raises UserError where the sound server has none of that name."""
+    source = args.source or call("pactl", "get-default-source").strip()
+    known = [line.split("\t")[1] for line in call("pactl", "list", "short", "sources").splitlines()]
+    others = [name for name in known if not name.startswith(NAME)]
+    if source not in others:
+        found = ", ".join(others) or "none"
+        raise UserError(f"--source: expected a microphone of the sound server ({found}), got {source}")
+    return source
 
 
 def make_filter(args: argparse.Namespace) -> str:
-    """The part of a configuration of PipeWire that makes the microphone. Raises UserError where there is no plugin."""
-    if not PLUGIN.is_file():
-        raise UserError(f"{PLUGIN}: expected the plugin, but there is none: install ss again where there is a C compiler")
-    if not 0 <= args.rest <= 1:
-        raise UserError(f"--rest: expected a number from 0 to 1, got {args.rest:g}")
+    """The part of a configuration of PipeWire that makes the microphone."""
     node = (args.source or "").removesuffix(".monitor")
     source = f"target.object = {json.dumps(node)}" if node else ""
     source += " stream.capture.sink = true" if node != (args.source or "") else ""  # of a sink, what it plays
@@ -151,7 +159,11 @@ def make_filter(args: argparse.Namespace) -> str:
 
 
 def configure(args: argparse.Namespace) -> None:
-    """Names model and voice in mic.conf, where the plugin looks for them. Raises UserError for what it could not use."""
+    """Names model and voice in mic.conf, where the plugin looks for them. Raises UserError for what could not be used."""
+    if not PLUGIN.is_file():
+        raise UserError(f"{PLUGIN}: expected the plugin, but there is none: install ss again where there is a C compiler")
+    if not 0 <= args.rest <= 1:
+        raise UserError(f"--rest: expected a number from 0 to 1, got {args.rest:g}")
     folder, voice = find_model(args.model, args.precision).resolve(), voice_path(args.voice).resolve()
     if not voice.is_file():
         raise UserError(f"{voice}: expected a voice, but there is none: ss-mic enrol --voice {args.voice}")
@@ -163,34 +175,28 @@ def configure(args: argparse.Namespace) -> None:
 
 def print_config(args: argparse.Namespace, _: StopSignal) -> None:
     """Names model and voice in mic.conf, and prints what makes PipeWire start the microphone by itself."""
-    text = make_filter(args)
     configure(args)
-    print(f"context.modules = [\n  {text}\n]")
+    print(f"context.modules = [\n  {make_filter(args)}\n]")
 
 
 def start(args: argparse.Namespace, waiting: StopSignal) -> None:
     """Starts the microphone, in the place of one that runs."""
-    text, folder = make_filter(args), runtime_folder()
     configure(args)
+    args.source, folder = find_source(args), runtime_folder()  # by its name: the default may change
     on_pipewire = "on PipeWire" in call("pactl", "info")
     stop(args, waiting)
-    if not until(lambda: not is_there(), waiting):
-        raise UserError(
-            f"there is a microphone {NAME} already, from a configuration of PipeWire: leave it to that, or take it out there"
-        )
     folder.mkdir(mode=0o700, exist_ok=True)
     log = folder / "log"
     if on_pipewire:
-        config_file(folder).write_text(PROCESS.format(filter=text))
+        config_file(folder).write_text(PROCESS.format(filter=make_filter(args)))
         with log.open("w") as file:
             command = ["pipewire", "-c", str(config_file(folder))]
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     else:
         # PulseAudio has no filter for sources: a loopback plays the microphone into a filtered sink that nobody hears
         played, form = f"{NAME}.played", ("channels=1", "channel_map=mono")
-        device = args.source or call("pactl", "get-default-source").strip()
         plugin = (f'plugin="{PLUGIN.with_suffix("")}"', "label=ss", f"control=1,{args.rest}")
-        ends = (f"source={device}", f"sink={NAME}.filter", "source_dont_move=true", "sink_dont_move=true")
+        ends = (f"source={args.source}", f"sink={NAME}.filter", "source_dont_move=true", "sink_dont_move=true")
         for module in (
             (
                 "null-sink",
@@ -207,11 +213,11 @@ def start(args: argparse.Namespace, waiting: StopSignal) -> None:
     if not until(is_there, waiting):
         last = (log.read_text().splitlines() or ["no reason"])[-1] if log.is_file() else "no reason"
         raise UserError(f"the sound server has no microphone {NAME}, it says: {last}")
-    print(f"choose the microphone {NAME} in a program, or: pactl set-default-source {NAME}")
+    print(f"it hears {args.source}; choose the microphone {NAME} in a program, or: pactl set-default-source {NAME}")
 
 
 def stop(args: argparse.Namespace, waiting: StopSignal) -> None:
-    """Ends the microphone, if it runs."""
+    """Ends the microphone, if it runs. Raises UserError for one that does not end."""
     for pid in find_processes():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -221,6 +227,8 @@ def stop(args: argparse.Namespace, waiting: StopSignal) -> None:
                 call("pactl", "unload-module", line.split()[0])
     if not until(lambda: not find_processes(), waiting):
         raise UserError(f"the microphone does not end: processes {', '.join(map(str, find_processes()))}")
+    if not until(lambda: not is_there(), waiting):
+        raise UserError(f"the microphone {NAME} is one of a configuration of PipeWire: leave it to that, or take it out there")
 
 
 def show_status(args: argparse.Namespace, waiting: StopSignal) -> None:
@@ -242,8 +250,10 @@ def show_status(args: argparse.Namespace, waiting: StopSignal) -> None:
 
 
 def is_there() -> bool:
-    """Whether the sound server has the microphone."""
-    return f"\t{NAME}\t" in call("pactl", "list", "short", "sources")
+    """Whether there is a sound server that has the microphone."""
+    with suppress(UserError):
+        return f"\t{NAME}\t" in call("pactl", "list", "short", "sources")
+    return False
 
 
 def config_file(folder: Path) -> Path:
@@ -291,7 +301,7 @@ def main(words: Sequence[str] | None = None) -> int:
         JOBS[args.job](args, waiting)
         return 0
 
-    return run_command(job, parser().parse_args(words))
+    return run_command(job, parser().parse_intermixed_args(words))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,12 @@ class Conditions(NamedTuple):
 
     @classmethod
     def load(cls, path: str | Path) -> "Conditions":
-        """The content of a voice file. Raises UserError for one that is none, is damaged or needs a newer version, and OSError."""
-        with Path(path).open("rb") as file:
-            content = file.read(LARGEST)
+        """The content of a voice file. Raises UserError for one that is none, is damaged or needs a newer version."""
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(LARGEST)
+        except OSError as error:
+            raise UserError(f"{path}: expected a stored voice, but it cannot be read: {error.strerror}") from error
         header, body = content[:HEADER], content[HEADER:]
         if len(body) <= DIGITS or len(body) % 4 or not header.startswith(MAGIC):
             raise UserError(f"{path}: expected a stored voice, found another file")
