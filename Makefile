@@ -33,7 +33,7 @@ web: $(VENV)/web
 	PYTHONPATH=. $(RUN) web/build.py web/dist
 
 web-test: web $(VENV)/installed # needs Chromium: CHROMIUM=/path/to/it where it is not on the PATH
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -s tests/test_web.py
+	OMP_NUM_THREADS=1 REALTIME=1 $(RUN) -m pytest -s tests/test_web.py
 
 gpu:
 	PYTHON=$(PYTHON) OUT=$(OUT)-gpu CORPUS=$(strip $(CORPUS)) NOISE=$(NOISE) RIRS=$(RIRS) MINUTES=$(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),8) demo/gpu.sh
