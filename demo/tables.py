@@ -44,9 +44,16 @@ def key_values(values: Mapping[str, Any]) -> str:
 
 
 def records(rows: list[Mapping[str, Any]]) -> str:
-    """A table of dicts with about the same keys: a column for each, headed by its first value, and a line per key."""
+    """A table of dicts with about the same keys: a column for each, headed by its first value, and a line per key; of more dicts
+    than keys, a line for each."""
     columns = [dict(flat(row)) for row in rows]
     keys = list(dict.fromkeys(key for column in columns for key in column))
+    if len(rows) > len(keys):
+        lines = ["".join(f"<th>{escape(label(key))}</th>" for key in keys)]
+        for row in columns:
+            first, *rest = (escape(cell(key, row.get(key))) for key in keys)
+            lines.append(f"<th>{first}</th>" + "".join(f"<td>{text}</td>" for text in rest))
+        return f'<div class="scroll"><table class="records">{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
     head = "".join(f"<th>{escape(cell(keys[0], column.get(keys[0])))}</th>" for column in columns)
     lines = [f"<tr><th>{escape(label(keys[0]))}</th>{head}</tr>"]
     for key in keys[1:]:
