@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -534,6 +535,33 @@ def test_a_voice_that_is_lost_is_silence_and_the_server_lives(server: str, folde
     assert len(found)
     assert not found.any()
     subprocess.run(["pactl", "info"], check=True, capture_output=True)
+
+
+@pytest.mark.skipif("REALTIME" not in os.environ, reason="twenty minutes on a machine without other work: REALTIME=1")
+@pytest.mark.parametrize("quantum", [256, 1024])
+def test_ten_minutes_without_underruns(server: str, quantum: int, tmp_path: Path) -> None:
+    """The released model hears speech; `pw-top` counts the cycles that each program missed."""
+    if server != "pipewire" or not shutil.which("script"):
+        pytest.skip("needs PipeWire's pw-top, and script")
+    subprocess.run(["pw-metadata", "-n", "settings", "0", "clock.force-quantum", str(quantum)], check=True, capture_output=True)
+    speech, _ = soundfile.read(ROOT / "demo" / "speech" / "reader.flac", dtype="float32")
+    wave = np.resize(np.interp(np.arange(0, len(speech) - 1, 1 / 3), np.arange(len(speech)), speech), 620 * 48000)
+    soundfile.write(tmp_path / "speech.wav", wave, 48000)
+    mic("enrol", str(ROOT / "demo" / "speech" / "man.flac"))
+    mic("start", "--source", "hw.monitor")
+    top = ["script", "-qfc", "stty cols 200 rows 40; timeout 600 pw-top", str(tmp_path / "top")]
+    with (
+        program("parec", "-d", "ss-mic", "--raw", stdout=subprocess.DEVNULL),
+        program("paplay", "-d", "hw", str(tmp_path / "speech.wav")),
+    ):
+        time.sleep(5)
+        subprocess.run(top, check=False, stdout=subprocess.DEVNULL)
+        said, [(_, status)] = mic("status").stdout, command.read_statuses()
+    seen = (tmp_path / "top").read_text(errors="replace").rpartition("QUANT")[2]
+    missed = {name: int(n) for n, name in re.findall(r"(\d+) +[FS]\d+\w+ \d \d+  \+ ([\w.-]+)", seen)}
+    print(f"quantum {quantum}: {said}missed cycles: {missed}")
+    assert status.blocks > 600 * 48000 / quantum
+    assert status.late == missed["ss-mic.capture"] == 0
 
 
 def test_live_through_a_sound_server(server: str, folder: Path, tmp_path: Path) -> None:
