@@ -24,8 +24,9 @@ from ladspa_host import ON, REST, Host, bad_audio, random_sizes
 from test_export import online
 from test_native_safety import COMPILER, build
 
+from ss.errors import UserError
 from ss.export import export
-from ss.runtime import Extractor
+from ss.runtime import Extractor, live_device
 from ss.runtime import mic as command
 
 pytestmark = [
@@ -566,7 +567,10 @@ def test_ten_minutes_without_underruns(server: str, quantum: int, tmp_path: Path
 
 def test_live_through_a_sound_server(server: str, folder: Path, tmp_path: Path) -> None:
     """`ss-live` with PortAudio's ALSA devices, from the monitor of one null sink to another null sink."""
-    pytest.importorskip("sounddevice", exc_type=ImportError)
+    try:
+        live_device.sounddevice()
+    except UserError as error:
+        pytest.skip(str(error))
     if not list(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")):
         pytest.skip("needs ALSA's plugin for PulseAudio")
     Path(os.environ["HOME"], ".asoundrc").write_text("pcm.!default { type pulse }\npcm.pulse { type pulse }\n")
