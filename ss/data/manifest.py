@@ -78,7 +78,8 @@ class Row:
     """One mixture of `samples`, its target (whose pieces are none where it is absent), and an enrolment of `ref_samples`.
 
     early_ms: what of the room belongs to the target that is asked for (None: all). bandwidth in Hz, codec, clip_db: what the
-    channel does; the last two to the mixture alone. level: dB of full scale; loudness: LUFS of the target instead, if not None.
+    channel does; the last two to the mixture alone. level: dB of full scale; loudness: LUFS of the target instead, if not None;
+    ref_level: dB of full scale of the enrolment, None: as loud as the mixture.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Row:
     clip_db: float | None = None
     level: float = -25.0
     loudness: float | None = None
+    ref_level: float | None = None
 
     @property
     def linear(self) -> bool:
@@ -112,7 +114,10 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 def to_line(row: Any) -> str:
     """A row, or another dataclass, as one line."""
-    return json.dumps(asdict(row), separators=(",", ":"))
+    content = asdict(row)
+    if content.get("ref_level", 0) is None:  # a key that came later: manifests from before stay as they are
+        del content["ref_level"]
+    return json.dumps(content, separators=(",", ":"))
 
 
 def read(path: Path) -> list[Row]:

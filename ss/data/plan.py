@@ -82,6 +82,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         clip_db=draw_between(scene.clip_db, rng) if rng.random() < scene.clip_share else None,
         level=draw_between(scene.level, rng),
         loudness=scene.loudness,
+        ref_level=draw_between(scene.enrolment.level, rng) if scene.enrolment.level else None,
     )
 
 

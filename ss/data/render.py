@@ -6,6 +6,7 @@ parts, unless a codec or clipping came after. Shapes: S samples of the mixture, 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from math import ceil, floor, isfinite
 from typing import Any
@@ -47,7 +48,8 @@ class Renderer:
             mixture = distort(mixture, row)
         enrolment, _ = self.voice(row.enrolment, row.ref_samples, row)
         noise = self.noise(row.enrolment_noise, row.ref_samples, row)
-        (ref,) = on_one_scale([enrolment if noise is None else enrolment + noise], row)
+        ref_row = row if row.ref_level is None else replace(row, level=row.ref_level, loudness=None)
+        (ref,) = on_one_scale([enrolment if noise is None else enrolment + noise], ref_row)
         return Mixture(mixture, scaled[0], ref, tuple(scaled[1:n_voices]), tuple(scaled[n_voices:]))
 
     def voice(self, voice: Voice, samples: int, row: Row, early_ms: float | None = None) -> tuple[Wave, Wave | None]:

@@ -17,16 +17,17 @@ MAY_BE_NONE = ("seconds", "rt60")  # of the ranges
 @dataclass(frozen=True)
 class Enrolment:
     """How the target speaker is enrolled: `seconds` of `utterances` (None: all of these); a share with noise at `snr` dB, a share
-    in a room."""
+    in a room. level: dB of full scale; None: the mixture's."""
 
     seconds: Range | None = (3.0, 3.0)
     utterances: tuple[int, int] = (1, 1)
     noise_share: float = 0.0
     snr: Range = (5.0, 20.0)
     reverb_share: float = 0.0
+    level: Range | None = None
 
     def __post_init__(self) -> None:
-        check_ranges_and_shares(self, ("seconds", "utterances", "snr"))
+        check_ranges_and_shares(self, ("seconds", "utterances", "snr", *(() if self.level is None else ("level",))))
         if (self.seconds is not None and self.seconds[0] <= 0) or self.utterances[0] < 1:
             raise UserError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
 
