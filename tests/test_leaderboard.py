@@ -159,11 +159,20 @@ def test_conditions_of_scenes(tmp_path: Path) -> None:
         interferers=(spoken("b", 3.0, (300, 400)), spoken("c", 3.0, (450, 1000))),
         enrolment=spoken("a", 0.0, (0, 80000)),
         noise=manifest.Noise("n", 0, 12.5),
+        level=-25.0,
+        ref_level=-37.0,
     )
     manifest.write(tmp_path / manifest.FILE, [manifest.to_line(row)])
     found = read_conditions(tmp_path, {"a": "f", "b": "m", "c": "m"})["a_1"]
     assert found.pop("sir") == pytest.approx(3 - 10 * np.log10(2))
-    assert found == {"scene": "partial", "enrolment_seconds": 5.0, "overlap": 0.15, "snr": 12.5, "genders": "different"}
+    assert found == {
+        "scene": "partial",
+        "enrolment_seconds": 5.0,
+        "overlap": 0.15,
+        "snr": 12.5,
+        "genders": "different",
+        "enrolment_level": -12.0,
+    }
     assert "genders" not in read_conditions(tmp_path, {"a": "f", "b": "m", "c": "f"})["a_1"]
 
 

@@ -367,6 +367,7 @@ def test_codecs_keep_length_and_place(codec: str) -> None:
         ({"sir_levels": []}, "sir_levels: expected at least one level in dB, found none"),
         ({"volume": 1}, "unknown key volume: expected some of seconds"),
         ({"enrolment": {"utterances": [0, 1]}}, "expected more than 0"),
+        ({"enrolment": {"level": [-20, -30]}}, r"level: expected \[low, high\]"),
     ],
 )
 def test_a_wrong_scene_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -484,6 +485,21 @@ def test_a_resumed_epoch_goes_on_where_it_was(sources: Sources) -> None:
 
     assert names(1, 2 * 3) == names(1, 0)[2:]
     assert set(sum(names(1, 0), ())).isdisjoint(sum(names(2, 0), ()))
+
+
+def test_an_enrolment_has_a_level_of_its_own(found: Catalog, render: Renderer) -> None:
+    scene = Scene(level=(-30, -30))
+    rows, others = plan(found, scene, 0, 12), plan(found, replace(scene, enrolment=Enrolment(level=(-45, -25))), 0, 12)
+    assert "ref_level" not in manifest.to_line(rows[0])
+    levels = [other.ref_level for other in others]
+    assert all(level is not None and -45 <= level <= -25 for level in levels)
+    assert len(set(levels)) == 12
+    for row, other in zip(rows, others, strict=True):
+        assert replace(other, ref_level=None) == row  # nothing else is drawn anew
+        one, two = render(row), render(other)
+        np.testing.assert_array_equal(one.mixture, two.mixture)
+        for wave, level in ((one.ref, -30), (two.ref, other.ref_level)):
+            assert 20 * np.log10(np.sqrt(np.square(wave.astype(float)).mean()) / 32768) == pytest.approx(level, abs=0.1)
 
 
 def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:

@@ -30,6 +30,7 @@ LABELS = {
     "snr": "SNR of the noise (dB)",
     "enrolment_seconds": "length of the enrolment (s)",
     "enrolment_snr": "SNR of the enrolment (dB)",
+    "enrolment_level": "level of the enrolment over that of the mixture (dB)",
     "overlap": "part of the time in which both speak",
     "genders": "genders",
     "minute": "minute of the session",
@@ -144,6 +145,8 @@ def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str,
             found["snr"] = row.noise.level
         if row.enrolment_noise:
             found["enrolment_snr"] = row.enrolment_noise.level
+        if row.ref_level is not None:
+            found["enrolment_level"] = row.ref_level - row.level
         own, others = genders.get(row.target.speaker), {genders.get(voice.speaker) for voice in row.interferers}
         if own and len(others) == 1 and None not in others:
             found["genders"] = f"both {own}" if own in others else "different"
