@@ -84,7 +84,7 @@ class Extractor:
         one_thread = threads == 1 and provider == CPU
         if backend == "c" or (backend is None and one_thread and path.is_file()):
             if backend == "c" or find_library():
-                return NativeExtractor(NativeModel(path))
+                return NativeExtractor(path)
             logging.getLogger(__name__).warning(NO_LIBRARY)
         return cls(*(session(Path(folder, name), threads, provider) for name in graphs_in(folder)))
 
@@ -159,33 +159,14 @@ class Extractor:
         return wave, dict(zip(states, after, strict=True))
 
 
-class NativeExtractor(Extractor):
+class NativeExtractor(NativeModel, Extractor):
     """An online model in the C library; see Extractor and NativeModel."""
-
-    def __init__(self, native: NativeModel) -> None:
-        self.native, self.metadata, self.sample_rate = native, native.metadata, native.sample_rate
-        self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = (
-            getattr(native, fact) for fact in ("hop", "delay", "latency", "shortest_enrolment", "n_conditions")
-        )
-        self.online, self.window, self.classifies = True, self.hop, False
 
     def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
         """See Extractor; all of it is in the library where the rate is the model's."""
         if sample_rate in (None, self.sample_rate):
-            return NativeStream(self.native, self.enroll(enrolment).values[0])
+            return NativeStream(self, self.enroll(enrolment).values[0])
         return super().stream(enrolment, sample_rate)
-
-    def conditions_of(self, enrolments: Wave) -> Wave:
-        """See Extractor."""
-        return self.native.conditions_of(enrolments)
-
-    def zeros(self, batch: int) -> Any:
-        """See Extractor."""
-        return self.native.zeros(batch)
-
-    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
-        """See Extractor. A step cannot be taken twice, as the library's streams advance."""
-        return self.native.step(chunk, conditions, states)
 
 
 def session(path: Path, threads: int, provider: str = CPU) -> "InferenceSession":

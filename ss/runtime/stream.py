@@ -64,7 +64,7 @@ class BatchStream:
 
         Raises ValueError for other shapes and types, and after `flush`.
         """
-        self._refuse_ended()
+        refuse_ended(self.ended)
         samples = np.asarray(samples)
         if samples.ndim not in (2, 3) or len(samples) != self.batch:
             raise ValueError(f"expected samples [{self.batch},n] or [{self.batch},n,channels], got shape {list(samples.shape)}")
@@ -80,7 +80,7 @@ class BatchStream:
 
     def flush(self) -> NDArray[Any]:
         """Ends the streams: the rest [B,m], so that as many samples have come out as went in."""
-        self._refuse_ended()
+        refuse_ended(self.ended)
         self.ended = True
         window, hop, nothing = self.model.window, self.model.hop, np.zeros((self.batch, 0), np.float32)
         rest = self._extract(self.coming(nothing, last=True))
@@ -93,10 +93,6 @@ class BatchStream:
         estimate = np.pad(estimate, ((0, 0), (0, missing))) if missing > 0 else estimate[:, : estimate.shape[1] + missing]
         self.given += estimate.shape[1]
         return to_type(estimate, self.dtype)
-
-    def _refuse_ended(self) -> None:
-        if self.ended:
-            raise ValueError("the stream has ended: call reset() to begin a new one")
 
     def _extract(self, wave: Wave) -> Wave:
         """wave [B,n] at the model's rate -> what is finished of the estimate [B,m]."""
@@ -147,6 +143,12 @@ class Stream:
     def reset(self) -> None:
         """Begins anew, with the same speaker."""
         self.batch.reset()
+
+
+def refuse_ended(ended: bool) -> None:
+    """Raises ValueError for a stream that has ended."""
+    if ended:
+        raise ValueError("the stream has ended: call reset() to begin a new one")
 
 
 def to_float(samples: NDArray[Any]) -> Wave:
