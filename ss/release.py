@@ -8,7 +8,6 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ss import tester
@@ -16,7 +15,8 @@ from ss.checkpoint import load_extractor
 from ss.compression.quantization import first_pairs, quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
 from ss.errors import UserError, require_positive
-from ss.export import export, replace_folder, write_native
+from ss.export import export, write_native
+from ss.files import whole_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import ENROLL, NATIVE, PRECISIONS, STEP, SUMS, graphs, sum_of
 from ss.tables import markdown_table
@@ -48,10 +48,8 @@ def release(config: dict[str, Any]) -> int:
     tests; then the folder stays as it was.
     """
     require_positive(config, "examples", "max_mb")
-    folder = Path(config["folder"]).resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=".release-") as temporary:
-        aside = Path(temporary, "made")
+    folder = Path(config["folder"])
+    with whole_folder(folder, *PRECISIONS, SUMS, CARD) as aside:
         difference = export(config["checkpoint"], aside / "float32")
         quantize(config, aside)
         total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
@@ -64,15 +62,14 @@ def release(config: dict[str, Any]) -> int:
             if exact is not None and rounded is not None and exact - rounded > most:
                 found = f"{rounded:.2f} and {exact:.2f} dB of SI-SDRi"
                 raise UserError(f"{title}: expected int8 within {most:g} dB of float32, got {found}")
-        card = (folder / CARD).read_text() if (folder / CARD).is_file() else f"# {folder.name}\n\n{BEGIN}\n{END}\n"
+        card = (folder / CARD).read_text() if (folder / CARD).is_file() else f"# {folder.resolve().name}\n\n{BEGIN}\n{END}\n"
         if card.count(BEGIN) != 1 or card.count(END) != 1:
             raise UserError(f"{folder / CARD}: expected the lines {BEGIN} and {END} once each, for the figures")
         text = figures(config, aside, results)
         (aside / CARD).write_text(f"{card.split(BEGIN)[0]}{BEGIN}\n{text}\n{END}{card.split(END)[1]}")
         names = sorted(str(path.relative_to(aside)) for precision in PRECISIONS for path in (aside / precision).iterdir())
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
-        replace_folder(aside, folder, lambda path: path.name in (*PRECISIONS, SUMS, CARD))
-    print(f"{text}\n{config['folder']}: float32 is at most {difference:.1g} from torch")
+    print(f"{text}\n{folder}: float32 is at most {difference:.1g} from torch")
     return 0
 
 

@@ -4,7 +4,7 @@ Kernels are what a step of a few frames costs, so each layer is written in as fe
 a block.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -13,19 +13,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from ss.errors import UserError
-from ss.export.graph import (
-    Array,
-    Graph,
-    Product,
-    Value,
-    array,
-    bias_as_row,
-    normed_after,
-    normed_before,
-    product,
-    scale_and_offset,
-    with_one,
-)
+from ss.export.graph import Array, Graph, Product, Value, normed_after, normed_before, product, recurrent_weights, scale_and_offset
 from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.stateful import Chain
@@ -119,20 +107,15 @@ def _(layer: DilatedBlock, x: Value, stream: StepContext) -> Value:
     conv, output = stream.names[layer.conv], stream.names[layer.output]
     if g.plain:
         return g.op("Add", g.product(g.op("Relu", g.product(seen, first, conv)), second, output), x)
-    y = g.op("Relu", g.product(seen, with_one(first), conv))
-    return g.op("Gemm", y, g.weight(bias_as_row(second)), x, name=output)  # bias and residual path included
+    y = g.op("Relu", g.product(seen, first.with_one(), conv))
+    return g.op("Gemm", y, g.weight(second.bias_as_row()), x, name=output)  # bias and residual path included
 
 
 @emit.register
 def _(layer: GRU, x: Value, stream: StepContext) -> Value:
     g, gru = stream.g, layer.gru
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-
-    def ordered(stacked: Array) -> Array:  # torch's gates are reset, update, new; ONNX's update, reset, new
-        reset, update, new = np.split(stacked, 3)
-        return np.concatenate([update, reset, new])
-
-    inputs, recurrent, *biases = (ordered(array(gru.get_parameter(name))) for name in names)
+    order = 1, 0, 2  # torch's gates are reset, update, new; ONNX's update, reset, new
+    inputs, recurrent, *biases = (reorder_gates(weight, order) for weight in recurrent_weights(gru))
     parts = [g.weight(w[None]) for w in (inputs, recurrent, np.concatenate(biases))]
     before = g.op("Unsqueeze", next(stream.states), g.ints(0))
     rows = g.reshape(x, -1, stream.batch, layer.channels)
@@ -152,6 +135,12 @@ def _(layer: LSTM, x: Value, stream: StepContext) -> Value:
     return g.op("Add", x, g.product(g.reshape(y, -1, channels), product(layer.output), stream.names[layer.output]))
 
 
+def reorder_gates(stacked: Array, order: Sequence[int]) -> Array:
+    """The gates of a recurrent layer's weight or bias in another order."""
+    gates = np.split(stacked, len(order))
+    return np.concatenate([gates[gate] for gate in order])
+
+
 def lstm(
     g: Graph,
     layer: nn.LSTM,
@@ -164,16 +153,11 @@ def lstm(
 
     before: its hidden and cell; None: zeros.
     """
-    inputs, recurrent, *biases = (
-        array(layer.get_parameter(f"{kind}_l0")) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
-    biases[0] = biases[0] + inputs @ np.broadcast_to(offset, inputs.shape[1])
-
-    def ordered(stacked: Array) -> Array:  # torch's gates are in, forget, new, out; ONNX's in, out, forget, new
-        i, f, n, o = np.split(stacked, 4)
-        return np.concatenate([i, o, f, n])
-
-    parts = [g.weight(w[None]) for w in (ordered(inputs * scale), ordered(recurrent), np.concatenate(list(map(ordered, biases))))]
+    inputs, recurrent, first, second = recurrent_weights(layer)
+    first = first + inputs @ np.broadcast_to(offset, inputs.shape[1])
+    order = 0, 3, 1, 2  # torch's gates are in, forget, new, out; ONNX's in, out, forget, new
+    inputs, recurrent, *biases = (reorder_gates(weight, order) for weight in (inputs * scale, recurrent, first, second))
+    parts = [g.weight(w[None]) for w in (inputs, recurrent, np.concatenate(biases))]
     y, *last = g.ops("LSTM", rows, *parts, *(("", *before) if before else ()), outputs=3, hidden_size=layer.hidden_size)
     return [g.op("Squeeze", y, g.ints(1)), *last]
 

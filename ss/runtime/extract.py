@@ -14,9 +14,9 @@ import soundfile
 
 from ss.errors import UserError
 from ss.files import whole_file
+from ss.runtime.command import ENROL, Parser, model_options, run_command
 from ss.runtime.enrolment import find_faults, read_stretch, split_stretch
 from ss.runtime.extractor import Extractor
-from ss.runtime.live import ENROL, Parser, model_options, run_command
 from ss.runtime.live_io import StopSignal
 from ss.runtime.live_meter import REFRESH, bar, complain, show_line
 from ss.runtime.voice import SUFFIX, Conditions
@@ -40,16 +40,6 @@ class Job(NamedTuple):
 
     source: Path
     target: Path
-
-
-def parser() -> Parser:
-    """The command line."""
-    top = Parser("ss-extract", WHAT, EXAMPLES)
-    top.add_argument("inputs", metavar="INPUT", nargs="+", help=f"a recording, or a folder of some; {', '.join(CONTAINERS)}")
-    top.add_argument("--enrol", metavar="FILE", action="append", required=True, help=ENROL)
-    top.add_argument("-o", "--output", metavar="PATH", required=True, help="a file for one recording; a folder for several")
-    model_options(top)
-    return top
 
 
 def container(path: Path) -> str | None:
@@ -160,7 +150,12 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    return run_command(run, parser().parse_args(words))
+    top = Parser("ss-extract", WHAT, EXAMPLES)
+    top.add_argument("inputs", metavar="INPUT", nargs="+", help=f"a recording, or a folder of some; {', '.join(CONTAINERS)}")
+    top.add_argument("--enrol", metavar="FILE", action="append", required=True, help=ENROL)
+    top.add_argument("-o", "--output", metavar="PATH", required=True, help="a file for one recording; a folder for several")
+    model_options(top)
+    return run_command(run, top.parse_args(words))
 
 
 if __name__ == "__main__":

@@ -10,28 +10,41 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from ss.audio import Wave, readable
 from ss.errors import UserError
-from ss.runtime.stream import to_float, to_type
+from ss.runtime.stream import to_type
 
 SLICE = 0.05  # seconds after which a waiting source sees that it should stop
 INSIST = 1.0  # seconds between two signals after which the second one ends the process at once
 FILES = (".wav", ".flac")
 FORMATS = {"s16le": ("<i2", "PCM_16"), "f32le": ("<f4", "FLOAT")}  # of raw PCM: the type of a sample, and its name in libsndfile
+WIDTHS = {"u8": 1, "s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4}  # bytes of a sample of raw PCM
 
 
 def encode(wave: Wave, form: str, channels: int = 1) -> bytes:
-    """One signal [n] in -1..1 as bytes, the same in every channel; 16-bit samples are rounded and clipped at full scale."""
-    return np.repeat(to_type(wave, np.dtype(FORMATS[form][0])), channels).tobytes()
+    """One signal [n] in -1..1 as raw PCM, the same in every channel; whole numbers are rounded and clipped at full scale."""
+    samples: NDArray[Any] = wave.astype("<f4")
+    if form != "f32le":
+        full = 2 ** (8 * WIDTHS[form] - 1)
+        samples = np.rint(wave.astype(np.float64) * full).clip(-full, full - 1).astype("<i4") + (form == "u8") * full
+    return np.repeat(samples[:, None].view(np.uint8)[:, : WIDTHS[form]], channels, 0).tobytes()
 
 
 def decode(data: bytes, form: str, channels: int) -> Wave:
-    """Bytes of whole frames -> float32 [n], or [n,C] of several channels; 16-bit samples are in -1..1."""
-    wave = to_float(np.frombuffer(data, FORMATS[form][0]))
+    """Raw PCM of whole frames -> float32 [n], or [n,C] of several channels; whole numbers are in -1..1."""
+    if form == "f32le":
+        wave = np.frombuffer(data, "<f4")
+    else:
+        padded = np.zeros((len(data) // WIDTHS[form], 4), np.uint8)  # little-endian: the highest byte is the last
+        padded[:, 4 - WIDTHS[form] :] = np.frombuffer(data, np.uint8).reshape(-1, WIDTHS[form])
+        padded[:, 3] ^= 0x80 * (form == "u8")
+        wave = padded.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
     return wave.reshape(-1, channels) if channels > 1 else wave
 
 
@@ -135,7 +148,7 @@ class PipeSource(Source):
         if os.isatty(descriptor):
             raise UserError("--input -: expected raw PCM in a pipe or a file, but the standard input is a terminal")
         self.descriptor, self.rate, self.form, self.channels, self.stop = descriptor, rate, form, channels, stop
-        self.frame = np.dtype(FORMATS[form][0]).itemsize * channels
+        self.frame = WIDTHS[form] * channels
         self.block = samples_of(block_ms, rate) * self.frame
 
     def read(self) -> Wave | None:
