@@ -33,7 +33,7 @@ def whole_folder(folder: Path, *names: str) -> Iterator[Path]:
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
-        made, former = Path(aside, "made"), Path(aside, "former")
+        made, former = Path(aside, "made"), Path(aside, "former.old")
         made.mkdir()
         yield made
         if folder.is_dir():

@@ -3,6 +3,7 @@
 Shapes: B batch, S samples of the mixture, R of the enrolment.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Inferencer:
             from ss.export.extractor import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
 
             exported = ExportedExtractor(checkpoint, provider)
-            self.device, self.model, content = torch.device("cpu"), exported, exported.checkpoint_facts()
+            self.device, self.model, content = torch.device("cpu"), exported, json.loads(exported.runtime.metadata["checkpoint"])
         else:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)

@@ -18,7 +18,7 @@ from ss.errors import UserError, require_positive
 from ss.export import export, write_native
 from ss.files import whole_folder
 from ss.runtime import Extractor
-from ss.runtime.pretrained import ENROLL, NATIVE, PRECISIONS, STEP, SUMS, graphs, sum_of
+from ss.runtime.pretrained import ENROLL, NATIVE, PRECISIONS, STEP, SUMS, sum_of
 from ss.tables import markdown_table
 
 BEGIN, END = "<!-- figures: written by inferencing/release.py -->", "<!-- end of figures -->"
@@ -107,7 +107,7 @@ def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Te
     """What the card says in numbers: of the model and its files, and a table of the tests."""
     extractor = Extractor.load(aside / "float32")
     behind = 1000 * extractor.latency / extractor.sample_rate
-    sizes = [f"{name} {sum((aside / path).stat().st_size for path in graphs(name)) / 1e6:.2f} MB" for name in PRECISIONS]
+    sizes = [f"{name} {sum(path.stat().st_size for path in (aside / name).glob('*.onnx')) / 1e6:.2f} MB" for name in PRECISIONS]
 
     def count(by_precision: dict[str, TestFigures], name: str) -> int:
         return max(result.metrics.get(name, {"count": 0})["count"] for result in by_precision.values())
@@ -119,10 +119,10 @@ def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Te
             found = [metrics.get(name, {"count": 0}) for name in columns]
             cells = [f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-" for one in found]
             rows.append([title, precision, *cells, f"{worse:.0%}" if count(by_precision, RANKING) else "-"])
-    lines = [
-        f"- {extractor.metadata['model']}, {extractor.sample_rate} Hz, {behind:g} ms behind; {', '.join(sizes)}",
-        f"- from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config['checkpoint']))[:16]}",
-        "",
-        markdown_table(["mixtures", "graphs", *columns.values(), "worse than the mixture"], rows),
-    ]
-    return "\n".join([*lines, "", "Means, medians, and how many mixtures have a value."])
+    return f"""\
+- {extractor.metadata["model"]}, {extractor.sample_rate} Hz, {behind:g} ms behind; {", ".join(sizes)}
+- from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config["checkpoint"]))[:16]}
+
+{markdown_table(["mixtures", "graphs", *columns.values(), "worse than the mixture"], rows)}
+
+Means, medians, and how many mixtures have a value."""

@@ -3,10 +3,8 @@
 Shapes: B batch, S samples, K chunks, W samples of a chunk, E speaker embedding, D conditions.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 import torch
@@ -25,24 +23,20 @@ PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", NATIVE: CPU}
 class ExportedExtractor(ExtractionModel):
     """The model in an export's folder; nothing to train. The state is (conditions [B,D], the runtime's states).
 
-    provider: cpu or cuda of ONNX Runtime, or c, the C library, whose streams advance with each step, so that a state serves once.
-    Raises UserError where there is no export in the folder, or the provider is not there.
+    on: cpu or cuda of ONNX Runtime, or c, the C library, whose streams advance with each step, so that a state serves once.
+    Raises UserError where there is no export in the folder, or `on` is not to be had here.
     """
 
-    def __init__(self, folder: str | Path, on: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, folder: str | Path, on: str = "cpu") -> None:
         super().__init__()
         if on not in PROVIDERS:
             raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, got {on!r}")
         if PROVIDERS[on] not in (there := onnxruntime.get_available_providers()):
             raise UserError(f"provider: ONNX Runtime cannot use {on} here (it has {', '.join(there)}): pip install onnxruntime-gpu")
         self.native = on == NATIVE
-        self.runtime = Extractor.load(folder, threads, PROVIDERS[on], backend="c" if self.native else "onnxruntime")
+        self.runtime = Extractor.load(folder, provider=PROVIDERS[on], backend="c" if self.native else "onnxruntime")
         self.online, self.latency = self.runtime.online, self.runtime.latency
         self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
-
-    def checkpoint_facts(self) -> dict[str, Any]:
-        """What the exported checkpoint said: {"config": its streamer, sample rate and loss, "speakers": those of training}."""
-        return json.loads(self.runtime.metadata["checkpoint"])
 
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> the conditions [B,D]."""

@@ -6,7 +6,6 @@ a block.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
-from typing import NamedTuple
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -17,14 +16,6 @@ from ss.export.graph import Array, Graph, Product, Value, normed_after, normed_b
 from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.stateful import Chain
-
-
-class Queued(NamedTuple):
-    """Rows behind those of a state: all, the oldest (as many as came), and the newest, which are the next state."""
-
-    longer: Value
-    oldest: Value
-    newest: Value
 
 
 class StepContext:
@@ -57,10 +48,10 @@ class StepContext:
         """These rows are what comes in as state.<name> next time."""
         self.carried.append((name, self.g.reshape(rows, n_frames, -1, width), (n_frames, "batch", width)))
 
-    def queue(self, state: Value, x: Value, length: int) -> Queued:
-        """Rows x behind a state of `length` frames, in the fewest kernels: past and tail together are all there is."""
+    def queue(self, state: Value, x: Value, length: int) -> list[Value]:
+        """Rows x behind a state of `length` frames: all, the oldest (as many as x), and the newest, which are the next state."""
         longer = self.g.concat(state, x, axis=0)
-        return Queued(longer, *self.g.split(longer, self.oldest_and_newest[length], 2, axis=0))
+        return [longer, *self.g.split(longer, self.oldest_and_newest[length], 2, axis=0)]
 
 
 @singledispatch

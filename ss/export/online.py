@@ -109,9 +109,8 @@ def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = Fa
     x = through_body(model, x, conditions, stream)
     bins = g.concat(parts[len(model.encoder.bins) - 1], parts[-1], axis=1)  # real and imaginary, of the masked scale
     if model.lookahead:
-        queued = stream.queue(stream.state("ahead", model.lookahead, 2 * model.masked), bins, model.lookahead)
-        stream.carry("ahead", queued.newest, model.lookahead, 2 * model.masked)
-        bins = queued.oldest
+        _, bins, newest = stream.queue(stream.state("ahead", model.lookahead, 2 * model.masked), bins, model.lookahead)
+        stream.carry("ahead", newest, model.lookahead, 2 * model.masked)
     wave = g.reshape(decoded(model, masked(model, x, bins, stream), stream), -1, batch, hop)
 
     g.output("wave", g.reshape(g.op("Transpose", wave, perm=[1, 0, 2]), 0, -1), "batch", "samples")
@@ -169,9 +168,9 @@ def decoded(model: SpexPlusOnline, spectra: Value, stream: StepContext) -> Value
         return waves
     columns = [width for width in (overlap, hop - overlap, overlap) if width]
     shared, *alone, later = g.split(waves, columns, len(columns), axis=1)
-    queued = stream.queue(stream.state("overlap", 1, overlap), later, 1)
-    stream.carry("overlap", queued.newest, 1, overlap)
-    summed = g.op("Add", shared, queued.oldest)
+    _, before, newest = stream.queue(stream.state("overlap", 1, overlap), later, 1)
+    stream.carry("overlap", newest, 1, overlap)
+    summed = g.op("Add", shared, before)
     return g.concat(summed, *alone, axis=1) if alone else summed
 
 

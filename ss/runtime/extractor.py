@@ -95,13 +95,11 @@ class Extractor:
         [R,channels] of int16 or float32 at sample_rate (None: the model's); of a list of these, the mean. Raises UserError for one
         that is too short, empty, silent or not finite, or a voice of another model, and AudioError for a file that cannot be read.
         """
-        model, name = self.metadata.get("weights", ""), ""
+        model, name = self.metadata.get("weights", ""), f"{enrolment}: " if isinstance(enrolment, str | Path) else ""
         if isinstance(enrolment, list) and enrolment:
             return Conditions(np.mean([self.enroll(one, sample_rate).values for one in enrolment], 0), model)
-        if isinstance(enrolment, str | Path):
-            name = f"{enrolment}: "
-            if Path(enrolment).suffix == SUFFIX:
-                enrolment = Conditions.load(enrolment)
+        if isinstance(enrolment, str | Path) and Path(enrolment).suffix == SUFFIX:
+            enrolment = Conditions.load(enrolment)
         if isinstance(enrolment, Conditions):
             if enrolment.model not in ("", model):
                 raise UserError(f"{name}expected a voice of this model, found one of another: enrol the speaker again")
@@ -123,7 +121,7 @@ class Extractor:
 
     def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
         """A new stream of one speaker, of audio at `sample_rate` (None: the model's)."""
-        return Stream(BatchStream(self, self.enroll(enrolment, sample_rate).values, sample_rate))
+        return Stream(self, self.enroll(enrolment, sample_rate).values, sample_rate)
 
     def streams(self, enrolments: Sequence[Recordings], sample_rate: int | None = None) -> BatchStream:
         """One stream per enrolment, which advance together: one run of the model a call."""
@@ -185,10 +183,8 @@ def session(path: Path, threads: int, provider: str = CPU) -> "InferenceSession"
         raise UserError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
     metadata = opened.get_modelmeta().custom_metadata_map
     found = metadata.get("format", "")
-    if not found.isdigit():
-        raise UserError(f"{path}: expected a model that ss exported, found another ONNX file")
-    if int(found) > FORMAT:
+    if found.isdigit() and int(found) > FORMAT:
         raise UserError(f"{path}: expected format {FORMAT} or older, found {found}: this model needs a newer version of ss")
-    if "hop" not in metadata:
-        raise UserError(f"{path}: expected what this version exports, found an older file: export the model again")
+    if not found.isdigit() or "hop" not in metadata:
+        raise UserError(f"{path}: expected a model that ss exported, found another ONNX file, or one of an earlier version of ss")
     return opened

@@ -130,35 +130,25 @@ class NativeStream(Stream):
         if not self.pointer:
             raise UserError(self.library.ss_error().decode())
         weakref.finalize(self, self.library.ss_stream_free, self.pointer)
-        self.averaged, self.dtype, self.ended = 0, np.dtype(np.float32), False
-
-    @property
-    def repaired(self) -> int:
-        """See Stream."""
-        return self.library.ss_stream_repaired(self.pointer) + self.averaged
+        self.averaged, self.repaired, self.dtype, self.ended = 0, 0, np.dtype(np.float32), False
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
         """See Stream."""
         refuse_ended(self.ended)
-        samples = np.asarray(samples)
-        if samples.ndim == 2:
-            wave, bad = repair(to_float(samples), LOUDEST)
+        given = np.asarray(samples)
+        if given.ndim not in (1, 2):
+            raise ValueError(f"expected samples [n] or [n,channels], got shape {list(given.shape)}")
+        if given.ndim == 2:
+            wave, bad = repair(to_float(given), LOUDEST)
             self.averaged += bad
-            estimate = self._run(wave.mean(1), "ss_stream_process")
-        elif samples.ndim != 1:
-            raise ValueError(f"expected samples [n] or [n,channels], got shape {list(samples.shape)}")
-        elif samples.dtype == np.int16:
-            estimate = self._run(samples, "ss_stream_process_int16")
+            samples = wave.mean(1)
         else:
-            estimate = self._run(to_float(samples), "ss_stream_process")
-        self.dtype = samples.dtype
-        return to_type(estimate, self.dtype) if samples.ndim == 2 else estimate
-
-    def _run(self, samples: NDArray[Any], function: str) -> NDArray[Any]:
-        samples = np.ascontiguousarray(samples)
+            samples = np.ascontiguousarray(given if given.dtype == np.int16 else to_float(given))
+        process = self.library.ss_stream_process_int16 if samples.dtype == np.int16 else self.library.ss_stream_process
         out = np.empty(self.library.ss_stream_ready(self.pointer, len(samples)), samples.dtype)
-        getattr(self.library, function)(self.pointer, samples.ctypes.data, len(samples), out.ctypes.data)
-        return out
+        process(self.pointer, samples.ctypes.data, len(samples), out.ctypes.data)
+        self.repaired, self.dtype = self.library.ss_stream_repaired(self.pointer) + self.averaged, given.dtype
+        return out if out.dtype == self.dtype else to_type(out, self.dtype)
 
     def flush(self) -> NDArray[Any]:
         """See Stream."""
@@ -170,4 +160,4 @@ class NativeStream(Stream):
     def reset(self) -> None:
         """See Stream."""
         self.library.ss_stream_reset(self.pointer)
-        self.averaged, self.dtype, self.ended = 0, np.dtype(np.float32), False
+        self.averaged, self.repaired, self.dtype, self.ended = 0, 0, np.dtype(np.float32), False

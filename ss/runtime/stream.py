@@ -114,16 +114,8 @@ class BatchStream:
         return estimate[:, dropped:]
 
 
-class Stream:
-    """One stream of one speaker; see BatchStream."""
-
-    def __init__(self, batch: BatchStream) -> None:
-        self.batch, self.sample_rate = batch, batch.sample_rate
-
-    @property
-    def repaired(self) -> int:
-        """Samples so far that were NaN or infinite and have been taken for 0."""
-        return self.batch.repaired
+class Stream(BatchStream):
+    """One stream of one speaker; conditions [1,D]. See BatchStream: here, samples and estimates have no dimension of the batch."""
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
         """samples [n] or [n,channels], int16 or float32, any n -> the next [m] of the estimate, mono, of the same type.
@@ -134,15 +126,11 @@ class Stream:
         samples = np.asarray(samples)
         if samples.ndim not in (1, 2):
             raise ValueError(f"expected samples [n] or [n,channels], got shape {list(samples.shape)}")
-        return self.batch.process(samples[None])[0]
+        return super().process(samples[None])[0]
 
     def flush(self) -> NDArray[Any]:
         """Ends the stream: the rest [m], so that as many samples have come out as went in."""
-        return self.batch.flush()[0]
-
-    def reset(self) -> None:
-        """Begins anew, with the same speaker."""
-        self.batch.reset()
+        return super().flush()[0]
 
 
 def refuse_ended(ended: bool) -> None:
