@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from ss.errors import UserError
-from ss.export.graph import Array, Graph, Product, Value, normed_after, normed_before, product, recurrent_weights, scale_and_offset
+from ss.export.graph import Array, Graph, Product, Value, normed_after, normed_before, product, recurrent_weights
 from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.stateful import Chain
@@ -104,10 +104,8 @@ def _(layer: DilatedBlock, x: Value, stream: StepContext) -> Value:
 
 @emit.register
 def _(layer: GRU, x: Value, stream: StepContext) -> Value:
-    g, gru = stream.g, layer.gru
-    order = 1, 0, 2  # torch's gates are reset, update, new; ONNX's update, reset, new
-    inputs, recurrent, *biases = (reorder_gates(weight, order) for weight in recurrent_weights(gru))
-    parts = [g.weight(w[None]) for w in (inputs, recurrent, np.concatenate(biases))]
+    g = stream.g
+    parts = gate_weights(g, recurrent_weights(layer.gru), (1, 0, 2))  # torch's are reset, update, new; ONNX's update, reset, new
     before = g.op("Unsqueeze", next(stream.states), g.ints(0))
     rows = g.reshape(x, -1, stream.batch, layer.channels)
     y, last = g.ops("GRU", rows, *parts, "", before, outputs=2, hidden_size=layer.channels, linear_before_reset=1)
@@ -120,36 +118,24 @@ def _(layer: LSTM, x: Value, stream: StepContext) -> Value:
     g, channels = stream.g, layer.channels
     rows = g.reshape(x, -1, stream.batch, channels)
     hidden, cell = g.split(g.reshape(next(stream.states), 2, -1, channels), [1, 1], 2, axis=0)
-    scale, offset = scale_and_offset(layer.norm)
-    y, *last = lstm(g, layer.lstm, rows, (hidden, cell), scale, offset)
+    inputs, recurrent, bias, other_bias = recurrent_weights(layer.lstm)
+    weight, bias = normed_before(layer.norm, Product(inputs.T, bias))
+    y, *last = lstm(g, [weight.T, recurrent, bias, other_bias], rows, (hidden, cell))
     stream.after.append(g.reshape(g.concat(*last, axis=0), -1, channels))
     return g.op("Add", x, g.product(g.reshape(y, -1, channels), product(layer.output), stream.names[layer.output]))
 
 
-def reorder_gates(stacked: Array, order: Sequence[int]) -> Array:
-    """The gates of a recurrent layer's weight or bias in another order."""
-    gates = np.split(stacked, len(order))
-    return np.concatenate([gates[gate] for gate in order])
+def gate_weights(g: Graph, weights: Sequence[Array], order: Sequence[int]) -> list[Value]:
+    """What ONNX wants of a recurrent layer's weights and biases: the gates are in another order than torch's."""
+    inputs, recurrent, *biases = (np.concatenate([np.split(weight, len(order))[gate] for gate in order]) for weight in weights)
+    return [g.weight(values[None]) for values in (inputs, recurrent, np.concatenate(biases))]
 
 
-def lstm(
-    g: Graph,
-    layer: nn.LSTM,
-    rows: Value,
-    before: tuple[Value, Value] | None,
-    scale: Array | float = 1.0,
-    offset: Array | float = 0.0,
-) -> list[Value]:
-    """Frames [T,B,C], times a scale and plus an offset per channel, through an LSTM -> frames [T,B,C], hidden, cell [1,B,C].
-
-    before: its hidden and cell; None: zeros.
-    """
-    inputs, recurrent, first, second = recurrent_weights(layer)
-    first = first + inputs @ np.broadcast_to(offset, inputs.shape[1])
-    order = 0, 3, 1, 2  # torch's gates are in, forget, new, out; ONNX's in, out, forget, new
-    inputs, recurrent, *biases = (reorder_gates(weight, order) for weight in (inputs * scale, recurrent, first, second))
-    parts = [g.weight(w[None]) for w in (inputs, recurrent, np.concatenate(biases))]
-    y, *last = g.ops("LSTM", rows, *parts, *(("", *before) if before else ()), outputs=3, hidden_size=layer.hidden_size)
+def lstm(g: Graph, weights: Sequence[Array], rows: Value, before: tuple[Value, Value] | None = None) -> list[Value]:
+    """Frames [T,B,C] through an LSTM -> frames [T,B,C], hidden, cell [1,B,C]. before: its hidden and cell; None: zeros."""
+    parts = gate_weights(g, weights, (0, 3, 1, 2))  # torch's are in, forget, new, out; ONNX's in, out, forget, new
+    states = ("", *before) if before else ()
+    y, *last = g.ops("LSTM", rows, *parts, *states, outputs=3, hidden_size=weights[1].shape[1])
     return [g.op("Squeeze", y, g.ints(1)), *last]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ss.errors import UserError
-from ss.export.graph import Array, Product, array, normed_after, normed_before, product, recurrent_weights, scale_and_offset
+from ss.export.graph import Array, Product, array, normed_after, normed_before, product, recurrent_weights
 from ss.model import SpexPlusOnline
 from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
@@ -120,8 +120,7 @@ def write_layer(writer: TensorWriter, layer: StatefulLayer) -> None:
     """A layer of the body."""
     if isinstance(layer, LSTM):
         inputs, recurrent, bias = gates(layer.lstm)
-        scale, offset = scale_and_offset(layer.norm)
-        writer.product(Product(inputs * scale[:, None], bias + offset @ inputs), writer.step)
+        writer.product(normed_before(layer.norm, Product(inputs, bias)), writer.step)
         writer.product(Product(recurrent, bias), writer.step, bias=False)
         writer.product(product(layer.output), writer.step)
     elif isinstance(layer, GRU):

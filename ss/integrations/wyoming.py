@@ -1,10 +1,16 @@
-"""`ss-wyoming`: stands in front of a speech-to-text service of Home Assistant, so that it hears an enrolled voice only.
+"""Stands in front of a speech-to-text service that speaks the Wyoming protocol, so that it hears an enrolled voice only.
 
-Wyoming is the protocol between Home Assistant and such services: events of JSON with PCM behind them. Every event passes, both
-ways. The audio of an audio-chunk on its way to the service is replaced by what is extracted from it.
+examples:
+  ss-wyoming --enrol anna.wav --upstream tcp://127.0.0.1:10300
+  ss-wyoming --voice anna --voice ben --upstream tcp://127.0.0.1:10300 --uri tcp://0.0.0.0:10400
 
-Shapes: n samples of a chunk, C channels.
+A client gets the first voice, or the one that it names: in `transcribe` as the model's name, or by `select-program`.
+Ctrl-C or SIGTERM ends it. Exit code 0, or 2 after `error: ...`.
 """
+
+# Wyoming is the protocol between Home Assistant and such services: events of JSON with PCM behind them. Every event passes, both
+# ways. The audio of an audio-chunk on its way to the service is replaced by what is extracted from it.
+# Shapes: n samples of a chunk, C channels.
 
 import argparse
 import asyncio
@@ -29,13 +35,6 @@ RATES, RATE_STEP = range(8000, 192001), 25  # Hz; finer steps would need large f
 LONGEST, REFUSAL = 300, 1.0  # characters of an error, and seconds for telling it
 FORMS = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}  # of samples, by their width in bytes
 CHANNELS = range(1, 9)
-WHAT = "Stands in front of a speech-to-text service that speaks the Wyoming protocol, so that it hears an enrolled voice only."
-EXAMPLES = """examples:
-  ss-wyoming --enrol anna.wav --upstream tcp://127.0.0.1:10300
-  ss-wyoming --voice anna --voice ben --upstream tcp://127.0.0.1:10300 --uri tcp://0.0.0.0:10400
-
-A client gets the first voice, or the one that it names: in `transcribe` as the model's name, or by `select-program`.
-Ctrl-C or SIGTERM ends it. Exit code 0, or 2 after `error: ...`."""
 
 Address: TypeAlias = dict[str, Any]
 
@@ -297,7 +296,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    top = Parser("ss-wyoming", WHAT, EXAMPLES)
+    top = Parser("ss-wyoming", __doc__)
     add = top.add_argument_group("who is to be heard").add_argument
     add("--voice", metavar="NAME", action="append", default=[], help="a stored voice, by its name or as a path of a .voice file")
     add("--enrol", metavar="FILE", action="append", help=f"{ENROL};\nthe voice has the name of the first file")

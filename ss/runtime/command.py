@@ -15,10 +15,14 @@ ENROL = "a recording of the target speaker alone, FILE@START-END in seconds, or 
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command's options; reports a wrong one in one line, as all errors here."""
+    """Of a command's options; reports a wrong one in one line, as all errors here.
 
-    def __init__(self, name: str, what: str, examples: str) -> None:
-        super().__init__(name, allow_abbrev=False, description=what, epilog=examples, formatter_class=argparse.RawTextHelpFormatter)
+    doc: of the command's module; its first paragraph is above the options in --help, the others are below.
+    """
+
+    def __init__(self, name: str, doc: str) -> None:
+        what, _, more = doc.partition("\n\n")
+        super().__init__(name, allow_abbrev=False, description=what, epilog=more, formatter_class=argparse.RawTextHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (--help explains)\n")

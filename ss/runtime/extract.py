@@ -1,7 +1,16 @@
-"""`ss-extract`: one speaker out of recordings: files and folders in, files out, of any length in the same memory.
+"""One speaker out of recordings, at their sample rate and length, mono.
 
-Needs no torch. Nothing is on stdout; all words are on stderr. Shapes: n samples of a block.
+examples:
+  ss-extract call.wav --enrol anna.wav -o anna-only.wav
+  ss-extract call.wav --enrol call.wav@3.0-7.5 -o anna-only.flac    enrol from 3.0 to 7.5 s of the recording itself
+  ss-extract monday.mp3 tuesday/ --enrol anna1.wav --enrol anna2.wav -o anna/
+
+Ctrl-C or SIGTERM ends it: the file that is being written is left out. Exit code 0; 2 after `error: ...`, where other files are done
+nevertheless; 130 when it was stopped.
 """
+
+# Needs no torch. Nothing is on stdout; all words are on stderr. Files of any length take the same memory.
+# Shapes: n samples of a block.
 
 import argparse
 import sys
@@ -20,14 +29,6 @@ from ss.runtime.live_io import StopSignal
 from ss.runtime.live_meter import REFRESH, bar, complain, show_line
 from ss.runtime.voice import SUFFIX, Conditions
 
-WHAT = "One speaker out of recordings, at their sample rate and length, mono."
-EXAMPLES = """examples:
-  ss-extract call.wav --enrol anna.wav -o anna-only.wav
-  ss-extract call.wav --enrol call.wav@3.0-7.5 -o anna-only.flac    enrol from 3.0 to 7.5 s of the recording itself
-  ss-extract monday.mp3 tuesday/ --enrol anna1.wav --enrol anna2.wav -o anna/
-
-Ctrl-C or SIGTERM ends it: the file that is being written is left out. Exit code 0; 2 after `error: ...`, where other files are done
-nevertheless; 130 when it was stopped."""
 CONTAINERS = {name.lower(): name for name in soundfile.available_formats() if name != "RAW"}
 CONTAINERS |= {"opus": "OGG", "oga": "OGG", "aif": "AIFF"}
 STOPPED = 130  # the exit code, as shells have it
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    top = Parser("ss-extract", WHAT, EXAMPLES)
+    top = Parser("ss-extract", __doc__)
     top.add_argument("inputs", metavar="INPUT", nargs="+", help=f"a recording, or a folder of some; {', '.join(CONTAINERS)}")
     top.add_argument("--enrol", metavar="FILE", action="append", required=True, help=ENROL)
     top.add_argument("-o", "--output", metavar="PATH", required=True, help="a file for one recording; a folder for several")

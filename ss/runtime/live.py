@@ -1,8 +1,17 @@
-"""`ss-live`: one speaker out of a live mixture, from a microphone, a pipe or a file to speakers, a pipe or a file.
+"""One speaker out of a live mixture: from a microphone, a pipe or a file to speakers, a pipe or a file.
 
-Needs no torch: numpy, soundfile, onnxruntime, and sounddevice for devices. The audio is on stdout or in files, all words on stderr.
-Shapes: n samples of a block, C channels.
+examples:
+  ss-live --enrol anna.wav                          microphone to speakers (use headphones)
+  ss-live --enrol-seconds 5 --output-device Cable   record the enrolment first; to a virtual device
+  ss-live --enrol call.wav@3.0-7.5                  enrol from a stretch of a recording, in seconds
+  arecord -t raw -f S16_LE -r 16000 | ss-live --enrol anna.wav --input - --output - | aplay -f S16_LE -r 16000
+
+Ctrl-C or SIGTERM ends it: what was read is extracted, files are closed; what still waits in a pipe is not read.
+Exit code 0, or 2 after `error: ...`.
 """
+
+# Needs no torch; needs sounddevice for devices. The audio is on stdout or in files, all words on stderr.
+# Shapes: n samples of a block, C channels.
 
 import argparse
 import json
@@ -26,15 +35,6 @@ from ss.runtime.live_meter import Meter, complain, dbfs, measure_live_latency, p
 
 SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
 QUIET = -50.0  # dBFS, a recorded enrolment whose peak is lower is worth a warning
-WHAT = "One speaker out of a live mixture: from a microphone, a pipe or a file to speakers, a pipe or a file."
-EXAMPLES = """examples:
-  ss-live --enrol anna.wav                          microphone to speakers (use headphones)
-  ss-live --enrol-seconds 5 --output-device Cable   record the enrolment first; to a virtual device
-  ss-live --enrol call.wav@3.0-7.5                  enrol from a stretch of a recording, in seconds
-  arecord -t raw -f S16_LE -r 16000 | ss-live --enrol anna.wav --input - --output - | aplay -f S16_LE -r 16000
-
-Ctrl-C or SIGTERM ends it: what was read is extracted, files are closed; what still waits in a pipe is not read.
-Exit code 0, or 2 after `error: ...`."""
 
 
 def device(text: str) -> str | int:
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    top = Parser("ss-live", WHAT, EXAMPLES)
+    top = Parser("ss-live", __doc__)
     add = top.add_argument_group("who is to be heard").add_argument
     add("--enrol", metavar="FILE", action="append", help=ENROL)
     add("--enrol-seconds", metavar="N", type=positive, help="or: the first N seconds of the input; the output begins after them")

@@ -1,8 +1,19 @@
-"""`ss-mic`: a virtual microphone that gives one speaker, for all programs of a desktop with PipeWire or PulseAudio.
+"""A virtual microphone, `ss-mic`, that gives one speaker only. For PipeWire and PulseAudio.
 
-The work is done by the LADSPA plugin (libss/ladspa.c) within a process of the sound server; this command starts and stops it.
-Needs no torch; needs pactl and parec, and pipewire where that is the sound server.
+examples:
+  ss-mic enrol                      record yourself for 10 s; or: ss-mic enrol me.wav
+  ss-mic start                      then choose the microphone `ss-mic` in any program
+  ss-mic enrol --voice anna         more voices have names
+  ss-mic start --voice anna --rest 0.1 --source alsa_input.usb-headset
+  ss-mic status                     levels, latency and load
+  ss-mic stop
+  ss-mic config > ~/.config/pipewire/pipewire.conf.d/ss-mic.conf    PipeWire itself starts it from now on
+
+Exit code 0, or 2 after `error: ...`.
 """
+
+# The work is done by the LADSPA plugin (libss/ladspa.c) within a process of the sound server; this command starts and stops it.
+# Needs no torch; needs pactl and parec, and pipewire where that is the sound server.
 
 import argparse
 import json
@@ -29,17 +40,6 @@ from ss.runtime.live_meter import complain, dbfs
 from ss.runtime.pretrained import DEFAULT, NATIVE, PRECISIONS, find_model
 from ss.runtime.voice import voice_path
 
-WHAT = "A virtual microphone, `ss-mic`, that gives one speaker only. For PipeWire and PulseAudio."
-EXAMPLES = """examples:
-  ss-mic enrol                      record yourself for 10 s; or: ss-mic enrol me.wav
-  ss-mic start                      then choose the microphone `ss-mic` in any program
-  ss-mic enrol --voice anna         more voices have names
-  ss-mic start --voice anna --rest 0.1 --source alsa_input.usb-headset
-  ss-mic status                     levels, latency and load
-  ss-mic stop
-  ss-mic config > ~/.config/pipewire/pipewire.conf.d/ss-mic.conf    PipeWire itself starts it from now on
-
-Exit code 0, or 2 after `error: ...`."""
 NAME = "ss-mic"  # of the source, and a part of the names of all that is made for it
 PLUGIN = Path(__file__).with_name("ss_ladspa.so")
 RATE, BLOCK_MS = 48000, 20.0  # of what is recorded
@@ -270,7 +270,7 @@ JOBS = {"enrol": enrol, "start": start, "stop": stop, "status": show_status, "co
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    top = Parser(NAME, WHAT, EXAMPLES)
+    top = Parser(NAME, __doc__)
     top.add_argument("job", choices=JOBS)
     add = top.add_argument
     add("recordings", metavar="FILE", nargs="*", help="enrol: of the speaker alone, or FILE@START-END; none: a microphone")

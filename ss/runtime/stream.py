@@ -3,7 +3,7 @@
 Shapes: B streams, n samples that come, m samples that go, R samples of a whole recording, D conditions, W samples of a segment.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soxr
@@ -19,30 +19,15 @@ QUIETEST = 1e-20  # below it arithmetic slows down, and nobody hears it
 FULL_SCALE = 32768.0
 
 
-class StreamingModel(Protocol):
-    """What a stream must know of a model, see `ss.runtime.Extractor`."""
-
-    online: bool
-    sample_rate: int
-    hop: int
-    window: int
-    delay: int
-
-    def zeros(self, batch: int) -> Any:
-        """The states of so many new streams."""
-
-    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
-        """chunk [B,n], conditions [B,D], states -> a wave [B,n], the states after it."""
-
-
 class BatchStream:
     """Streams that advance together, each with a speaker of its own: one run of the model a call.
 
-    conditions [B,D]; sample_rate: of what comes and goes, in Hz (None: the model's). repaired: samples so far that were NaN or
-    infinite and have been taken for 0. loudest: times full scale, where they are clipped.
+    model: an Extractor, or another with its online, sample_rate, hop, window, delay, zeros and step. conditions [B,D]. sample_rate:
+    of what comes and goes, in Hz (None: the model's). repaired: samples so far that were NaN or infinite and have been taken for 0.
+    loudest: times full scale, where they are clipped.
     """
 
-    def __init__(self, model: StreamingModel, conditions: Wave, sample_rate: int | None = None) -> None:
+    def __init__(self, model: Any, conditions: Wave, sample_rate: int | None = None) -> None:
         self.model, self.conditions = model, conditions
         self.batch, self.sample_rate, self.loudest = len(conditions), sample_rate or model.sample_rate, LOUDEST
         self.reset()
