@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ss import tester
-from ss.checkpoint import load_extractor
 from ss.compression.quantization import first_pairs, quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
 from ss.errors import UserError, require_positive
-from ss.export import export, write_native
+from ss.export import export
 from ss.files import whole_folder
 from ss.runtime import Extractor
-from ss.runtime.pretrained import ENROLL, NATIVE, PRECISIONS, STEP, SUMS, sum_of
+from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, sum_of
 from ss.tables import markdown_table
 
 BEGIN, END = "<!-- figures: written by inferencing/release.py -->", "<!-- end of figures -->"
@@ -51,7 +50,7 @@ def release(config: dict[str, Any]) -> int:
     folder = Path(config["folder"])
     with whole_folder(folder, *PRECISIONS, SUMS, CARD) as aside:
         difference = export(config["checkpoint"], aside / "float32")
-        quantize(config, aside)
+        quantize(config, aside / "int8")
         total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
         if total > config["max_mb"]:
             raise UserError(f"expected graphs of at most {config['max_mb']:g} MB in sum, got {total:.1f} MB")
@@ -73,20 +72,15 @@ def release(config: dict[str, Any]) -> int:
     return 0
 
 
-def quantize(config: dict[str, Any], aside: Path) -> None:
+def quantize(config: dict[str, Any], folder: Path) -> None:
     """The step in int8; the enrolment, which runs once, with weights of 16 bits; the same for the C library."""
-    (aside / "int8").mkdir()
-    plain = aside / "plain"
-    export(config["checkpoint"], plain, plain=True)
-    examples = Triplets(config["calibration"], Extractor.load(plain).sample_rate)
-    inputs = step_inputs(plain, first_pairs(examples, config["examples"]))
-    quantize_calibrated(plain / STEP, aside / "int8" / STEP, inputs, config["keep"])
-    shutil.copy(plain / ENROLL, aside / "int8" / ENROLL)
-    store_in_half(aside / "int8" / ENROLL)
-    if (aside / "float32" / NATIVE).is_file():
-        metadata = Extractor.load(aside / "float32", backend="onnxruntime").metadata
-        write_native(load_extractor(config["checkpoint"]), aside / "int8" / NATIVE, metadata, int8=True)
-    shutil.rmtree(plain)
+    export(config["checkpoint"], folder, plain=True, int8=True)
+    examples = Triplets(config["calibration"], Extractor.load(folder).sample_rate)
+    inputs = step_inputs(folder, first_pairs(examples, config["examples"]))
+    quantized = folder / "quantized.onnx"
+    quantize_calibrated(folder / STEP, quantized, inputs, config["keep"])
+    quantized.replace(folder / STEP)
+    store_in_half(folder / ENROLL)
 
 
 def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, TestFigures]:

@@ -70,7 +70,7 @@ def training_pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
 
 def step_inputs(folder: Path, mixtures: Iterable[Pair]) -> Iterator[StepInputs]:
     """What the stepping graph of an export is given while it extracts these mixtures."""
-    extractor = Extractor.load(folder)
+    extractor = Extractor.load(folder, backend="onnxruntime")
     step = HOPS * extractor.hop if extractor.online else extractor.hop
     size = step if extractor.online else extractor.window
     for mixture, ref in mixtures:

@@ -52,7 +52,7 @@ def export(
     """Writes the two graphs of a model, or of a checkpoint of one, as a folder, in the place of an export that is there.
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
-    a quantization (see Graph), and without model.ss. streamer: a config of what cuts the segments of a segment model; None: the
+    a quantization (see Graph), and without model.ss in floats. streamer: a config of what cuts segments; None: the
     checkpoint's. int8: of model.ss, the products of a step in bytes. sherpa: seconds of the voice sample that sherpa-onnx enrols;
     0: no chunk.onnx for it (see `ss.export.sherpa`). Raises UserError for a segment model without a streamer or for sherpa-onnx,
     for a folder that holds other files, and for graphs that do not compute what the model does; then the folder stays. The files
@@ -89,22 +89,17 @@ def export(
                 (made / CHUNK).write_bytes(chunk.SerializeToString())
             enrolling.write_bytes(enroller.SerializeToString())
             stepping.write_bytes(stepper.SerializeToString())
-            if not plain:
-                write_native(online, made / NATIVE, metadata, int8)
+            if int8 or not plain:
+                try:
+                    (made / NATIVE).write_bytes(model_bytes(online, rate, json.dumps(metadata), int8))
+                except UserError as error:
+                    logging.getLogger(__name__).warning("no %s: %s", NATIVE, error)
         else:
             write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, cutter), facts, enrolling, stepping)
         difference = largest_difference(extractor, Extractor.load(made, backend="onnxruntime"))
         if not int8 and (made / NATIVE).is_file() and find_library():
             difference = max(difference, largest_difference(extractor, Extractor.load(made, backend="c")))
     return difference
-
-
-def write_native(model: nn.Module, path: Path, metadata: dict[str, str], int8: bool = False) -> None:
-    """Writes an online model for the C library, or says why that does not run it."""
-    try:
-        path.write_bytes(model_bytes(cast(SpexPlusOnline, model), int(metadata["sample_rate"]), json.dumps(metadata), int8))
-    except UserError as error:
-        logging.getLogger(__name__).warning("no %s: %s", path.name, error)
 
 
 @torch.inference_mode()

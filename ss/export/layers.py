@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import parser
 from torch import nn
 
 from ss.errors import UserError
@@ -16,6 +16,13 @@ from ss.export.graph import Array, Graph, Product, Value, normed_after, normed_b
 from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.stateful import Chain
+
+RECURRENCE = """recurrence (float[B,C] h, float[B,C] keep, float[B,C] value) => (float[B,C] after, float[B,C] out) {
+    over = Sub(h, value)
+    kept = Mul(keep, over)
+    after = Add(value, kept)
+    out = Identity(after)
+}"""  # a frame of a linear recurrence, h = value + keep * (h - value)
 
 
 class StepContext:
@@ -145,14 +152,7 @@ def _(layer: LinearRecurrence, x: Value, stream: StepContext) -> Value:
     both = g.reshape(g.product(x, product(layer.inputs)), -1, stream.batch, 2 * channels)
     gate, value = g.split(both, [channels, channels], 2, axis=2)
     steps = [g.op("Sigmoid", gate), value]
-    nodes = [("Sub", ["h", "value"], "over"), ("Mul", ["keep", "over"], "kept"), ("Add", ["value", "kept"], "after")]
-    nodes.append(("Identity", ["after"], "out"))
-    names_in, names_out = (
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-        for names in (["h", "keep", "value"], ["after", "out"])
-    )
-    made = [helper.make_node(kind, inner, [result]) for kind, inner, result in nodes]
-    frame = helper.make_graph(made, "recurrence", names_in, names_out)  # h = value + keep * (h - value), of a frame [B,C]
+    frame = parser.parse_graph(RECURRENCE)
     last, h = g.ops("Scan", next(stream.states), *steps, outputs=2, body=frame, num_scan_inputs=2)
     stream.after.append(last)
     return g.op("Add", x, g.product(g.reshape(h, -1, channels), product(layer.output)))

@@ -150,10 +150,8 @@ def masked(model: SpexPlusOnline, x: Value, spectra: Value, stream: StepContext)
     weight, bias = normed_before(model.mask_norm, product(model.phase))
     turn = g.product(x, Product(weight, bias + np.repeat([1.0, 0.0], bins)), "phase")
     halves = [bins, bins]
-    length = g.op(
-        "Sqrt", g.op("Add", g.op("Add", *g.split(g.op("Mul", turn, turn), halves, 2, axis=1)), g.weight(np.array([FLOOR])))
-    )
-    gain = g.op("Div", gain, length)
+    power = g.op("Add", *g.split(g.op("Mul", turn, turn), halves, 2, axis=1))
+    gain = g.op("Div", gain, g.op("Sqrt", g.op("Add", power, g.weight(np.array([FLOOR])))))
     real, imag = g.split(g.op("Mul", turn, g.concat(gain, gain, axis=1)), halves, 2, axis=1)
     of_real, of_imag = g.split(spectra, halves, 2, axis=1)
     in_phase = g.op("Mul", spectra, g.concat(real, real, axis=1))

@@ -63,7 +63,7 @@ class PcmStream:
                 f"expected a rate of {RATES[0]} to {RATES[-1]} Hz in steps of {RATE_STEP}, a width of 1 to {max(FORMS)} bytes "
                 f"and 1 to {CHANNELS[-1]} channels; got {rate!r} Hz, {width!r} bytes, {channels!r} channels"
             )
-        self.format = rate, width, channels
+        self.format = {"rate": rate, "width": width, "channels": channels}  # as events tell it
         self.stream = extractor.stream(voice, rate)
         self.samples, self.seconds = 0, 0.0  # per channel; of CPU
 
@@ -72,7 +72,7 @@ class PcmStream:
 
         Raises UserError for a part of a frame.
         """
-        begin, (_, width, channels) = time.thread_time(), self.format
+        begin, width, channels = time.thread_time(), self.format["width"], self.format["channels"]
         if pcm is None:
             estimate = self.stream.flush()
         elif len(pcm) % (width * channels):
@@ -228,33 +228,30 @@ class Connection:
             elif event.type in ("audio-start", "audio-stop") and self.stream:
                 stream, self.stream = self.stream, None
                 if event.type == "audio-stop":
-                    await self.give(stream, None)
+                    await self.give(stream, None, stream.format)
                     self.report(stream, begin)
             self.answered &= event.type not in ("describe", "audio-start")
             await self.write(writer, event)
 
     async def extract(self, event: Any) -> None:
         """Gives the service what a chunk finishes of the estimate. The first chunk begins a stream, with or without audio-start."""
-        form = tuple(event.data.get(key) for key in ("rate", "width", "channels"))
+        form = {key: event.data.get(key) for key in ("rate", "width", "channels")}
         if self.stream is None:
             self.answered = False
-            self.stream = PcmStream(self.filter.extractor, self.filter.voices[self.voice], *form)
+            self.stream = PcmStream(self.filter.extractor, self.filter.voices[self.voice], **form)
         elif form != self.stream.format:
             raise UserError(f"expected chunks of the same format until audio-stop, got {form} after {self.stream.format}")
         await self.give(self.stream, event.payload or b"", event.data)
 
-    async def give(self, stream: PcmStream, pcm: bytes | None, data: dict[str, Any] | None = None) -> None:
-        """Processes PCM beside the other connections, and passes the estimate on."""
-        payload = await asyncio.to_thread(stream.process, pcm)
-        data = data or dict(zip(("rate", "width", "channels"), stream.format, strict=True))
-        if payload:
-            event = self.filter.events.Event("audio-chunk", data, payload)
-            await self.write(self.service[1], event)
+    async def give(self, stream: PcmStream, pcm: bytes | None, data: dict[str, Any]) -> None:
+        """Processes PCM beside the other connections, and passes the estimate on. data: of the event."""
+        if payload := await asyncio.to_thread(stream.process, pcm):
+            await self.write(self.service[1], self.filter.events.Event("audio-chunk", data, payload))
 
     def report(self, stream: PcmStream, begin: float) -> None:
         """A line for a stream that has ended; begin: when audio-stop came."""
         if not self.filter.quiet:
-            seconds, late = stream.samples / stream.format[0], 1000 * (time.monotonic() - begin)
+            seconds, late = stream.samples / stream.format["rate"], 1000 * (time.monotonic() - begin)
             cost = stream.seconds / max(seconds, 1e-9)
             line = f"{self.voice}: {seconds:.1f} s of audio, {cost:.4f} s of CPU per second, its end passed on after {late:.1f} ms"
             show_line(line, end="\n")

@@ -56,7 +56,6 @@ class Extractor:
         self.window: int = self.hop if self.online else chunk.shape[1]
         self.conditions, self.n_conditions = conditions.name, conditions.shape[1]
         self.shapes = {value.name: value.shape for value in states}
-        self.outputs = [value.name for value in stepping.get_outputs()]
         self.fills: dict[str, float] = json.loads(self.metadata.get("fills", "{}"))
         self.classifies = "logits" in (value.name for value in enrolling.get_outputs())
 
@@ -111,10 +110,8 @@ class Extractor:
         else:
             wave = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate)
         if len(wave) < self.shortest_enrolment:
-            raise UserError(
-                f"{name}an enrolment of {len(wave) / self.sample_rate:.2f} seconds is too short: "
-                f"this model needs at least {self.shortest_enrolment / self.sample_rate:.2f}"
-            )
+            seconds, least = len(wave) / self.sample_rate, self.shortest_enrolment / self.sample_rate
+            raise UserError(f"{name}an enrolment of {seconds:.2f} seconds is too short: this model needs at least {least:.2f}")
         if not wave.any():
             raise UserError(f"{name}expected speech as enrolment, found silence")
         return Conditions(self.conditions_of(wave[None]), model)
@@ -127,8 +124,8 @@ class Extractor:
         """One stream per enrolment, which advance together: one run of the model a call."""
         if not enrolments:
             raise UserError("expected at least one enrolment, got none")
-        conditions = [self.enroll(enrolment, sample_rate).values for enrolment in enrolments]
-        return BatchStream(self, np.concatenate(conditions), sample_rate)
+        conditions = np.concatenate([self.enroll(enrolment, sample_rate).values for enrolment in enrolments])
+        return BatchStream(self, conditions, sample_rate)
 
     def conditions_of(self, enrolments: Wave) -> Wave:
         """Enrolments [B,R] at the model's rate -> conditions [B,D]."""
@@ -153,7 +150,7 @@ class Extractor:
         An online model takes whole hops, and the wave is that of `delay` samples earlier; a segment model takes one segment and
         gives its estimate, which `BatchStream` joins to those of its neighbours.
         """
-        wave, *after = self.stepping.run(self.outputs, {"chunk": chunk, self.conditions: conditions, **states})
+        wave, *after = self.stepping.run(None, {"chunk": chunk, self.conditions: conditions, **states})
         return wave, dict(zip(states, after, strict=True))
 
 

@@ -104,8 +104,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
     with ExitStack() as open_now:
         source: Source
         if args.input == "-":
-            pcm_rate = args.rate or extractor.sample_rate
-            source = PipeSource(sys.stdin.fileno(), pcm_rate, form, channels, args.block_ms, stop)
+            source = PipeSource(sys.stdin.fileno(), args.rate or extractor.sample_rate, form, channels, args.block_ms, stop)
         elif args.input:
             source = FileSource(args.input, args.block_ms, stop, args.fast)
         else:

@@ -28,10 +28,8 @@ def sounddevice() -> Any:
     except ModuleNotFoundError as error:
         raise UserError("microphone and speakers need sounddevice: pip install sounddevice") from error
     except OSError as error:
-        raise UserError(
-            f"microphone and speakers need PortAudio ({error}): "
-            "apt install libportaudio2, dnf install portaudio or brew install portaudio"
-        ) from error
+        install = "apt install libportaudio2, dnf install portaudio or brew install portaudio"
+        raise UserError(f"microphone and speakers need PortAudio ({error}): {install}") from error
     return sounddevice
 
 

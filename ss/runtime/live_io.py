@@ -95,7 +95,6 @@ class Source:
 
     def read(self) -> Wave | None:
         """The next block [n] or [n,C]; None at the end, or when a stop is requested and all that was taken in has been given."""
-        raise NotImplementedError
 
     def pause(self) -> None:
         """Nothing is read for a while: a microphone is not listened to until the next `read`; a pipe holds what comes."""
@@ -177,7 +176,6 @@ class Sink:
 
     def write(self, wave: Wave) -> None:
         """Takes the next samples [n] of the estimate; n may be 0."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Lets go of the file or device once all that was written has arrived; a pipe belongs to whoever opened it."""
