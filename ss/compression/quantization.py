@@ -23,7 +23,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from ss.audio import Wave
 from ss.compression.recipe import Recipe
 from ss.export import EXPORTED, export
-from ss.export.graph import copy_metadata
+from ss.export.graph import set_metadata
 from ss.files import whole_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import graphs_in
@@ -111,7 +111,7 @@ def quantize_with(quantize: Any, source: Path, target: Path, keep: Sequence[str]
     finally:
         logging.disable(logging.NOTSET)
     store_in_half(target)
-    copy_metadata(source, target)
+    set_metadata(target, {prop.key: prop.value for prop in onnx.load(str(source)).metadata_props})
 
 
 def product_names(path: Path) -> list[str]:

@@ -73,8 +73,8 @@ def export(
     row, speakers = content.get("row", {}), content.get("speakers", [])
     kept = {"streamer": streamer, "loss": config.get("loss"), "data": {"sample_rate": rate}}
     facts["checkpoint"] = json.dumps({"config": kept, "speakers": speakers})  # what testing and extracting want to know
-    told = {"speakers": len(speakers)} if content else {}
-    facts["training"] = json.dumps({**told, **{key: row[key] for key in ("epoch", "step", "valid") if key in row}})
+    told = {key: row[key] for key in ("epoch", "step", "valid") if key in row}
+    facts["training"] = json.dumps({"speakers": len(speakers), **told})
     weights = b"".join(value.numpy().tobytes() for value in extractor.state_dict().values())
     facts["weights"] = sha256(weights).hexdigest()[:DIGITS]  # whose voices a model takes
     with whole_folder(Path(folder), *EXPORTED) as made:

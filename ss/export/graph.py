@@ -162,8 +162,3 @@ def set_metadata(path: Path, metadata: dict[str, str]) -> None:
     del model.metadata_props[:]
     helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
-
-
-def copy_metadata(source: Path, target: Path) -> None:
-    """Gives an ONNX file the metadata of another."""
-    set_metadata(target, {prop.key: prop.value for prop in onnx.load(str(source)).metadata_props})

@@ -107,13 +107,9 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
 
 
 def largest_factor(number: int) -> int:
-    """The largest prime factor; 1 of 1."""
-    factor, largest = 2, 1
-    while number > 1:
-        while number % factor == 0:
-            number, largest = number // factor, factor
-        factor += 1
-    return largest
+    """The largest prime factor, which is that of what the smallest one leaves; 1 of 1."""
+    smallest = next((factor for factor in range(2, number) if number % factor == 0), None)
+    return largest_factor(number // smallest) if smallest else number
 
 
 def write_layer(writer: TensorWriter, layer: StatefulLayer) -> None:

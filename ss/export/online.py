@@ -75,17 +75,13 @@ def layer_norm(g: Graph, norm: nn.LayerNorm, x: Value) -> Value:
 
 def resnet_block(g: Graph, block: ResNetBlock, x: Value, batch: Value) -> Value:
     """Rows [3T*B,C] -> [T*B,C']."""
-    y = prelu(g, block.prelu1, g.product(x, normed_after(product(block.conv1), block.norm1)))
+    y = g.product(x, normed_after(product(block.conv1), block.norm1))
+    y = g.op("PRelu", y, g.weight(array(block.prelu1.weight)))  # one slope for all channels
     y = g.product(y, normed_after(product(block.conv2), block.norm2))
     same = x if isinstance(block.residual, nn.Identity) else g.product(x, product(block.residual))
-    y = prelu(g, block.prelu2, g.op("Add", y, same))
+    y = g.op("PRelu", g.op("Add", y, same), g.weight(array(block.prelu2.weight)))
     channels = block.conv2.out_channels
     return g.reshape(g.op("ReduceMax", g.reshape(y, -1, 3, batch, channels), axes=[1], keepdims=0), -1, channels)
-
-
-def prelu(g: Graph, layer: nn.PReLU, x: Value) -> Value:
-    """One slope for all channels."""
-    return g.op("PRelu", x, g.weight(np.asarray(array(layer.weight))))
 
 
 def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = False) -> ModelProto:

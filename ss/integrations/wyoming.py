@@ -187,15 +187,14 @@ class Connection:
 
     async def read(self, reader: asyncio.StreamReader, who: str) -> Any:
         """The next event; None at the end. Raises UserError for one that is malformed or too long."""
-        wrong = f"expected events of the Wyoming protocol of at most {MOST} bytes from the {who}"
         try:
             event = await self.filter.events.async_read_event(BoundedReader(reader))
+            if event is None and reader.at_eof():
+                return None
+            if not isinstance(event.type, str) or not isinstance(event.data, dict | None):
+                raise TypeError
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, asyncio.IncompleteReadError) as error:
-            raise UserError(wrong) from error
-        if event is None and reader.at_eof():
-            return None
-        if event is None or not isinstance(event.type, str) or not isinstance(event.data, dict | None):
-            raise UserError(wrong)
+            raise UserError(f"expected events of the Wyoming protocol of at most {MOST} bytes from the {who}") from error
         event.data = event.data or {}  # wyoming 1.5 says None
         self.active = time.monotonic()
         return event

@@ -56,6 +56,8 @@ def check_options(args: argparse.Namespace) -> None:
         "--input-device is of no use with --input": args.input and args.input_device is not None,
         "--output-device is of no use with --output": args.output and args.output_device is not None,
         "--rate and --channels are for raw PCM and devices: an input file says its own": from_file and (args.rate or args.channels),
+        "--input -: expected raw PCM in a pipe or a file, found a terminal": args.input == "-" and sys.stdin.isatty(),
+        "--output -: expected a pipe or a file for raw PCM, found a terminal": args.output == "-" and sys.stdout.isatty(),
         "--fast is for an input file": args.fast and not from_file,
         "a file is to be written twice, or read and written": len({*written}) < len(written) or {*written} & {*read},
     }

@@ -138,14 +138,9 @@ class FileSource(Source):
 
 
 class PipeSource(Source):
-    """Raw PCM from a file descriptor, block by block; the last block is what is left, a part of a frame at the end is reported.
-
-    Raises UserError where a terminal is all there is to read.
-    """
+    """Raw PCM from a file descriptor, block by block; the last block is what is left, a part of a frame at the end is reported."""
 
     def __init__(self, descriptor: int, rate: int, form: str, channels: int, block_ms: float, stop: StopSignal) -> None:
-        if os.isatty(descriptor):
-            raise UserError("--input -: expected raw PCM in a pipe or a file, but the standard input is a terminal")
         self.descriptor, self.rate, self.form, self.channels, self.stop = descriptor, rate, form, channels, stop
         self.frame = WIDTHS[form] * channels
         self.block = samples_of(block_ms, rate) * self.frame
@@ -205,14 +200,9 @@ class FileSink(Sink):
 
 
 class PipeSink(Sink):
-    """Raw PCM to a file descriptor, every block at once; a closed pipe is no error: `done` says so.
-
-    Raises UserError where the output is a terminal.
-    """
+    """Raw PCM to a file descriptor, every block at once; a closed pipe is no error: `done` says so."""
 
     def __init__(self, descriptor: int, form: str, channels: int = 1) -> None:
-        if os.isatty(descriptor):
-            raise UserError("--output -: expected a pipe or a file for raw PCM, but the standard output is a terminal")
         self.descriptor, self.form, self.channels = descriptor, form, channels
 
     def write(self, wave: Wave) -> None:

@@ -36,10 +36,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ss_voice_load": (INT, [HANDLE, TEXT, HANDLE]),
     "ss_stream_new": (HANDLE, [HANDLE, HANDLE]),
     "ss_stream_ready": (SIZE, [HANDLE, SIZE]),
-    "ss_stream_process": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]),
-    "ss_stream_process_int16": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]),
-    "ss_stream_flush": (SIZE, [HANDLE, HANDLE]),
-    "ss_stream_flush_int16": (SIZE, [HANDLE, HANDLE]),
+    **{f"ss_stream_process{kind}": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]) for kind in ("", "_int16")},
+    **{f"ss_stream_flush{kind}": (SIZE, [HANDLE, HANDLE]) for kind in ("", "_int16")},
     "ss_stream_step": (None, [HANDLE, HANDLE, SIZE, HANDLE]),
     "ss_stream_reset": (None, [HANDLE]),
     "ss_stream_repaired": (SIZE, [HANDLE]),
@@ -77,8 +75,7 @@ class NativeModel:
     online, classifies = True, False
 
     def __init__(self, path: Path) -> None:
-        found = find_library()
-        if found is None:
+        if (found := find_library()) is None:
             raise UserError(f"{PACKAGED}: expected the C library, but there is none: install ss where there is a C compiler")
         if not path.is_file():
             raise UserError(f"{path}: expected a model for the C library, but there is none: export the model again")
@@ -130,7 +127,7 @@ class NativeStream(Stream):
         if not self.pointer:
             raise UserError(self.library.ss_error().decode())
         weakref.finalize(self, self.library.ss_stream_free, self.pointer)
-        self.averaged, self.repaired, self.dtype, self.ended = 0, 0, np.dtype(np.float32), False
+        self.reset()
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
         """See Stream."""
