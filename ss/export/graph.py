@@ -159,6 +159,5 @@ class Graph:
 def set_metadata(path: Path, metadata: dict[str, str]) -> None:
     """Gives an ONNX file this metadata and no other."""
     model = onnx.load(str(path))
-    del model.metadata_props[:]
     helper.set_model_props(model, metadata)
     onnx.save(model, str(path))

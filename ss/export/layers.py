@@ -151,8 +151,7 @@ def _(layer: LinearRecurrence, x: Value, stream: StepContext) -> Value:
     g, channels = stream.g, layer.channels
     both = g.reshape(g.product(x, product(layer.inputs)), -1, stream.batch, 2 * channels)
     gate, value = g.split(both, [channels, channels], 2, axis=2)
-    steps = [g.op("Sigmoid", gate), value]
-    frame = parser.parse_graph(RECURRENCE)
-    last, h = g.ops("Scan", next(stream.states), *steps, outputs=2, body=frame, num_scan_inputs=2)
+    states, keep, frame = next(stream.states), g.op("Sigmoid", gate), parser.parse_graph(RECURRENCE)
+    last, h = g.ops("Scan", states, keep, value, outputs=2, body=frame, num_scan_inputs=2)
     stream.after.append(last)
     return g.op("Add", x, g.product(g.reshape(h, -1, channels), product(layer.output)))
