@@ -32,7 +32,7 @@ def whole_folder(folder: Path, *names: str) -> Iterator[Path]:
     """
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True) as aside:
         made, former = Path(aside, "made"), Path(aside, "former.old")
         made.mkdir()
         yield made
