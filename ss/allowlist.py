@@ -66,12 +66,8 @@ def _check_plain(place: str, value: Any, depth: int) -> None:
         raise UserError(
             f"{place}: expected numbers, strings, booleans, null, and lists or dicts of these, got {type(value).__name__}"
         )
-    if not isinstance(value, Mapping):
-        for number, item in enumerate(value):
-            _check_plain(f"{place}[{number}]", item, depth - 1)
-        return
-    for key, item in value.items():
-        if not isinstance(key, str) or key.startswith("_"):
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(value, Mapping) and (not isinstance(key, str) or key.startswith("_")):
             raise UserError(f"{place}: expected names of arguments, got {key!r:.80}: what a file says is not instantiated")
         _check_plain(f"{place}.{key}", item, depth - 1)
 

@@ -1,9 +1,10 @@
-"""Files that are whole or absent, and text that is UTF-8."""
+"""Files and folders that are whole or absent, and text that is UTF-8."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ss.errors import UserError
 
@@ -21,6 +22,30 @@ def whole_file(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path, *names: str) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `folder` at the end, whole; where something went wrong, the former stays.
+
+    names: patterns of what the former may hold. Raises UserError where it holds anything else, OSError where it cannot be replaced.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True) as aside:
+        made, former = Path(aside, "made"), Path(aside, "former.old")
+        made.mkdir()
+        yield made
+        if folder.is_dir():
+            if foreign := sorted(path.name for path in folder.iterdir() if not any(map(path.match, names))):
+                raise UserError(f"{folder}: expected no folder, an empty one, or an export to replace; found {foreign[0]} in it")
+            folder.rename(former)
+        try:
+            made.rename(folder)
+        except OSError:
+            if former.exists():
+                former.rename(folder)
+            raise
 
 
 def read_text(path: str | Path) -> str:

@@ -3,8 +3,8 @@
 Shapes: B batch, S samples of the mixture, R of the enrolment.
 """
 
+import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ss import allowlist, audio, distributed
 from ss.checkpoint import load_extractor
-from ss.datasets import Triplet, scan, triplet_of
+from ss.data.packed import Place
+from ss.datasets import scan, triplet_of
 from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, separate
 from ss.model import Extraction, ExtractionModel
@@ -38,7 +39,7 @@ class Inferencer:
             from ss.export.extractor import ExportedExtractor  # ONNX Runtime, which is not wanted for checkpoints
 
             exported = ExportedExtractor(checkpoint, provider)
-            self.device, self.model, content = torch.device("cpu"), exported, exported.checkpoint_facts()
+            self.device, self.model, content = torch.device("cpu"), exported, json.loads(exported.runtime.metadata["checkpoint"])
         else:
             self.device, content = distributed.device(), read_checkpoint(checkpoint)
             self.model = load_extractor(content, self.device)
@@ -94,18 +95,18 @@ def infer(config: dict[str, Any]) -> int:
     """
     extractor, out = inferencer(config), Path(config["out_folder"])
     out.mkdir(parents=True, exist_ok=True)
-    work = list(jobs(config))
+    work = list(find_mixtures(config).items())
     share = [work[i] for i in distributed.shard(len(work))]
     problems = []
-    for find in tqdm(share, "extracting", disable=not distributed.is_main()):
+    for name, files in tqdm(share, "extracting", disable=not distributed.is_main()):
         try:
-            triplet = find()
+            triplet = triplet_of(name, files, ("mixed", "ref"))
             mixture, ref = (audio.read_any(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
             try:
                 estimate = extractor.extract(mixture, ref)
             except UserError as error:
                 raise UserError(f"{triplet.mixture} with {triplet.ref}: {error}") from error
-            audio.write(out / f"{triplet.name}-pred.wav", estimate, extractor.sample_rate, "FLOAT")
+            audio.write(out / f"{name}-pred.wav", estimate, extractor.sample_rate, "FLOAT")
         except UserError as error:
             problems.append(str(error))
     problems = distributed.gather(problems)
@@ -116,13 +117,11 @@ def infer(config: dict[str, Any]) -> int:
     return 1 if problems else 0
 
 
-def jobs(config: dict[str, Any]) -> Iterator[Callable[[], Triplet]]:
-    """What there is to extract; a call gives its files or raises AudioError."""
-    if config["mixture"] or config["enrolment"]:
-        if not (config["mixture"] and config["enrolment"]):
-            raise UserError("expected both mixture=<file> and enrolment=<file>, got only one of them")
-        mixture, ref = Path(config["mixture"]), Path(config["enrolment"])
-        yield lambda: Triplet(mixture.stem.removesuffix("-mixed"), mixture, ref)
-        return
-    for name, files in scan(config["folder"]).items():
-        yield lambda name=name, files=files: triplet_of(name, files, ("mixed", "ref"))  # type: ignore[misc]
+def find_mixtures(config: dict[str, Any]) -> dict[str, dict[str, Place]]:
+    """The files to extract from and to enrol from, by the mixture's name and their kind. Raises UserError where there are none."""
+    mixture, enrolment = config["mixture"], config["enrolment"]
+    if not (mixture or enrolment):
+        return scan(config["folder"])
+    if not (mixture and enrolment):
+        raise UserError("expected both mixture=<file> and enrolment=<file>, got only one of them")
+    return {Path(mixture).stem.removesuffix("-mixed"): {"mixed": Path(mixture), "ref": Path(enrolment)}}

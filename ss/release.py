@@ -8,17 +8,16 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ss import tester
-from ss.checkpoint import load_extractor
 from ss.compression.quantization import first_pairs, quantize_calibrated, step_inputs, store_in_half
 from ss.datasets import Triplets
 from ss.errors import UserError, require_positive
-from ss.export import export, replace_folder, write_native
+from ss.export import export
+from ss.files import whole_folder
 from ss.runtime import Extractor
-from ss.runtime.pretrained import ENROLL, NATIVE, PRECISIONS, STEP, SUMS, graphs, sum_of
+from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, sum_of
 from ss.tables import markdown_table
 
 BEGIN, END = "<!-- figures: written by inferencing/release.py -->", "<!-- end of figures -->"
@@ -48,12 +47,10 @@ def release(config: dict[str, Any]) -> int:
     tests; then the folder stays as it was.
     """
     require_positive(config, "examples", "max_mb")
-    folder = Path(config["folder"]).resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=".release-") as temporary:
-        aside = Path(temporary, "made")
+    folder = Path(config["folder"])
+    with whole_folder(folder, *PRECISIONS, SUMS, CARD) as aside:
         difference = export(config["checkpoint"], aside / "float32")
-        quantize(config, aside)
+        quantize(config, aside / "int8")
         total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
         if total > config["max_mb"]:
             raise UserError(f"expected graphs of at most {config['max_mb']:g} MB in sum, got {total:.1f} MB")
@@ -64,32 +61,26 @@ def release(config: dict[str, Any]) -> int:
             if exact is not None and rounded is not None and exact - rounded > most:
                 found = f"{rounded:.2f} and {exact:.2f} dB of SI-SDRi"
                 raise UserError(f"{title}: expected int8 within {most:g} dB of float32, got {found}")
-        card = (folder / CARD).read_text() if (folder / CARD).is_file() else f"# {folder.name}\n\n{BEGIN}\n{END}\n"
+        card = (folder / CARD).read_text() if (folder / CARD).is_file() else f"# {folder.resolve().name}\n\n{BEGIN}\n{END}\n"
         if card.count(BEGIN) != 1 or card.count(END) != 1:
             raise UserError(f"{folder / CARD}: expected the lines {BEGIN} and {END} once each, for the figures")
         text = figures(config, aside, results)
         (aside / CARD).write_text(f"{card.split(BEGIN)[0]}{BEGIN}\n{text}\n{END}{card.split(END)[1]}")
         names = sorted(str(path.relative_to(aside)) for precision in PRECISIONS for path in (aside / precision).iterdir())
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
-        replace_folder(aside, folder, lambda path: path.name in (*PRECISIONS, SUMS, CARD))
-    print(f"{text}\n{config['folder']}: float32 is at most {difference:.1g} from torch")
+    print(f"{text}\n{folder}: float32 is at most {difference:.1g} from torch")
     return 0
 
 
-def quantize(config: dict[str, Any], aside: Path) -> None:
+def quantize(config: dict[str, Any], folder: Path) -> None:
     """The step in int8; the enrolment, which runs once, with weights of 16 bits; the same for the C library."""
-    (aside / "int8").mkdir()
-    plain = aside / "plain"
-    export(config["checkpoint"], plain, plain=True)
-    examples = Triplets(config["calibration"], Extractor.load(plain).sample_rate)
-    inputs = step_inputs(plain, first_pairs(examples, config["examples"]))
-    quantize_calibrated(plain / STEP, aside / "int8" / STEP, inputs, config["keep"])
-    shutil.copy(plain / ENROLL, aside / "int8" / ENROLL)
-    store_in_half(aside / "int8" / ENROLL)
-    if (aside / "float32" / NATIVE).is_file():
-        metadata = Extractor.load(aside / "float32", backend="onnxruntime").metadata
-        write_native(load_extractor(config["checkpoint"]), aside / "int8" / NATIVE, metadata, int8=True)
-    shutil.rmtree(plain)
+    export(config["checkpoint"], folder, plain=True, int8=True)
+    examples = Triplets(config["calibration"], Extractor.load(folder).sample_rate)
+    inputs = step_inputs(folder, first_pairs(examples, config["examples"]))
+    quantized = folder / "quantized.onnx"
+    quantize_calibrated(folder / STEP, quantized, inputs, config["keep"])
+    quantized.replace(folder / STEP)
+    store_in_half(folder / ENROLL)
 
 
 def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, TestFigures]:
@@ -110,7 +101,7 @@ def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Te
     """What the card says in numbers: of the model and its files, and a table of the tests."""
     extractor = Extractor.load(aside / "float32")
     behind = 1000 * extractor.latency / extractor.sample_rate
-    sizes = [f"{name} {sum((aside / path).stat().st_size for path in graphs(name)) / 1e6:.2f} MB" for name in PRECISIONS]
+    sizes = [f"{name} {sum(path.stat().st_size for path in (aside / name).glob('*.onnx')) / 1e6:.2f} MB" for name in PRECISIONS]
 
     def count(by_precision: dict[str, TestFigures], name: str) -> int:
         return max(result.metrics.get(name, {"count": 0})["count"] for result in by_precision.values())
@@ -122,10 +113,10 @@ def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, Te
             found = [metrics.get(name, {"count": 0}) for name in columns]
             cells = [f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-" for one in found]
             rows.append([title, precision, *cells, f"{worse:.0%}" if count(by_precision, RANKING) else "-"])
-    lines = [
-        f"- {extractor.metadata['model']}, {extractor.sample_rate} Hz, {behind:g} ms behind; {', '.join(sizes)}",
-        f"- from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config['checkpoint']))[:16]}",
-        "",
-        markdown_table(["mixtures", "graphs", *columns.values(), "worse than the mixture"], rows),
-    ]
-    return "\n".join([*lines, "", "Means, medians, and how many mixtures have a value."])
+    return f"""\
+- {extractor.metadata["model"]}, {extractor.sample_rate} Hz, {behind:g} ms behind; {", ".join(sizes)}
+- from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config["checkpoint"]))[:16]}
+
+{markdown_table(["mixtures", "graphs", *columns.values(), "worse than the mixture"], rows)}
+
+Means, medians, and how many mixtures have a value."""

@@ -17,7 +17,7 @@ from ss.checkpoint import load_extractor
 from ss.distributed import BatchNorm
 from ss.errors import UserError
 from ss.export import export
-from ss.export.graph import Product, bias_as_row, normed_after, normed_before, product, with_one
+from ss.export.graph import Product, normed_after, normed_before, product
 from ss.model import SpexPlusOnline, SpexPlusShort
 from ss.model.stateful import State, StatefulLayer
 from ss.runtime import Extractor
@@ -82,7 +82,7 @@ def test_a_trained_checkpoint_by_the_real_commands(triplets: Path, tmp_path: Pat
 
     extractor = Extractor.load(run_dir / "exported")
     told = json.loads(extractor.metadata["training"])
-    assert told["run_dir"] == str(run_dir)
+    assert "run_dir" not in told
     assert told["speakers"] == 4
     assert told["epoch"] == 1
     mixture, expected = (read(path) for path in (triplets / "test/s0_a-mixed.wav", run_dir / "predictions/s0_a-pred.wav"))
@@ -170,8 +170,8 @@ def test_norms_fold_into_the_products_beside_them() -> None:
 @torch.inference_mode()
 def test_a_channel_of_ones_carries_the_next_bias() -> None:
     first, second, x = nn.Linear(3, 4), nn.Linear(4, 2), torch.randn(5, 3)
-    hidden = applied(with_one(product(first)), x).clip(0)
-    np.testing.assert_allclose(hidden @ bias_as_row(product(second)), second(first(x).relu()).numpy(), atol=1e-6)
+    hidden = applied(product(first).with_one(), x).clip(0)
+    np.testing.assert_allclose(hidden @ product(second).bias_as_row(), second(first(x).relu()).numpy(), atol=1e-6)
 
 
 def applied(folded: Product, x: torch.Tensor) -> np.ndarray:

@@ -79,7 +79,7 @@ def whole(model: SpexPlusOnline, enrolment: np.ndarray, mixture: np.ndarray) -> 
 def save(model: SpexPlusOnline, path: Path, int8: bool = False) -> NativeExtractor:
     """The model in the library."""
     path.write_bytes(model_bytes(model, RATE, int8=int8))
-    return NativeExtractor(NativeModel(path))
+    return NativeExtractor(path)
 
 
 MORE: dict[str, dict[str, Any]] = {
@@ -104,7 +104,7 @@ def test_every_variant_equals_torch(changes: dict[str, Any], kernel: str, tmp_pa
     monkeypatch.setenv("SS_KERNEL", kernel)
     model = online(**changes)
     extractor = save(model, tmp_path / "model.ss")
-    if extractor.native.kernel != kernel:
+    if extractor.kernel != kernel:
         pytest.skip(f"this processor has no {kernel}")
     assert largest_difference(model, extractor) < 1e-5
 
@@ -259,8 +259,8 @@ def test_int8_is_the_same_with_all_instructions(changes: dict[str, Any], tmp_pat
     wave, estimates = 0.1 * np.random.default_rng(0).standard_normal(5000, np.float32), {}
     for kernel in ("avx512vnni", "avx2", "sse2"):
         monkeypatch.setenv("SS_KERNEL", kernel)
-        extractor = NativeExtractor(NativeModel(tmp_path / "model.ss"))
-        estimates[extractor.native.kernel] = everything(extractor.stream(wave), [wave])
+        extractor = NativeExtractor(tmp_path / "model.ss")
+        estimates[extractor.kernel] = everything(extractor.stream(wave), [wave])
     (first, *others) = estimates.values()
     assert np.abs(first).max() > 1e-3
     for other in others:

@@ -239,11 +239,11 @@ def test_a_long_session_is_as_light_at_the_end_as_at_the_beginning(extractor: Ex
     for tick in range(120 * 100):
         stream.process(block)
         if tick % 3000 == 2999:
-            carried.append([value.shape for value in (*stream.batch.states.values(), stream.batch.waiting)])
+            carried.append([value.shape for value in (*stream.states.values(), stream.waiting)])
             memory.append(resident())
     assert all(now == carried[0] for now in carried)
     assert memory[-1] - memory[0] < 4e6  # a leak of half a kilobyte a block would be more
-    assert stream.batch.states["state.body"].nbytes < 1e4
+    assert stream.states["state.body"].nbytes < 1e4
 
 
 def resident() -> int:

@@ -109,9 +109,9 @@ def test_the_library_reads_voices(folders: list[Path], stored: Path, tmp_path: P
     extractor, other = (Extractor.load(folder, backend="c") for folder in (folders[0], folders[2]))
 
     def load(extractor: Extractor, path: Path) -> np.ndarray | str:
-        native, values = extractor.native, Conditions.load(stored).values[0] * 0  # type: ignore[attr-defined]
-        failed = native.library.ss_voice_load(native.pointer, str(path).encode(), values.ctypes.data)
-        return native.library.ss_error().decode() if failed else values
+        values = Conditions.load(stored).values[0] * 0
+        failed = extractor.library.ss_voice_load(extractor.pointer, str(path).encode(), values.ctypes.data)
+        return extractor.library.ss_error().decode() if failed else values
 
     np.testing.assert_array_equal(load(extractor, stored), Conditions.load(stored).values[0])
     assert "one of another" in str(load(other, stored))

@@ -19,8 +19,9 @@ from conftest import ROOT
 
 from ss import audio
 from ss.errors import UserError
-from ss.integrations.wyoming import MOST, Filter, address, decode_pcm, encode_pcm, main
+from ss.integrations.wyoming import FORMS, MOST, Filter, address, main
 from ss.runtime import Conditions, Extractor
+from ss.runtime.live_io import decode, encode
 
 pytest.importorskip("wyoming", reason="needs wyoming: pip install '.[wyoming]'")
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
@@ -205,14 +206,15 @@ def test_formats(
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_pcm_survives(width: int) -> None:
     pcm = np.random.default_rng(0).integers(0, 256, 4 * 9 * 50, np.uint8).tobytes()
-    samples = decode_pcm(pcm, width, 1)
-    assert samples.dtype == (np.int16 if width == 2 else np.float32)
-    again = encode_pcm(samples, width, 1)
+    form = FORMS[width]
+    samples = decode(pcm, form, 1)
+    assert samples.dtype == np.float32
+    again = encode(samples, form, 1)
     if width < 4:  # float32 holds 24 bits
         assert again == pcm
-    np.testing.assert_allclose(decode_pcm(again, width, 1), samples, atol=1e-7)
-    assert decode_pcm(pcm, width, 3).shape == (len(pcm) // width // 3, 3)
-    assert decode_pcm(encode_pcm(np.array([2.0, -2.0], np.float32), width, 2), width, 2).shape == (2, 2)
+    np.testing.assert_allclose(decode(again, form, 1), samples, atol=1e-7)
+    assert decode(pcm, form, 3).shape == (len(pcm) // width // 3, 3)
+    assert decode(encode(np.array([2.0, -2.0], np.float32), form, 2), form, 2).shape == (2, 2)
 
 
 def test_info_names_the_voices_and_programs_select_them(

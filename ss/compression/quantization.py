@@ -22,8 +22,9 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from ss.audio import Wave
 from ss.compression.recipe import Recipe
-from ss.export import export, is_exported, replace_folder
-from ss.export.graph import copy_metadata
+from ss.export import EXPORTED, export
+from ss.export.graph import set_metadata
+from ss.files import whole_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import graphs_in
 from ss.trainer.job import train_set
@@ -42,10 +43,8 @@ def export_recipe(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures
     if recipe.precision == "fp32":
         export(checkpoint, folder)
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent) as aside:
-        plain, done = Path(aside, "plain"), Path(aside, "done")
-        done.mkdir()
+    with TemporaryDirectory() as aside, whole_folder(folder, *EXPORTED) as done:
+        plain = Path(aside, "plain")
         export(checkpoint, plain, plain=True)
         enrolling, stepping = graphs_in(plain)
         for name in (enrolling, stepping):
@@ -56,7 +55,6 @@ def export_recipe(recipe: Recipe, checkpoint: str | Path, folder: Path, mixtures
             else:
                 quantize_calibrated(plain / name, done / name, step_inputs(plain, mixtures), recipe.keep)
         Extractor.load(done)
-        replace_folder(done, folder, is_exported)
 
 
 def first_pairs(examples: Any, n: int) -> Iterator[Pair]:
@@ -72,7 +70,7 @@ def training_pairs(config: dict[str, Any], n: int) -> Iterator[Pair]:
 
 def step_inputs(folder: Path, mixtures: Iterable[Pair]) -> Iterator[StepInputs]:
     """What the stepping graph of an export is given while it extracts these mixtures."""
-    extractor = Extractor.load(folder)
+    extractor = Extractor.load(folder, backend="onnxruntime")
     step = HOPS * extractor.hop if extractor.online else extractor.hop
     size = step if extractor.online else extractor.window
     for mixture, ref in mixtures:
@@ -113,7 +111,7 @@ def quantize_with(quantize: Any, source: Path, target: Path, keep: Sequence[str]
     finally:
         logging.disable(logging.NOTSET)
     store_in_half(target)
-    copy_metadata(source, target)
+    set_metadata(target, {prop.key: prop.value for prop in onnx.load(str(source)).metadata_props})
 
 
 def product_names(path: Path) -> list[str]:

@@ -8,12 +8,9 @@ once. Segment models are traced by torch. Every export is compared with torch be
 
 import json
 import logging
-import os
-import shutil
-from collections.abc import Callable
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +24,7 @@ from ss.export.native import model_bytes
 from ss.export.online import enroll_graph, step_graph
 from ss.export.segments import write_segment_graphs
 from ss.export.sherpa import CHUNK, sherpa_graphs
+from ss.files import whole_folder
 from ss.model import ExtractionModel, SegmentExtractor, SpexPlusOnline, SpexPlusShortGRUModel
 from ss.runtime.extractor import FORMAT, Extractor
 from ss.runtime.native import find_library
@@ -35,6 +33,7 @@ from ss.runtime.voice import DIGITS
 from ss.streamer import Streamer
 from ss.utils.predecessor import read_checkpoint
 
+EXPORTED = ("*.onnx", NATIVE)  # the names of the files of an export
 SAMPLE_RATE = 16000  # of a model that comes without a checkpoint
 TOLERANCE = 1e-4
 HOPS = (1, 2, 5, 1, 3, 2, 40, 1)  # of the steps that an online export is compared over; a segment model takes as many segments
@@ -53,14 +52,14 @@ def export(
     """Writes the two graphs of a model, or of a checkpoint of one, as a folder, in the place of an export that is there.
 
     Returns the largest difference from torch over random audio. sample_rate: in Hz; None: the checkpoint's, or 16,000. plain: for
-    a quantization (see Graph), and without model.ss. streamer: a config of what cuts the segments of a segment model; None: the
+    a quantization (see Graph), and without model.ss in floats. streamer: a config of what cuts segments; None: the
     checkpoint's. int8: of model.ss, the products of a step in bytes. sherpa: seconds of the voice sample that sherpa-onnx enrols;
     0: no chunk.onnx for it (see `ss.export.sherpa`). Raises UserError for a segment model without a streamer or for sherpa-onnx,
     for a folder that holds other files, and for graphs that do not compute what the model does; then the folder stays. The files
     are enroll.onnx, step.onnx and model.ss; SpeakerHandler.onnx and GRUMainModel.onnx of a SpexPlusShortGRUModel.
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
-    extractor = cast(ExtractionModel, model) if isinstance(model, nn.Module) else load_extractor(content)
+    extractor = deepcopy(cast(ExtractionModel, model)).cpu().eval() if isinstance(model, nn.Module) else load_extractor(content)
     config = content.get("config", {})
     streamer = streamer or config.get("streamer")
     cutter = allowlist.create("streamer", streamer) if streamer else None
@@ -72,50 +71,35 @@ def export(
     names = SEGMENT_GRU if isinstance(extractor, SpexPlusShortGRUModel) else (ENROLL, STEP)
     facts = {"format": FORMAT, "ss": __version__, "model": kind, "sample_rate": rate}
     row, speakers = content.get("row", {}), content.get("speakers", [])
-    run = {"run_dir": config.get("run_dir"), "speakers": len(speakers)} if content else {}
     kept = {"streamer": streamer, "loss": config.get("loss"), "data": {"sample_rate": rate}}
     facts["checkpoint"] = json.dumps({"config": kept, "speakers": speakers})  # what testing and extracting want to know
-    facts["training"] = json.dumps({**run, **{key: row[key] for key in ("epoch", "step", "valid") if key in row}})
-    folder = Path(folder).resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    was_training, device = extractor.training, next(extractor.parameters()).device
-    extractor.cpu().eval()
+    told = {key: row[key] for key in ("epoch", "step", "valid") if key in row}
+    facts["training"] = json.dumps({"speakers": len(speakers), **told})
     weights = b"".join(value.numpy().tobytes() for value in extractor.state_dict().values())
     facts["weights"] = sha256(weights).hexdigest()[:DIGITS]  # whose voices a model takes
-    try:
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
-            made = Path(aside, "made")
-            made.mkdir()
-            enrolling, stepping = (made / name for name in names)
-            if extractor.online:
-                online = cast(SpexPlusOnline, extractor)
-                facts |= {key: getattr(online, key) for key in ("hop", "delay", "latency", "shortest_enrolment")}
-                metadata = {key: str(value) for key, value in facts.items()}
-                enroller, stepper = enroll_graph(online, metadata), step_graph(online, metadata, plain)
-                if sherpa:
-                    enroller, chunk = sherpa_graphs(enroller, stepper, sherpa)
-                    (made / CHUNK).write_bytes(chunk.SerializeToString())
-                enrolling.write_bytes(enroller.SerializeToString())
-                stepping.write_bytes(stepper.SerializeToString())
-                if not plain:
-                    write_native(online, made / NATIVE, metadata, int8)
-            else:
-                write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, cutter), facts, enrolling, stepping)
-            difference = largest_difference(extractor, Extractor.load(made, backend="onnxruntime"))
-            if not int8 and (made / NATIVE).is_file() and find_library():
-                difference = max(difference, largest_difference(extractor, Extractor.load(made, backend="c")))
-            replace_folder(made, folder, is_exported)
-    finally:
-        extractor.train(was_training).to(device)
+    with whole_folder(Path(folder), *EXPORTED) as made:
+        enrolling, stepping = (made / name for name in names)
+        if extractor.online:
+            online = cast(SpexPlusOnline, extractor)
+            facts |= {key: getattr(online, key) for key in ("hop", "delay", "latency", "shortest_enrolment")}
+            metadata = {key: str(value) for key, value in facts.items()}
+            enroller, stepper = enroll_graph(online, metadata), step_graph(online, metadata, plain)
+            if sherpa:
+                enroller, chunk = sherpa_graphs(enroller, stepper, sherpa)
+                (made / CHUNK).write_bytes(chunk.SerializeToString())
+            enrolling.write_bytes(enroller.SerializeToString())
+            stepping.write_bytes(stepper.SerializeToString())
+            if int8 or not plain:
+                try:
+                    (made / NATIVE).write_bytes(model_bytes(online, rate, json.dumps(metadata), int8))
+                except UserError as error:
+                    logging.getLogger(__name__).warning("no %s: %s", NATIVE, error)
+        else:
+            write_segment_graphs(cast(SegmentExtractor, extractor), cast(Streamer, cutter), facts, enrolling, stepping)
+        difference = largest_difference(extractor, Extractor.load(made, backend="onnxruntime"))
+        if not int8 and (made / NATIVE).is_file() and find_library():
+            difference = max(difference, largest_difference(extractor, Extractor.load(made, backend="c")))
     return difference
-
-
-def write_native(model: nn.Module, path: Path, metadata: dict[str, str], int8: bool = False) -> None:
-    """Writes an online model for the C library, or says why that does not run it."""
-    try:
-        path.write_bytes(model_bytes(cast(SpexPlusOnline, model), int(metadata["sample_rate"]), json.dumps(metadata), int8))
-    except UserError as error:
-        logging.getLogger(__name__).warning("no %s: %s", path.name, error)
 
 
 @torch.inference_mode()
@@ -142,33 +126,6 @@ def largest_difference(model: ExtractionModel, runtime: Extractor) -> float:
     if not difference <= TOLERANCE:
         raise UserError(f"the exported graphs differ from the model by {difference:.2g}, expected at most {TOLERANCE}")
     return difference
-
-
-def replace_folder(made: Path, folder: Path, is_ours: Callable[[Path], bool]) -> None:
-    """Renames a folder into the place of a former one, which is replaced whole, or stays.
-
-    Raises UserError where the former one holds anything that is not ours, OSError where it cannot be replaced.
-    """
-    foreign = sorted(path.name for path in folder.iterdir() if not is_ours(path)) if folder.is_dir() else []
-    if foreign:
-        raise UserError(f"{folder}: expected no folder, an empty one, or an export to replace; found {foreign[0]} in it")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        if folder.exists():
-            folder.rename(old)
-        try:
-            made.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def is_exported(path: Path) -> bool:
-    """Whether a file may be one of an export."""
-    return path.suffix == ".onnx" or path.name == NATIVE
 
 
 def run(config: dict[str, Any]) -> int:

@@ -3,10 +3,8 @@
 Shapes: B batch, S samples, K chunks, W samples of a chunk, E speaker embedding, D conditions.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 import torch
@@ -16,42 +14,29 @@ from torch.nn import functional as F
 from ss.errors import UserError
 from ss.model.extractor import Extraction, ExtractionModel
 from ss.model.stateful import State
-from ss.runtime import Extractor
+from ss.runtime.extractor import CPU, Extractor
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 NATIVE = "c"  # no provider of ONNX Runtime, but the C library
-
-
-def provider(name: str) -> str:
-    """ONNX Runtime's name of a provider. Raises UserError for one that is not there."""
-    if name not in PROVIDERS:
-        raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, {NATIVE}, got {name!r}")
-    if PROVIDERS[name] not in onnxruntime.get_available_providers():
-        found = ", ".join(onnxruntime.get_available_providers())
-        raise UserError(f"provider: ONNX Runtime cannot use {name} here (it has {found}): pip install onnxruntime-gpu")
-    return PROVIDERS[name]
+PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", NATIVE: CPU}
 
 
 class ExportedExtractor(ExtractionModel):
     """The model in an export's folder; nothing to train. The state is (conditions [B,D], the runtime's states).
 
-    provider: cpu or cuda of ONNX Runtime, or c, the C library, whose streams advance with each step, so that a state serves once.
-    Raises UserError where there is no export in the folder, or the provider is not there.
+    on: cpu or cuda of ONNX Runtime, or c, the C library, whose streams advance with each step, so that a state serves once.
+    Raises UserError where there is no export in the folder, or `on` is not to be had here.
     """
 
-    def __init__(self, folder: str | Path, on: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, folder: str | Path, on: str = "cpu") -> None:
         super().__init__()
+        if on not in PROVIDERS:
+            raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, got {on!r}")
+        if PROVIDERS[on] not in (there := onnxruntime.get_available_providers()):
+            raise UserError(f"provider: ONNX Runtime cannot use {on} here (it has {', '.join(there)}): pip install onnxruntime-gpu")
         self.native = on == NATIVE
-        if self.native:
-            self.runtime = Extractor.load(folder, threads, backend="c")
-        else:
-            self.runtime = Extractor.load(folder, threads, provider(on), backend="onnxruntime")
+        self.runtime = Extractor.load(folder, provider=PROVIDERS[on], backend="c" if self.native else "onnxruntime")
         self.online, self.latency = self.runtime.online, self.runtime.latency
         self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
-
-    def checkpoint_facts(self) -> dict[str, Any]:
-        """What the exported checkpoint said: {"config": its streamer, sample rate and loss, "speakers": those of training}."""
-        return json.loads(self.runtime.metadata["checkpoint"])
 
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> the conditions [B,D]."""
@@ -61,19 +46,16 @@ class ExportedExtractor(ExtractionModel):
         """See ExtractionModel. Raises UserError for segments of another length than the export's."""
         if not self.online and samples != self.runtime.window:
             raise UserError(f"this export is for segments of {self.runtime.window} samples, got {samples}")
-        if self.native:
-            return speaker, self.runtime.zeros(len(speaker))
-        return speaker, {key: torch.from_numpy(value) for key, value in self.runtime.zeros(len(speaker)).items()}
+        states = self.runtime.zeros(len(speaker))
+        return speaker, states if self.native else {key: torch.from_numpy(value) for key, value in states.items()}
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
         """See ExtractionModel."""
         conditions, states = state
-        if self.native:
-            wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), states)
-            return (torch.from_numpy(wave),), (conditions, after)
-        given = {key: value.numpy() for key, value in states.items()}
+        given = states if self.native else {key: value.numpy() for key, value in states.items()}
         wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), given)
-        return (torch.from_numpy(wave),), (conditions, {key: torch.from_numpy(value) for key, value in after.items()})
+        after = after if self.native else {key: torch.from_numpy(value) for key, value in after.items()}
+        return (torch.from_numpy(wave),), (conditions, after)
 
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] and ref [B,S] -> Extraction; logits [B,0] where the export has no classifier."""

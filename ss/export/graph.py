@@ -29,6 +29,14 @@ class Product(NamedTuple):
     weight: Array
     bias: Array
 
+    def with_one(self) -> "Product":
+        """The same with a channel more that is always 1 (also behind a ReLU): it can carry the next product's bias."""
+        return Product(np.pad(self.weight, ((0, 0), (0, 1))), np.append(self.bias, 1.0))
+
+    def bias_as_row(self) -> Array:
+        """The weight [a+1,b] that does the whole product where one channel more is always 1."""
+        return np.concatenate([self.weight, self.bias[None]])
+
 
 def array(tensor: Tensor) -> Array:
     """The numbers, in double precision, so that folding rounds once."""
@@ -39,6 +47,11 @@ def product(layer: nn.Linear | nn.Conv1d) -> Product:
     """A linear layer, or a convolution over one frame, with or without a bias."""
     weight = array(layer.weight).reshape(len(layer.weight), -1).T
     return Product(weight, np.zeros(weight.shape[1]) if layer.bias is None else array(layer.bias))
+
+
+def recurrent_weights(layer: nn.RNNBase) -> list[Array]:
+    """The weights of the input and of the hidden vector, and the biases of both, in torch's layout."""
+    return [array(layer.get_parameter(f"{kind}_l0")) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
 
 def scale_and_offset(norm: nn.BatchNorm1d) -> tuple[Array, Array]:
@@ -59,17 +72,6 @@ def normed_after(inner: Product, norm: nn.BatchNorm1d) -> Product:
     """The product, then the norm, in one."""
     scale, offset = scale_and_offset(norm)
     return Product(inner.weight * scale, inner.bias * scale + offset)
-
-
-def with_one(inner: Product) -> Product:
-    """The same with a channel more that is always 1 (also behind a ReLU): it can carry the next product's bias."""
-    column = np.zeros((len(inner.weight), 1))
-    return Product(np.concatenate([inner.weight, column], 1), np.append(inner.bias, 1.0))
-
-
-def bias_as_row(inner: Product) -> Array:
-    """The weight [a+1,b] that does the whole product where one channel more is always 1."""
-    return np.concatenate([inner.weight, inner.bias[None]])
 
 
 class Graph:
@@ -157,11 +159,5 @@ class Graph:
 def set_metadata(path: Path, metadata: dict[str, str]) -> None:
     """Gives an ONNX file this metadata and no other."""
     model = onnx.load(str(path))
-    del model.metadata_props[:]
     helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
-
-
-def copy_metadata(source: Path, target: Path) -> None:
-    """Gives an ONNX file the metadata of another."""
-    set_metadata(target, {prop.key: prop.value for prop in onnx.load(str(source)).metadata_props})

@@ -4,39 +4,25 @@ Kernels are what a step of a few frames costs, so each layer is written in as fe
 a block.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
-from typing import NamedTuple
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import parser
 from torch import nn
 
 from ss.errors import UserError
-from ss.export.graph import (
-    Array,
-    Graph,
-    Product,
-    Value,
-    array,
-    bias_as_row,
-    normed_after,
-    normed_before,
-    product,
-    scale_and_offset,
-    with_one,
-)
+from ss.export.graph import Array, Graph, Product, Value, normed_after, normed_before, product, recurrent_weights
 from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
 from ss.model.stateful import Chain
 
-
-class Queued(NamedTuple):
-    """Rows behind those of a state: all, the oldest (as many as came), and the newest, which are the next state."""
-
-    longer: Value
-    oldest: Value
-    newest: Value
+RECURRENCE = """recurrence (float[B,C] h, float[B,C] keep, float[B,C] value) => (float[B,C] after, float[B,C] out) {
+    over = Sub(h, value)
+    kept = Mul(keep, over)
+    after = Add(value, kept)
+    out = Identity(after)
+}"""  # a frame of a linear recurrence, h = value + keep * (h - value)
 
 
 class StepContext:
@@ -69,10 +55,10 @@ class StepContext:
         """These rows are what comes in as state.<name> next time."""
         self.carried.append((name, self.g.reshape(rows, n_frames, -1, width), (n_frames, "batch", width)))
 
-    def queue(self, state: Value, x: Value, length: int) -> Queued:
-        """Rows x behind a state of `length` frames, in the fewest kernels: past and tail together are all there is."""
+    def queue(self, state: Value, x: Value, length: int) -> list[Value]:
+        """Rows x behind a state of `length` frames: all, the oldest (as many as x), and the newest, which are the next state."""
         longer = self.g.concat(state, x, axis=0)
-        return Queued(longer, *self.g.split(longer, self.oldest_and_newest[length], 2, axis=0))
+        return [longer, *self.g.split(longer, self.oldest_and_newest[length], 2, axis=0)]
 
 
 @singledispatch
@@ -119,21 +105,14 @@ def _(layer: DilatedBlock, x: Value, stream: StepContext) -> Value:
     conv, output = stream.names[layer.conv], stream.names[layer.output]
     if g.plain:
         return g.op("Add", g.product(g.op("Relu", g.product(seen, first, conv)), second, output), x)
-    y = g.op("Relu", g.product(seen, with_one(first), conv))
-    return g.op("Gemm", y, g.weight(bias_as_row(second)), x, name=output)  # bias and residual path included
+    y = g.op("Relu", g.product(seen, first.with_one(), conv))
+    return g.op("Gemm", y, g.weight(second.bias_as_row()), x, name=output)  # bias and residual path included
 
 
 @emit.register
 def _(layer: GRU, x: Value, stream: StepContext) -> Value:
-    g, gru = stream.g, layer.gru
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-
-    def ordered(stacked: Array) -> Array:  # torch's gates are reset, update, new; ONNX's update, reset, new
-        reset, update, new = np.split(stacked, 3)
-        return np.concatenate([update, reset, new])
-
-    inputs, recurrent, *biases = (ordered(array(gru.get_parameter(name))) for name in names)
-    parts = [g.weight(w[None]) for w in (inputs, recurrent, np.concatenate(biases))]
+    g = stream.g
+    parts = gate_weights(g, recurrent_weights(layer.gru), (1, 0, 2))  # torch's are reset, update, new; ONNX's update, reset, new
     before = g.op("Unsqueeze", next(stream.states), g.ints(0))
     rows = g.reshape(x, -1, stream.batch, layer.channels)
     y, last = g.ops("GRU", rows, *parts, "", before, outputs=2, hidden_size=layer.channels, linear_before_reset=1)
@@ -146,35 +125,24 @@ def _(layer: LSTM, x: Value, stream: StepContext) -> Value:
     g, channels = stream.g, layer.channels
     rows = g.reshape(x, -1, stream.batch, channels)
     hidden, cell = g.split(g.reshape(next(stream.states), 2, -1, channels), [1, 1], 2, axis=0)
-    scale, offset = scale_and_offset(layer.norm)
-    y, *last = lstm(g, layer.lstm, rows, (hidden, cell), scale, offset)
+    inputs, recurrent, bias, other_bias = recurrent_weights(layer.lstm)
+    weight, bias = normed_before(layer.norm, Product(inputs.T, bias))
+    y, *last = lstm(g, [weight.T, recurrent, bias, other_bias], rows, (hidden, cell))
     stream.after.append(g.reshape(g.concat(*last, axis=0), -1, channels))
     return g.op("Add", x, g.product(g.reshape(y, -1, channels), product(layer.output), stream.names[layer.output]))
 
 
-def lstm(
-    g: Graph,
-    layer: nn.LSTM,
-    rows: Value,
-    before: tuple[Value, Value] | None,
-    scale: Array | float = 1.0,
-    offset: Array | float = 0.0,
-) -> list[Value]:
-    """Frames [T,B,C], times a scale and plus an offset per channel, through an LSTM -> frames [T,B,C], hidden, cell [1,B,C].
+def gate_weights(g: Graph, weights: Sequence[Array], order: Sequence[int]) -> list[Value]:
+    """What ONNX wants of a recurrent layer's weights and biases: the gates are in another order than torch's."""
+    inputs, recurrent, *biases = (np.concatenate([np.split(weight, len(order))[gate] for gate in order]) for weight in weights)
+    return [g.weight(values[None]) for values in (inputs, recurrent, np.concatenate(biases))]
 
-    before: its hidden and cell; None: zeros.
-    """
-    inputs, recurrent, *biases = (
-        array(layer.get_parameter(f"{kind}_l0")) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
-    biases[0] = biases[0] + inputs @ np.broadcast_to(offset, inputs.shape[1])
 
-    def ordered(stacked: Array) -> Array:  # torch's gates are in, forget, new, out; ONNX's in, out, forget, new
-        i, f, n, o = np.split(stacked, 4)
-        return np.concatenate([i, o, f, n])
-
-    parts = [g.weight(w[None]) for w in (ordered(inputs * scale), ordered(recurrent), np.concatenate(list(map(ordered, biases))))]
-    y, *last = g.ops("LSTM", rows, *parts, *(("", *before) if before else ()), outputs=3, hidden_size=layer.hidden_size)
+def lstm(g: Graph, weights: Sequence[Array], rows: Value, before: tuple[Value, Value] | None = None) -> list[Value]:
+    """Frames [T,B,C] through an LSTM -> frames [T,B,C], hidden, cell [1,B,C]. before: its hidden and cell; None: zeros."""
+    parts = gate_weights(g, weights, (0, 3, 1, 2))  # torch's are in, forget, new, out; ONNX's in, out, forget, new
+    states = ("", *before) if before else ()
+    y, *last = g.ops("LSTM", rows, *parts, *states, outputs=3, hidden_size=weights[1].shape[1])
     return [g.op("Squeeze", y, g.ints(1)), *last]
 
 
@@ -183,15 +151,7 @@ def _(layer: LinearRecurrence, x: Value, stream: StepContext) -> Value:
     g, channels = stream.g, layer.channels
     both = g.reshape(g.product(x, product(layer.inputs)), -1, stream.batch, 2 * channels)
     gate, value = g.split(both, [channels, channels], 2, axis=2)
-    steps = [g.op("Sigmoid", gate), value]
-    nodes = [("Sub", ["h", "value"], "over"), ("Mul", ["keep", "over"], "kept"), ("Add", ["value", "kept"], "after")]
-    nodes.append(("Identity", ["after"], "out"))
-    names_in, names_out = (
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-        for names in (["h", "keep", "value"], ["after", "out"])
-    )
-    made = [helper.make_node(kind, inner, [result]) for kind, inner, result in nodes]
-    frame = helper.make_graph(made, "recurrence", names_in, names_out)  # h = value + keep * (h - value), of a frame [B,C]
-    last, h = g.ops("Scan", next(stream.states), *steps, outputs=2, body=frame, num_scan_inputs=2)
+    states, keep, frame = next(stream.states), g.op("Sigmoid", gate), parser.parse_graph(RECURRENCE)
+    last, h = g.ops("Scan", states, keep, value, outputs=2, body=frame, num_scan_inputs=2)
     stream.after.append(last)
     return g.op("Add", x, g.product(g.reshape(h, -1, channels), product(layer.output)))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ss.errors import UserError
-from ss.export.graph import Array, Product, array, normed_after, normed_before, product, scale_and_offset
+from ss.export.graph import Array, Product, array, normed_after, normed_before, product, recurrent_weights
 from ss.model import SpexPlusOnline
 from ss.model.memory import GRU, LSTM, LinearRecurrence
 from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
@@ -24,17 +24,18 @@ from ss.model.stateful import Chain, StatefulLayer
 
 MAGIC, VERSION = b"ss-model", 1
 MEMORIES: dict[type[StatefulLayer] | None, int] = {None: 0, LSTM: 1, GRU: 2, LinearRecurrence: 3}
-FLOATS, HALVES, BYTES = 0, 1, 2  # how numbers are stored
+FLOATS, BYTES = 0, 2  # how the products of a step are stored
 LARGEST_FACTOR = 61  # of half a window: what the library's Fourier transform takes
 MOST = {"n_channels": 4096, "hop": 8192, "lookahead": 1024, "n_slots": 1024, "kernels": 8, "n_stacked_tcnblocks": 16, "taps": 16}
 NORM_EPSILON = 1e-5
 
 
 class TensorWriter:
-    """Tensors one after the other. storage: FLOATS, or BYTES for the products of a step, with HALVES for those of an enrolment."""
+    """Tensors one after the other. int8: the products of a step in bytes, those of an enrolment in halves."""
 
-    def __init__(self, storage: int) -> None:
-        self.storage, self.parts = storage, list[bytes]()
+    def __init__(self, int8: bool) -> None:
+        self.step, self.enrolment = ("i1", "<f2") if int8 else ("<f4", "<f4")
+        self.parts = list[bytes]()
 
     def add(self, values: NDArray[Any], dtype: str = "<f4") -> None:
         """Numbers, padded to whole words of 4 bytes. Raises UserError for some that are not finite."""
@@ -43,26 +44,14 @@ class TensorWriter:
         data = np.ascontiguousarray(values).astype(dtype).tobytes()
         self.parts.append(data + bytes(-len(data) % 4))
 
-    def product(self, inner: Product, bias: bool = True) -> None:
-        """A product that stays in floats."""
-        self.add(inner.weight)
-        if bias:
-            self.add(inner.bias)
-
-    def step_product(self, inner: Product, bias: bool = True) -> None:
-        """A product of a step: bytes where these are asked for, each output channel in units of its own."""
-        if self.storage == FLOATS:
-            self.product(inner, bias)
-            return
-        scale = np.maximum(np.abs(inner.weight).max(0), 1e-12) / 127
-        self.add(np.rint(inner.weight / scale), "i1")
-        self.add(scale)
-        if bias:
-            self.add(inner.bias)
-
-    def enrolment_product(self, inner: Product, bias: bool = True) -> None:
-        """A product of an enrolment."""
-        self.add(inner.weight, "<f4" if self.storage == FLOATS else "<f2")
+    def product(self, inner: Product, dtype: str = "<f4", bias: bool = True) -> None:
+        """A product, its weights as this type; those in bytes are in units of their output channel, which follow."""
+        if dtype == "i1":
+            scale = np.maximum(np.abs(inner.weight).max(0), 1e-12) / 127
+            self.add(np.rint(inner.weight / scale), dtype)
+            self.add(scale)
+        else:
+            self.add(inner.weight, dtype)
         if bias:
             self.add(inner.bias)
 
@@ -73,90 +62,81 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
     Raises UserError for a model that the library does not run, and for weights that are not finite.
     """
     stacks = [list(cast(Chain, stack)) for stack in model.body]
-    memories = {type(layer): layer for layers in stacks for layer in layers if isinstance(layer, LSTM | GRU | LinearRecurrence)}
-    attention = [layer for layers in stacks for layer in layers if isinstance(layer, EnrolmentAttention)]
-    blocks = [[layer for layer in layers if isinstance(layer, DilatedBlock)] for layers in stacks]
-    known = (Conditioning, LSTM, GRU, LinearRecurrence, EnrolmentAttention, DilatedBlock)
-    for layer in (layer for layers in stacks for layer in layers):
-        if type(layer) not in known:
+    layers = [layer for stack in stacks for layer in stack]
+    for layer in layers:
+        if type(layer) not in (Conditioning, EnrolmentAttention, DilatedBlock, *MEMORIES):
             raise UserError(f"{type(layer).__name__}: expected a layer of the online model; the C library knows none of this kind")
-    every = [block for stack in blocks for block in stack]
-    taps = every[0].taps if every else 1
-    n_blocks = max((block.dilation.bit_length() for block in every), default=0)
-    hidden = [[0] * n_blocks for _ in stacks]
-    for widths, stack in zip(hidden, blocks, strict=True):
-        for block in stack:
-            widths[block.dilation.bit_length() - 1] = block.conv.out_features
+    memory = next((type(layer) for layer in layers if type(layer) in MEMORIES), None)
+    blocks = [(number, layer) for number, stack in enumerate(stacks) for layer in stack if isinstance(layer, DilatedBlock)]
+    taps = blocks[0][1].taps if blocks else 1
+    n_blocks = max((block.dilation.bit_length() for _, block in blocks), default=0)
+    hidden = np.zeros((len(stacks), n_blocks), int)
+    for number, block in blocks:
+        hidden[number, block.dilation.bit_length() - 1] = block.conv.out_features
     encoder, channels = model.encoder, model.conv1.out_features
     sizes = {"n_channels": channels, "hop": model.hop, "lookahead": model.lookahead, "kernels": len(encoder.kernels)}
-    sizes |= {"n_slots": attention[0].n_slots if attention else 0, "n_stacked_tcnblocks": len(stacks), "taps": taps}
+    n_slots = model.slot_encoder.n_slots if model.slot_encoder else 0
+    sizes |= {"n_slots": n_slots, "n_stacked_tcnblocks": len(stacks), "taps": taps}
     for name, size in sizes.items():
         if size > MOST[name]:
             raise UserError(f"{name}: the C library takes at most {MOST[name]}, got {size}")
     for kernel in encoder.kernels:
         if largest_factor(kernel // 2) > LARGEST_FACTOR:
             raise UserError(f"kernels: the C library wants halves without a prime factor above {LARGEST_FACTOR}, got {kernel}")
-    writer = TensorWriter(BYTES if int8 else FLOATS)
+    writer = TensorWriter(int8)
     for number in range(len(encoder.kernels)):
         writer.add(array(encoder.get_buffer(f"window{number}")))
     writer.product(normed_before(model.norm, product(model.conv1)))
-    for layer in (layer for layers in stacks for layer in layers):
+    for layer in layers:
         write_layer(writer, layer)
-    writer.step_product(normed_before(model.mask_norm, product(model.mask)))
+    writer.product(normed_before(model.mask_norm, product(model.mask)), writer.step)
     if model.phase is not None:
         weight, bias = normed_before(model.mask_norm, product(model.phase))
-        writer.step_product(Product(weight, bias + np.repeat([1.0, 0.0], model.masked)))
+        writer.product(Product(weight, bias + np.repeat([1.0, 0.0], model.masked)), writer.step)
     writer.add(array(model.decoder.filters))
     write_enrolment(writer, model)
     text = metadata.encode()
     text += b" " * (-len(text) % 4)
     options = [sample_rate, model.hop, model.decoder.hop + model.decoder.overlap, model.lookahead, channels]
-    options += [model.classifier.in_features, len(stacks), n_blocks, taps, MEMORIES[next(iter(memories), None)]]
-    options += [int(model.phase is not None), sizes["n_slots"], KEY, len(model.speaker_encoder.blocks), len(encoder.kernels)]
-    options += [writer.storage, len(text), *encoder.kernels, *(width for widths in hidden for width in widths)]
+    options += [model.classifier.in_features, len(stacks), n_blocks, taps, MEMORIES[memory]]
+    options += [int(model.phase is not None), n_slots, KEY, len(model.speaker_encoder.blocks), len(encoder.kernels)]
+    options += [BYTES if int8 else FLOATS, len(text), *encoder.kernels, *hidden.ravel()]
     body = b"".join([struct.pack(f"<{len(options)}I", *options), text, *writer.parts])
     counted = struct.pack("<Q", len(MAGIC) + 16 + len(body)) + body
     return MAGIC + struct.pack("<II", VERSION, zlib.crc32(counted)) + counted
 
 
 def largest_factor(number: int) -> int:
-    """The largest prime factor; 1 of 1."""
-    factor, largest = 2, 1
-    while number > 1:
-        while number % factor == 0:
-            number, largest = number // factor, factor
-        factor += 1
-    return largest
+    """The largest prime factor, which is that of what the smallest one leaves; 1 of 1."""
+    smallest = next((factor for factor in range(2, number) if number % factor == 0), None)
+    return largest_factor(number // smallest) if smallest else number
 
 
 def write_layer(writer: TensorWriter, layer: StatefulLayer) -> None:
     """A layer of the body."""
     if isinstance(layer, LSTM):
         inputs, recurrent, bias = gates(layer.lstm)
-        scale, offset = scale_and_offset(layer.norm)
-        writer.step_product(Product(inputs * scale[:, None], bias + offset @ inputs))
-        writer.step_product(Product(recurrent, bias), bias=False)
-        writer.step_product(product(layer.output))
+        writer.product(normed_before(layer.norm, Product(inputs, bias)), writer.step)
+        writer.product(Product(recurrent, bias), writer.step, bias=False)
+        writer.product(product(layer.output), writer.step)
     elif isinstance(layer, GRU):
-        for kind in ("ih", "hh"):
-            weight, bias = (array(layer.gru.get_parameter(f"{name}_{kind}_l0")) for name in ("weight", "bias"))
-            writer.step_product(Product(weight.T, bias))
+        inputs, recurrent, *biases = recurrent_weights(layer.gru)
+        writer.product(Product(inputs.T, biases[0]), writer.step)
+        writer.product(Product(recurrent.T, biases[1]), writer.step)
     elif isinstance(layer, LinearRecurrence):
-        writer.step_product(product(layer.inputs))
-        writer.step_product(product(layer.output))
+        writer.product(product(layer.inputs), writer.step)
+        writer.product(product(layer.output), writer.step)
     elif isinstance(layer, EnrolmentAttention):
         weight, bias = normed_before(layer.norm, product(layer.query))
         writer.product(Product(weight * KEY**-0.5, bias * KEY**-0.5))
     elif isinstance(layer, DilatedBlock):
-        writer.step_product(normed_after(product(layer.conv), layer.norm))
-        writer.step_product(product(layer.output))
+        writer.product(normed_after(product(layer.conv), layer.norm), writer.step)
+        writer.product(product(layer.output), writer.step)
 
 
 def gates(lstm: nn.LSTM) -> tuple[Array, Array, Array]:
     """Weights [a,4b] of the input and [b,4b] of the hidden vector, and the sum of both biases [4b]."""
-    inputs, recurrent, *biases = (
-        array(lstm.get_parameter(f"{kind}_l0")) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
+    inputs, recurrent, *biases = recurrent_weights(lstm)
     return inputs.T, recurrent.T, biases[0] + biases[1]
 
 
@@ -169,22 +149,22 @@ def layer_normed(norm: nn.LayerNorm, inner: Product) -> Product:
 def write_enrolment(writer: TensorWriter, model: SpexPlusOnline) -> None:
     """What turns a recording into conditions."""
     encoder = model.speaker_encoder
-    writer.enrolment_product(layer_normed(encoder.norm, product(encoder.conv1)))
+    writer.product(layer_normed(encoder.norm, product(encoder.conv1)), writer.enrolment)
     for block in (cast(ResNetBlock, block) for block in encoder.blocks):
-        writer.enrolment_product(normed_after(product(block.conv1), block.norm1))
+        writer.product(normed_after(product(block.conv1), block.norm1), writer.enrolment)
         writer.add(array(block.prelu1.weight))
-        writer.enrolment_product(normed_after(product(block.conv2), block.norm2))
+        writer.product(normed_after(product(block.conv2), block.norm2), writer.enrolment)
         if not isinstance(block.residual, nn.Identity):
-            writer.enrolment_product(product(block.residual), bias=False)
+            writer.product(product(block.residual), writer.enrolment, bias=False)
         writer.add(array(block.prelu2.weight))
-    writer.enrolment_product(product(encoder.conv2))
-    writer.enrolment_product(product(model.conditions))
+    writer.product(product(encoder.conv2), writer.enrolment)
+    writer.product(product(model.conditions), writer.enrolment)
     if (slots := model.slot_encoder) is not None:
         inputs, recurrent, bias = gates(slots.lstm)
-        writer.enrolment_product(layer_normed(slots.norm, product(slots.conv)))
-        writer.enrolment_product(Product(inputs, bias))
-        writer.enrolment_product(Product(recurrent, bias), bias=False)
-        writer.enrolment_product(product(slots.asked))
+        writer.product(layer_normed(slots.norm, product(slots.conv)), writer.enrolment)
+        writer.product(Product(inputs, bias), writer.enrolment)
+        writer.product(Product(recurrent, bias), writer.enrolment, bias=False)
+        writer.product(product(slots.asked), writer.enrolment)
         writer.add(array(slots.slots))
-        writer.enrolment_product(product(slots.keys))
-        writer.enrolment_product(product(slots.values))
+        writer.product(product(slots.keys), writer.enrolment)
+        writer.product(product(slots.values), writer.enrolment)

@@ -9,10 +9,11 @@ D conditions, M masked bins, L lookahead in frames, R frames that the layers of 
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import nn
 
-from ss.export.graph import END, Array, Graph, Product, Value, array, normed_after, normed_before, product
+from ss.export.graph import END, Array, Graph, Product, Value, array, normed_after, normed_before, product, recurrent_weights
 from ss.export.layers import StepContext, emit, lstm
 from ss.model import SpexPlusOnline
 from ss.model.online import FLOOR, DilatedBlock, EnrolmentAttention
@@ -51,7 +52,7 @@ def slots(g: Graph, encoder: SlotEncoder, features: Value, batch: Value) -> Valu
     channels, n_slots, n_stacks = encoder.conv.out_features, encoder.n_slots, encoder.n_stacks
     x = g.op("Relu", g.product(layer_norm(g, encoder.norm, features), product(encoder.conv)))
     rows = g.reshape(x, -1, batch, channels)
-    heard = g.op("Add", rows, lstm(g, encoder.lstm, rows, None)[0])  # [T,B,C]
+    heard = g.op("Add", rows, lstm(g, recurrent_weights(encoder.lstm), rows)[0])  # [T,B,C]
     asked = g.reshape(g.product(g.reshape(heard, -1, channels), product(encoder.asked)), -1, batch, n_slots)
     weights = g.op("Transpose", g.op("Softmax", asked, axis=0), perm=[1, 2, 0])  # [B,M,T]
     found = g.op("Add", g.op("MatMul", weights, g.op("Transpose", heard, perm=[1, 0, 2])), g.weight(array(encoder.slots)))
@@ -74,17 +75,13 @@ def layer_norm(g: Graph, norm: nn.LayerNorm, x: Value) -> Value:
 
 def resnet_block(g: Graph, block: ResNetBlock, x: Value, batch: Value) -> Value:
     """Rows [3T*B,C] -> [T*B,C']."""
-    y = prelu(g, block.prelu1, g.product(x, normed_after(product(block.conv1), block.norm1)))
+    y = g.product(x, normed_after(product(block.conv1), block.norm1))
+    y = g.op("PRelu", y, g.weight(array(block.prelu1.weight)))  # one slope for all channels
     y = g.product(y, normed_after(product(block.conv2), block.norm2))
     same = x if isinstance(block.residual, nn.Identity) else g.product(x, product(block.residual))
-    y = prelu(g, block.prelu2, g.op("Add", y, same))
+    y = g.op("PRelu", g.op("Add", y, same), g.weight(array(block.prelu2.weight)))
     channels = block.conv2.out_channels
     return g.reshape(g.op("ReduceMax", g.reshape(y, -1, 3, batch, channels), axes=[1], keepdims=0), -1, channels)
-
-
-def prelu(g: Graph, layer: nn.PReLU, x: Value) -> Value:
-    """One slope for all channels."""
-    return g.op("PRelu", x, g.weight(np.asarray(array(layer.weight))))
 
 
 def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = False) -> ModelProto:
@@ -109,9 +106,8 @@ def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = Fa
     x = through_body(model, x, conditions, stream)
     bins = g.concat(parts[len(model.encoder.bins) - 1], parts[-1], axis=1)  # real and imaginary, of the masked scale
     if model.lookahead:
-        queued = stream.queue(stream.state("ahead", model.lookahead, 2 * model.masked), bins, model.lookahead)
-        stream.carry("ahead", queued.newest, model.lookahead, 2 * model.masked)
-        bins = queued.oldest
+        _, bins, newest = stream.queue(stream.state("ahead", model.lookahead, 2 * model.masked), bins, model.lookahead)
+        stream.carry("ahead", newest, model.lookahead, 2 * model.masked)
     wave = g.reshape(decoded(model, masked(model, x, bins, stream), stream), -1, batch, hop)
 
     g.output("wave", g.reshape(g.op("Transpose", wave, perm=[1, 0, 2]), 0, -1), "batch", "samples")
@@ -150,10 +146,8 @@ def masked(model: SpexPlusOnline, x: Value, spectra: Value, stream: StepContext)
     weight, bias = normed_before(model.mask_norm, product(model.phase))
     turn = g.product(x, Product(weight, bias + np.repeat([1.0, 0.0], bins)), "phase")
     halves = [bins, bins]
-    length = g.op(
-        "Sqrt", g.op("Add", g.op("Add", *g.split(g.op("Mul", turn, turn), halves, 2, axis=1)), g.weight(np.array([FLOOR])))
-    )
-    gain = g.op("Div", gain, length)
+    power = g.op("Add", *g.split(g.op("Mul", turn, turn), halves, 2, axis=1))
+    gain = g.op("Div", gain, g.op("Sqrt", g.op("Add", power, g.weight(np.array([FLOOR])))))
     real, imag = g.split(g.op("Mul", turn, g.concat(gain, gain, axis=1)), halves, 2, axis=1)
     of_real, of_imag = g.split(spectra, halves, 2, axis=1)
     in_phase = g.op("Mul", spectra, g.concat(real, real, axis=1))
@@ -169,9 +163,9 @@ def decoded(model: SpexPlusOnline, spectra: Value, stream: StepContext) -> Value
         return waves
     columns = [width for width in (overlap, hop - overlap, overlap) if width]
     shared, *alone, later = g.split(waves, columns, len(columns), axis=1)
-    queued = stream.queue(stream.state("overlap", 1, overlap), later, 1)
-    stream.carry("overlap", queued.newest, 1, overlap)
-    summed = g.op("Add", shared, queued.oldest)
+    _, before, newest = stream.queue(stream.state("overlap", 1, overlap), later, 1)
+    stream.carry("overlap", newest, 1, overlap)
+    summed = g.op("Add", shared, before)
     return g.concat(summed, *alone, axis=1) if alone else summed
 
 
@@ -186,36 +180,30 @@ def spectra(g: Graph, encoder: MultiWindowSTFT, samples: Value, span: Value, hop
     Around the middle of a window cosines are even and sines odd: the sums and the differences of its halves need a product of half
     the size each. Weights to read are what a step waits for, more than for the few small kernels that this takes.
     """
-    halves = [HalfTransforms(array(encoder.get_buffer(f"window{i}")), encoder.kernel) for i in range(len(encoder.kernels))]
-    places = np.concatenate([half.ahead for half in halves] + [half.back for half in halves])
-    weights = np.concatenate([half.window_ahead for half in halves] + [half.window_back for half in halves])
+    halves = [half_transforms(array(encoder.get_buffer(f"window{i}")), encoder.kernel) for i in range(len(encoder.kernels))]
+    places, weights = (np.concatenate([half[i] for half in halves], axis=1).ravel() for i in (0, 1))
     begins = g.op("Range", g.weight(np.array(0)), g.op("Squeeze", span), g.weight(np.array(hop)))
     gathered = g.op("Gather", samples, g.op("Add", g.reshape(begins, -1, 1), g.ints(*places)), axis=1)
     rows = g.reshape(g.op("Transpose", gathered, perm=[1, 0, 2]), -1, len(places))
     ahead, back = g.split(g.op("Mul", rows, g.weight(weights)), [len(places) // 2] * 2, 2, axis=1)
-    sizes = [len(half.ahead) for half in halves]
+    sizes = [len(cosines) for _, _, (cosines, _) in halves]
     parts = [part for kind in ("Add", "Sub") for part in g.split(g.op(kind, ahead, back), sizes, len(sizes), axis=1)]
-    filters = [half.cosines for half in halves] + [half.sines for half in halves]
-    pairs = zip(parts, filters, strict=True)
+    pairs = zip(parts, [filters[i] for i in (0, 1) for _, _, filters in halves], strict=True)
     return [g.op("Gemm", x, g.weight(f), name=f"encoder.{i}") for i, (x, f) in enumerate(pairs)]
 
 
-class HalfTransforms:
+def half_transforms(window: Array, kernel: int) -> tuple[NDArray[np.int64], Array, Array]:
     """A windowed Fourier transform over the newest N samples of a frame [K], by what its first half and its second have in common.
 
-    Sample m of the first half (`ahead`, with `window_ahead`), m = 0..N/2, meets its mirror image N-m (`back`; nothing for the two
-    in the middle of themselves, 0 and N/2): `cosines` [N/2+1,F] are for their sums, `sines` for their differences.
+    Sample m = 0..N/2 of the first half meets its mirror image N-m, or nothing where that is itself, at 0 and N/2: their places in
+    the frame [2,N/2+1], their window [2,N/2+1], and filters [2,N/2+1,F]: cosines for the sums, sines for the differences.
     """
-
-    def __init__(self, window: Array, kernel: int) -> None:
-        size = len(window)
-        first = np.arange(size // 2 + 1)
-        mirrored = -first % size
-        self.ahead, self.back = first + kernel - size, mirrored + kernel - size
-        self.window_ahead = window[first]
-        self.window_back = np.where(mirrored == first, 0, window[mirrored])
-        angles = 2 * np.pi / size * (first[:, None] * first % size)
-        self.cosines, self.sines = np.cos(angles), -np.sin(angles)
+    size = len(window)
+    first = np.arange(size // 2 + 1)
+    mirrored = -first % size
+    windows = np.stack([window[first], np.where(mirrored == first, 0, window[mirrored])])
+    angles = 2 * np.pi / size * (first[:, None] * first % size)
+    return np.stack([first, mirrored]) + kernel - size, windows, np.stack([np.cos(angles), -np.sin(angles)])
 
 
 def log_power(g: Graph, encoder: MultiWindowSTFT, parts: list[Value]) -> Value:

@@ -1,10 +1,16 @@
-"""`ss-wyoming`: stands in front of a speech-to-text service of Home Assistant, so that it hears an enrolled voice only.
+"""Stands in front of a speech-to-text service that speaks the Wyoming protocol, so that it hears an enrolled voice only.
 
-Wyoming is the protocol between Home Assistant and such services: events of JSON with PCM behind them. Every event passes, both
-ways. The audio of an audio-chunk on its way to the service is replaced by what is extracted from it.
+examples:
+  ss-wyoming --enrol anna.wav --upstream tcp://127.0.0.1:10300
+  ss-wyoming --voice anna --voice ben --upstream tcp://127.0.0.1:10300 --uri tcp://0.0.0.0:10400
 
-Shapes: n samples of a chunk, C channels.
+A client gets the first voice, or the one that it names: in `transcribe` as the model's name, or by `select-program`.
+Ctrl-C or SIGTERM ends it. Exit code 0, or 2 after `error: ...`.
 """
+
+# Wyoming is the protocol between Home Assistant and such services: events of JSON with PCM behind them. Every event passes, both
+# ways. The audio of an audio-chunk on its way to the service is replaced by what is extracted from it.
+# Shapes: n samples of a chunk, C channels.
 
 import argparse
 import asyncio
@@ -13,32 +19,22 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ss.errors import UserError
+from ss.runtime.command import ENROL, Parser, count, model_options, positive, run_command
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.extractor import Extractor
-from ss.runtime.live import ENROL, Parser, count, model_options, positive, run_command
-from ss.runtime.live_io import StopSignal
+from ss.runtime.live_io import StopSignal, decode, encode
 from ss.runtime.live_meter import REFRESH, show_line
 from ss.runtime.voice import SUFFIX, Conditions, voice_path
 
 MOST = 1 << 20  # bytes of an event's data, and of its payload: half a minute at 16 kHz
 RATES, RATE_STEP = range(8000, 192001), 25  # Hz; finer steps would need large filters
 LONGEST, REFUSAL = 300, 1.0  # characters of an error, and seconds for telling it
-WIDTHS, CHANNELS = range(1, 5), range(1, 9)
-WHAT = "Stands in front of a speech-to-text service that speaks the Wyoming protocol, so that it hears an enrolled voice only."
-EXAMPLES = """examples:
-  ss-wyoming --enrol anna.wav --upstream tcp://127.0.0.1:10300
-  ss-wyoming --voice anna --voice ben --upstream tcp://127.0.0.1:10300 --uri tcp://0.0.0.0:10400
-
-A client gets the first voice, or the one that it names: in `transcribe` as the model's name, or by `select-program`.
-Ctrl-C or SIGTERM ends it. Exit code 0, or 2 after `error: ...`."""
+FORMS = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}  # of samples, by their width in bytes
+CHANNELS = range(1, 9)
 
 Address: TypeAlias = dict[str, Any]
 
@@ -54,15 +50,6 @@ def address(uri: str) -> Address:
     raise argparse.ArgumentTypeError(f"expected tcp://HOST:PORT or unix:///PATH, got {uri}")
 
 
-def wyoming_events() -> ModuleType:
-    """The part of the package wyoming that reads and writes events. Raises UserError where it is not installed."""
-    try:
-        import wyoming.event
-    except ImportError as error:
-        raise UserError("expected the package wyoming: pip install 'ss[wyoming]'") from error
-    return wyoming.event
-
-
 class PcmStream:
     """The extraction of one voice from PCM as Wyoming has it: little-endian, of 1 to 4 bytes, those of one byte unsigned.
 
@@ -70,51 +57,32 @@ class PcmStream:
     """
 
     def __init__(self, extractor: Extractor, voice: Conditions, rate: Any, width: Any, channels: Any) -> None:
-        if any(type(value) is not int for value in (rate, width, channels)):
-            raise UserError(f"expected whole numbers for rate, width and channels, got {rate!r}, {width!r} and {channels!r}")
-        if rate not in RATES or rate % RATE_STEP or width not in WIDTHS or channels not in CHANNELS:
+        known = all(type(value) is int for value in (rate, width, channels)) and width in FORMS and channels in CHANNELS
+        if not known or rate not in RATES or rate % RATE_STEP:
             raise UserError(
-                f"expected a rate of {RATES[0]} to {RATES[-1]} Hz in steps of {RATE_STEP}, a width of 1 to {WIDTHS[-1]} bytes "
-                f"and 1 to {CHANNELS[-1]} channels; got {rate} Hz, {width} bytes, {channels} channels"
+                f"expected a rate of {RATES[0]} to {RATES[-1]} Hz in steps of {RATE_STEP}, a width of 1 to {max(FORMS)} bytes "
+                f"and 1 to {CHANNELS[-1]} channels; got {rate!r} Hz, {width!r} bytes, {channels!r} channels"
             )
-        self.format = rate, width, channels
+        self.format = {"rate": rate, "width": width, "channels": channels}  # as events tell it
         self.stream = extractor.stream(voice, rate)
         self.samples, self.seconds = 0, 0.0  # per channel; of CPU
 
     def process(self, pcm: bytes | None) -> bytes:
-        """The next PCM -> what is finished of the estimate, the same in every channel; None ends the stream."""
-        begin = time.thread_time()
+        """The next PCM -> what is finished of the estimate, the same in every channel; None ends the stream.
+
+        Raises UserError for a part of a frame.
+        """
+        begin, width, channels = time.thread_time(), self.format["width"], self.format["channels"]
         if pcm is None:
             estimate = self.stream.flush()
+        elif len(pcm) % (width * channels):
+            raise UserError(f"expected whole frames of {width * channels} bytes, got {len(pcm)} bytes")
         else:
-            samples = decode_pcm(pcm, *self.format[1:])
+            samples = decode(pcm, FORMS[width], channels)
             self.samples += len(samples)
             estimate = self.stream.process(samples)
         self.seconds += time.thread_time() - begin
-        return encode_pcm(estimate, *self.format[1:])
-
-
-def decode_pcm(pcm: bytes, width: int, channels: int) -> NDArray[Any]:
-    """Samples [n], or [n,C] of several channels: int16 for a width of 2, else float32. Raises UserError for a part of a frame."""
-    if len(pcm) % (width * channels):
-        raise UserError(f"expected whole frames of {width * channels} bytes, got {len(pcm)} bytes")
-    if width == 2:
-        samples: NDArray[Any] = np.frombuffer(pcm, "<i2")
-    else:
-        padded = np.zeros((len(pcm) // width, 4), np.uint8)  # little-endian: the highest byte is the last
-        padded[:, 4 - width :] = np.frombuffer(pcm, np.uint8).reshape(-1, width)
-        padded[:, 3] ^= 0x80 * (width == 1)
-        samples = padded.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
-    return samples.reshape(-1, channels) if channels > 1 else samples
-
-
-def encode_pcm(estimate: NDArray[Any], width: int, channels: int) -> bytes:
-    """Samples [n] of int16 or float32 -> PCM, rounded and clipped, repeated in every channel."""
-    if estimate.dtype != np.int16:
-        full = 2 ** (8 * width - 1)
-        estimate = np.rint(estimate.astype(np.float64) * full).clip(-full, full - 1).astype("<i4")
-    parts = estimate[:, None].view(np.uint8)[:, :width]
-    return np.repeat(parts ^ np.uint8(0x80 * (width == 1)), channels, 0).tobytes()
+        return encode(estimate, FORMS[width], channels)
 
 
 class BoundedReader:
@@ -134,14 +102,19 @@ class Filter:
     """Serves any number of clients; for each there is a connection to the service behind.
 
     voices: by their names, the first is the default. upstream: where the service is. timeout: seconds in which it must take a
-    connection, and after which a connection ends where no event passes. clients: how many there may be at a time.
+    connection, and after which a connection ends where no event passes. clients: how many there may be at a time. Raises UserError
+    where the package wyoming is not installed.
     """
 
     def __init__(
         self, extractor: Extractor, voices: dict[str, Conditions], upstream: Address, timeout: float, clients: int, quiet: bool
     ) -> None:
+        try:
+            import wyoming.event
+        except ImportError as error:
+            raise UserError("expected the package wyoming: pip install 'ss[wyoming]'") from error
         self.extractor, self.voices, self.upstream, self.timeout, self.clients = extractor, voices, upstream, timeout, clients
-        self.quiet, self.events, self.served = quiet, wyoming_events(), 0
+        self.quiet, self.events, self.served = quiet, wyoming.event, 0
 
     async def listen(self, at: Address) -> asyncio.Server:
         """Begins to serve."""
@@ -214,15 +187,14 @@ class Connection:
 
     async def read(self, reader: asyncio.StreamReader, who: str) -> Any:
         """The next event; None at the end. Raises UserError for one that is malformed or too long."""
-        wrong = f"expected events of the Wyoming protocol of at most {MOST} bytes from the {who}"
         try:
             event = await self.filter.events.async_read_event(BoundedReader(reader))
+            if event is None and reader.at_eof():
+                return None
+            if not isinstance(event.type, str) or not isinstance(event.data, dict | None):
+                raise TypeError
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, asyncio.IncompleteReadError) as error:
-            raise UserError(wrong) from error
-        if event is None and reader.at_eof():
-            return None
-        if event is None or not isinstance(event.type, str) or not isinstance(event.data, dict | None):
-            raise UserError(wrong)
+            raise UserError(f"expected events of the Wyoming protocol of at most {MOST} bytes from the {who}") from error
         event.data = event.data or {}  # wyoming 1.5 says None
         self.active = time.monotonic()
         return event
@@ -255,33 +227,30 @@ class Connection:
             elif event.type in ("audio-start", "audio-stop") and self.stream:
                 stream, self.stream = self.stream, None
                 if event.type == "audio-stop":
-                    await self.give(stream, None)
+                    await self.give(stream, None, stream.format)
                     self.report(stream, begin)
             self.answered &= event.type not in ("describe", "audio-start")
             await self.write(writer, event)
 
     async def extract(self, event: Any) -> None:
         """Gives the service what a chunk finishes of the estimate. The first chunk begins a stream, with or without audio-start."""
-        form = tuple(event.data.get(key) for key in ("rate", "width", "channels"))
+        form = {key: event.data.get(key) for key in ("rate", "width", "channels")}
         if self.stream is None:
             self.answered = False
-            self.stream = PcmStream(self.filter.extractor, self.filter.voices[self.voice], *form)
+            self.stream = PcmStream(self.filter.extractor, self.filter.voices[self.voice], **form)
         elif form != self.stream.format:
             raise UserError(f"expected chunks of the same format until audio-stop, got {form} after {self.stream.format}")
         await self.give(self.stream, event.payload or b"", event.data)
 
-    async def give(self, stream: PcmStream, pcm: bytes | None, data: dict[str, Any] | None = None) -> None:
-        """Processes PCM beside the other connections, and passes the estimate on."""
-        payload = await asyncio.to_thread(stream.process, pcm)
-        data = data or dict(zip(("rate", "width", "channels"), stream.format, strict=True))
-        if payload:
-            event = self.filter.events.Event("audio-chunk", data, payload)
-            await self.write(self.service[1], event)
+    async def give(self, stream: PcmStream, pcm: bytes | None, data: dict[str, Any]) -> None:
+        """Processes PCM beside the other connections, and passes the estimate on. data: of the event."""
+        if payload := await asyncio.to_thread(stream.process, pcm):
+            await self.write(self.service[1], self.filter.events.Event("audio-chunk", data, payload))
 
     def report(self, stream: PcmStream, begin: float) -> None:
         """A line for a stream that has ended; begin: when audio-stop came."""
         if not self.filter.quiet:
-            seconds, late = stream.samples / stream.format[0], 1000 * (time.monotonic() - begin)
+            seconds, late = stream.samples / stream.format["rate"], 1000 * (time.monotonic() - begin)
             cost = stream.seconds / max(seconds, 1e-9)
             line = f"{self.voice}: {seconds:.1f} s of audio, {cost:.4f} s of CPU per second, its end passed on after {late:.1f} ms"
             show_line(line, end="\n")
@@ -294,29 +263,6 @@ class Connection:
                 named = [program for program in programs if isinstance(program, dict) and "name" in program]
                 event.data["asr"] = [{**p, "name": f"{p['name']} ({voice})"} for voice in self.filter.voices for p in named]
             await self.write(self.client[1], event)
-
-
-def parser() -> Parser:
-    """The command line."""
-    top = Parser("ss-wyoming", WHAT, EXAMPLES)
-    add = top.add_argument_group("who is to be heard").add_argument
-    add("--voice", metavar="NAME", action="append", default=[], help="a stored voice, by its name or as a path of a .voice file")
-    add("--enrol", metavar="FILE", action="append", help=f"{ENROL};\nthe voice has the name of the first file")
-    add = top.add_argument_group("from where to where").add_argument
-    add(
-        "--upstream", metavar="URI", type=address, required=True, help="the speech-to-text service: tcp://HOST:PORT or unix:///PATH"
-    )
-    add("--uri", metavar="URI", type=address, default="tcp://127.0.0.1:10400", help="where to listen; default: %(default)s")
-    add(
-        "--timeout",
-        metavar="SECONDS",
-        type=positive,
-        default=60.0,
-        help="without an event that end a connection; default: 60",
-    )
-    add("--clients", metavar="N", type=count, default=32, help="that may be connected at a time; default: 32")
-    model_options(top)
-    return top
 
 
 def run(args: argparse.Namespace, stop: StopSignal) -> int:
@@ -346,7 +292,19 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    return run_command(run, parser().parse_args(words))
+    top = Parser("ss-wyoming", __doc__)
+    add = top.add_argument_group("who is to be heard").add_argument
+    add("--voice", metavar="NAME", action="append", default=[], help="a stored voice, by its name or as a path of a .voice file")
+    add("--enrol", metavar="FILE", action="append", help=f"{ENROL};\nthe voice has the name of the first file")
+    add = top.add_argument_group("from where to where").add_argument
+    add(
+        "--upstream", metavar="URI", type=address, required=True, help="the speech-to-text service: tcp://HOST:PORT or unix:///PATH"
+    )
+    add("--uri", metavar="URI", type=address, default="tcp://127.0.0.1:10400", help="where to listen; default: %(default)s")
+    add("--timeout", metavar="SECONDS", type=positive, default=60.0, help="without an event that end a connection; default: 60")
+    add("--clients", metavar="N", type=count, default=32, help="that may be connected at a time; default: 32")
+    model_options(top)
+    return run_command(run, top.parse_args(words))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Streams(NamedTuple):
 
 def unclipped(stream: "Stream") -> Process:
     """A stream's `process`, of samples of any level: a latency is measured with some that are far beyond full scale."""
-    stream.batch.loudest = np.inf
+    stream.loudest = np.inf
     return stream.process
 
 
@@ -101,9 +101,9 @@ class AdapterModel:
 
 def stream_of(model: Any) -> "Stream":
     """A stream of a model that knows its speaker: an AdapterModel, or a TorchModel."""
-    from ss.runtime.stream import BatchStream, Stream
+    from ss.runtime.stream import Stream
 
-    return Stream(BatchStream(model, np.zeros((1, 0), np.float32)))
+    return Stream(model, np.zeros((1, 0), np.float32))
 
 
 def streams_of(backend: Backend, enrolment: Samples, threads: int = 1) -> Streams:

@@ -49,11 +49,9 @@ def find_faults(wave: Wave, rate: int) -> list[str]:
     seconds = FRAME * np.count_nonzero(levels > np.percentile(levels, 95) - SPEECH_DB)
     snr = 10 * np.log10(powers.mean() + 1e-10) - np.percentile(levels, 10)
     top = np.abs(wave) > 0.99 * np.abs(wave).max()
-    found = []
-    if seconds < SHORTEST:
-        found.append(f"only {seconds:.1f} s of speech: record at least {SHORTEST:g} s, better 5 to 15")
-    if len(wave) > 1 and np.mean(top[1:] & top[:-1]) > CLIPPED:
-        found.append("it is clipped: record it at a lower level")
-    if snr < NOISY_DB:
-        found.append(f"it is noisy, its speech about {snr:.0f} dB above the background: record it in a quiet place")
-    return found
+    faults = {
+        f"only {seconds:.1f} s of speech: record at least {SHORTEST:g} s, better 5 to 15": seconds < SHORTEST,
+        "it is clipped: record it at a lower level": len(wave) > 1 and np.mean(top[1:] & top[:-1]) > CLIPPED,
+        f"it is noisy, its speech about {snr:.0f} dB above the background: record it in a quiet place": snr < NOISY_DB,
+    }
+    return [fault for fault, holds in faults.items() if holds]

@@ -1,55 +1,38 @@
-"""`ss-extract`: one speaker out of recordings: files and folders in, files out, of any length in the same memory.
+"""One speaker out of recordings, at their sample rate and length, mono.
 
-Needs no torch. Nothing is on stdout; all words are on stderr. Shapes: n samples of a block.
+examples:
+  ss-extract call.wav --enrol anna.wav -o anna-only.wav
+  ss-extract call.wav --enrol call.wav@3.0-7.5 -o anna-only.flac    enrol from 3.0 to 7.5 s of the recording itself
+  ss-extract monday.mp3 tuesday/ --enrol anna1.wav --enrol anna2.wav -o anna/
+
+Ctrl-C or SIGTERM ends it: the file that is being written is left out. Exit code 0; 2 after `error: ...`, where other files are done
+nevertheless; 130 when it was stopped.
 """
+
+# Needs no torch. Nothing is on stdout; all words are on stderr. Files of any length take the same memory.
+# Shapes: n samples of a block.
 
 import argparse
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import soundfile
 
 from ss.errors import UserError
 from ss.files import whole_file
+from ss.runtime.command import ENROL, Parser, model_options, run_command
 from ss.runtime.enrolment import find_faults, read_stretch, split_stretch
 from ss.runtime.extractor import Extractor
-from ss.runtime.live import ENROL, Parser, model_options, run_command
 from ss.runtime.live_io import StopSignal
 from ss.runtime.live_meter import REFRESH, bar, complain, show_line
 from ss.runtime.voice import SUFFIX, Conditions
 
-WHAT = "One speaker out of recordings, at their sample rate and length, mono."
-EXAMPLES = """examples:
-  ss-extract call.wav --enrol anna.wav -o anna-only.wav
-  ss-extract call.wav --enrol call.wav@3.0-7.5 -o anna-only.flac    enrol from 3.0 to 7.5 s of the recording itself
-  ss-extract monday.mp3 tuesday/ --enrol anna1.wav --enrol anna2.wav -o anna/
-
-Ctrl-C or SIGTERM ends it: the file that is being written is left out. Exit code 0; 2 after `error: ...`, where other files are done
-nevertheless; 130 when it was stopped."""
 CONTAINERS = {name.lower(): name for name in soundfile.available_formats() if name != "RAW"}
 CONTAINERS |= {"opus": "OGG", "oga": "OGG", "aif": "AIFF"}
 STOPPED = 130  # the exit code, as shells have it
 BLOCK = 1.0  # seconds that are in memory at once
-
-
-class Job(NamedTuple):
-    """A recording, and where what is extracted from it goes."""
-
-    source: Path
-    target: Path
-
-
-def parser() -> Parser:
-    """The command line."""
-    top = Parser("ss-extract", WHAT, EXAMPLES)
-    top.add_argument("inputs", metavar="INPUT", nargs="+", help=f"a recording, or a folder of some; {', '.join(CONTAINERS)}")
-    top.add_argument("--enrol", metavar="FILE", action="append", required=True, help=ENROL)
-    top.add_argument("-o", "--output", metavar="PATH", required=True, help="a file for one recording; a folder for several")
-    model_options(top)
-    return top
 
 
 def container(path: Path) -> str | None:
@@ -57,8 +40,8 @@ def container(path: Path) -> str | None:
     return CONTAINERS.get(path.suffix[1:].lower())
 
 
-def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> list[Job]:
-    """What is to be extracted, and to where: a folder's recordings keep their places below it.
+def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> dict[Path, Path]:
+    """The files to be written, and the recordings that each is extracted from: a folder's keep their places below it.
 
     A result is a .wav for a kind of file that cannot be told by the recording's name. Raises UserError for inputs that there are
     not, and for a file that would be written over an input or twice.
@@ -79,20 +62,19 @@ def plan(inputs: Sequence[str], output: Path, enrolments: Iterable[Path]) -> lis
     if len(inputs) == 1 and not Path(inputs[0]).is_dir() and not output.is_dir() and output.suffix:
         if not container(output):
             raise UserError(f"{output}: expected a name that ends in one of .{', .'.join(CONTAINERS)}")
-        jobs = [Job(found[0][0], output)]
+        targets = [output]
     else:
         if output.is_file() or container(output):
             raise UserError(f"{output}: expected a folder for {len(found)} recordings, found the name of a file")
-        named = ((source, output / name) for source, name in found)
-        jobs = [Job(source, target if container(target) else target.with_suffix(".wav")) for source, target in named]
-    read = {(stat.st_dev, stat.st_ino) for stat in (path.stat() for path in (*enrolments, *(job.source for job in jobs)))}
-    written: dict[Path, Path] = {}
-    for source, target in jobs:
+        targets = [output / (name if container(name) else name.with_suffix(".wav")) for _, name in found]
+    read = {(stat.st_dev, stat.st_ino) for stat in (path.stat() for path in (*enrolments, *(source for source, _ in found)))}
+    jobs: dict[Path, Path] = {}
+    for target, (source, _) in zip(targets, found, strict=True):
         if target.exists() and (target.stat().st_dev, target.stat().st_ino) in read:
             raise UserError(f"{target}: would be written over a recording that is read: choose another -o")
-        if target in written:
-            raise UserError(f"{target}: would be written twice, from {written[target]} and {source}")
-        written[target] = source
+        if target in jobs:
+            raise UserError(f"{target}: would be written twice, from {jobs[target]} and {source}")
+        jobs[target] = source
     return jobs
 
 
@@ -102,20 +84,20 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
-def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, stop: StopSignal) -> None:
+def extract(extractor: Extractor, speaker: Conditions, source: Path, target: Path, quiet: bool, stop: StopSignal) -> None:
     """Writes the speaker's voice in a recording, whole or not at all, and says on stderr how far it is.
 
     16-bit recordings stay so, rounded and clipped; others are computed with in floating point. Raises InterruptedError where a stop
     is requested; UserError, OSError and soundfile's errors for what cannot be read or written.
     """
     begun = shown = time.monotonic()
-    with soundfile.SoundFile(str(job.source)) as heard:
-        rate, frames, kind = heard.samplerate, heard.frames, container(job.target)
-        subtype = "OPUS" if job.target.suffix.lower() == ".opus" else heard.subtype
+    with soundfile.SoundFile(str(source)) as heard:
+        rate, frames, kind = heard.samplerate, heard.frames, container(target)
+        subtype = "OPUS" if target.suffix.lower() == ".opus" else heard.subtype
         subtype = subtype if soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
         dtype = "int16" if heard.subtype == "PCM_16" else "float32"
         stream, done, speed = extractor.stream(speaker, rate), 0, ""
-        with whole_file(job.target) as aside:
+        with whole_file(target) as aside:
             with soundfile.SoundFile(str(aside), "w", rate, 1, subtype, format=kind) as file:
                 while len(block := heard.read(round(BLOCK * rate), dtype=dtype)):
                     if stop.requested:
@@ -127,16 +109,16 @@ def extract(extractor: Extractor, speaker: Conditions, job: Job, quiet: bool, st
                     if not quiet and sys.stderr.isatty() and now - shown >= REFRESH:
                         shown, part = now, min(1.0, done / max(1, frames))
                         left = clock((now - begun) * (1 - part) / part)
-                        show_line(f"{job.source} [{bar(part)}] {part:4.0%} {left} left, {speed}")
+                        show_line(f"{source} [{bar(part)}] {part:4.0%} {left} left, {speed}")
                 file.write(stream.flush())
             if not done:
                 raise UserError("expected audio, found no samples")
     if not quiet:
-        show_line(f"{job.source} -> {job.target}: {clock(done / rate)}, {speed}", end="\n")
+        show_line(f"{source} -> {target}: {clock(done / rate)}, {speed}", end="\n")
     if done < frames:
-        complain("warning", f"{job.source}: it ends after {done} of {frames} samples: the file is damaged")
+        complain("warning", f"{source}: it ends after {done} of {frames} samples: the file is damaged")
     if stream.repaired:
-        complain("warning", f"{job.source}: {stream.repaired} samples are NaN or infinite, and were taken for 0")
+        complain("warning", f"{source}: {stream.repaired} samples are NaN or infinite, and were taken for 0")
 
 
 def run(args: argparse.Namespace, stop: StopSignal) -> int:
@@ -147,20 +129,25 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
     jobs = plan(args.inputs, Path(args.output), [split_stretch(name)[0] for name in args.enrol])
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
     speaker, failed = extractor.enroll(args.enrol), 0
-    for job in jobs:
+    for target, source in jobs.items():
         try:
-            extract(extractor, speaker, job, args.quiet, stop)
+            extract(extractor, speaker, source, target, args.quiet, stop)
         except InterruptedError:
             return STOPPED
         except (UserError, OSError, soundfile.SoundFileError) as error:
-            complain("error", f"{job.source}: {error}")
+            complain("error", f"{source}: {error}")
             failed += 1
     return 2 if failed else 0
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    return run_command(run, parser().parse_args(words))
+    top = Parser("ss-extract", __doc__)
+    top.add_argument("inputs", metavar="INPUT", nargs="+", help=f"a recording, or a folder of some; {', '.join(CONTAINERS)}")
+    top.add_argument("--enrol", metavar="FILE", action="append", required=True, help=ENROL)
+    top.add_argument("-o", "--output", metavar="PATH", required=True, help="a file for one recording; a folder for several")
+    model_options(top)
+    return run_command(run, top.parse_args(words))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,6 @@ class Extractor:
         self.window: int = self.hop if self.online else chunk.shape[1]
         self.conditions, self.n_conditions = conditions.name, conditions.shape[1]
         self.shapes = {value.name: value.shape for value in states}
-        self.outputs = [value.name for value in stepping.get_outputs()]
         self.fills: dict[str, float] = json.loads(self.metadata.get("fills", "{}"))
         self.classifies = "logits" in (value.name for value in enrolling.get_outputs())
 
@@ -84,7 +83,7 @@ class Extractor:
         one_thread = threads == 1 and provider == CPU
         if backend == "c" or (backend is None and one_thread and path.is_file()):
             if backend == "c" or find_library():
-                return NativeExtractor(NativeModel(path))
+                return NativeExtractor(path)
             logging.getLogger(__name__).warning(NO_LIBRARY)
         return cls(*(session(Path(folder, name), threads, provider) for name in graphs_in(folder)))
 
@@ -95,13 +94,11 @@ class Extractor:
         [R,channels] of int16 or float32 at sample_rate (None: the model's); of a list of these, the mean. Raises UserError for one
         that is too short, empty, silent or not finite, or a voice of another model, and AudioError for a file that cannot be read.
         """
-        model, name = self.metadata.get("weights", ""), ""
+        model, name = self.metadata.get("weights", ""), f"{enrolment}: " if isinstance(enrolment, str | Path) else ""
         if isinstance(enrolment, list) and enrolment:
             return Conditions(np.mean([self.enroll(one, sample_rate).values for one in enrolment], 0), model)
-        if isinstance(enrolment, str | Path):
-            name = f"{enrolment}: "
-            if Path(enrolment).suffix == SUFFIX:
-                enrolment = Conditions.load(enrolment)
+        if isinstance(enrolment, str | Path) and Path(enrolment).suffix == SUFFIX:
+            enrolment = Conditions.load(enrolment)
         if isinstance(enrolment, Conditions):
             if enrolment.model not in ("", model):
                 raise UserError(f"{name}expected a voice of this model, found one of another: enrol the speaker again")
@@ -113,24 +110,22 @@ class Extractor:
         else:
             wave = mono_float(np.asarray(enrolment), sample_rate or self.sample_rate, self.sample_rate)
         if len(wave) < self.shortest_enrolment:
-            raise UserError(
-                f"{name}an enrolment of {len(wave) / self.sample_rate:.2f} seconds is too short: "
-                f"this model needs at least {self.shortest_enrolment / self.sample_rate:.2f}"
-            )
+            seconds, least = len(wave) / self.sample_rate, self.shortest_enrolment / self.sample_rate
+            raise UserError(f"{name}an enrolment of {seconds:.2f} seconds is too short: this model needs at least {least:.2f}")
         if not wave.any():
             raise UserError(f"{name}expected speech as enrolment, found silence")
         return Conditions(self.conditions_of(wave[None]), model)
 
     def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
         """A new stream of one speaker, of audio at `sample_rate` (None: the model's)."""
-        return Stream(BatchStream(self, self.enroll(enrolment, sample_rate).values, sample_rate))
+        return Stream(self, self.enroll(enrolment, sample_rate).values, sample_rate)
 
     def streams(self, enrolments: Sequence[Recordings], sample_rate: int | None = None) -> BatchStream:
         """One stream per enrolment, which advance together: one run of the model a call."""
         if not enrolments:
             raise UserError("expected at least one enrolment, got none")
-        conditions = [self.enroll(enrolment, sample_rate).values for enrolment in enrolments]
-        return BatchStream(self, np.concatenate(conditions), sample_rate)
+        conditions = np.concatenate([self.enroll(enrolment, sample_rate).values for enrolment in enrolments])
+        return BatchStream(self, conditions, sample_rate)
 
     def conditions_of(self, enrolments: Wave) -> Wave:
         """Enrolments [B,R] at the model's rate -> conditions [B,D]."""
@@ -155,37 +150,18 @@ class Extractor:
         An online model takes whole hops, and the wave is that of `delay` samples earlier; a segment model takes one segment and
         gives its estimate, which `BatchStream` joins to those of its neighbours.
         """
-        wave, *after = self.stepping.run(self.outputs, {"chunk": chunk, self.conditions: conditions, **states})
+        wave, *after = self.stepping.run(None, {"chunk": chunk, self.conditions: conditions, **states})
         return wave, dict(zip(states, after, strict=True))
 
 
-class NativeExtractor(Extractor):
+class NativeExtractor(NativeModel, Extractor):
     """An online model in the C library; see Extractor and NativeModel."""
-
-    def __init__(self, native: NativeModel) -> None:
-        self.native, self.metadata, self.sample_rate = native, native.metadata, native.sample_rate
-        self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = (
-            getattr(native, fact) for fact in ("hop", "delay", "latency", "shortest_enrolment", "n_conditions")
-        )
-        self.online, self.window, self.classifies = True, self.hop, False
 
     def stream(self, enrolment: Recordings, sample_rate: int | None = None) -> Stream:
         """See Extractor; all of it is in the library where the rate is the model's."""
         if sample_rate in (None, self.sample_rate):
-            return NativeStream(self.native, self.enroll(enrolment).values[0])
+            return NativeStream(self, self.enroll(enrolment).values[0])
         return super().stream(enrolment, sample_rate)
-
-    def conditions_of(self, enrolments: Wave) -> Wave:
-        """See Extractor."""
-        return self.native.conditions_of(enrolments)
-
-    def zeros(self, batch: int) -> Any:
-        """See Extractor."""
-        return self.native.zeros(batch)
-
-    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
-        """See Extractor. A step cannot be taken twice, as the library's streams advance."""
-        return self.native.step(chunk, conditions, states)
 
 
 def session(path: Path, threads: int, provider: str = CPU) -> "InferenceSession":
@@ -204,10 +180,8 @@ def session(path: Path, threads: int, provider: str = CPU) -> "InferenceSession"
         raise UserError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
     metadata = opened.get_modelmeta().custom_metadata_map
     found = metadata.get("format", "")
-    if not found.isdigit():
-        raise UserError(f"{path}: expected a model that ss exported, found another ONNX file")
-    if int(found) > FORMAT:
+    if found.isdigit() and int(found) > FORMAT:
         raise UserError(f"{path}: expected format {FORMAT} or older, found {found}: this model needs a newer version of ss")
-    if "hop" not in metadata:
-        raise UserError(f"{path}: expected what this version exports, found an older file: export the model again")
+    if not found.isdigit() or "hop" not in metadata:
+        raise UserError(f"{path}: expected a model that ss exported, found another ONNX file, or one of an earlier version of ss")
     return opened

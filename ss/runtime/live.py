@@ -1,109 +1,45 @@
-"""`ss-live`: one speaker out of a live mixture, from a microphone, a pipe or a file to speakers, a pipe or a file.
+"""One speaker out of a live mixture: from a microphone, a pipe or a file to speakers, a pipe or a file.
 
-Needs no torch: numpy, soundfile, onnxruntime, and sounddevice for devices. The audio is on stdout or in files, all words on stderr.
-Shapes: n samples of a block, C channels.
-"""
-
-import argparse
-import json
-import math
-import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from pathlib import Path
-from typing import NoReturn
-
-import numpy as np
-import soundfile
-
-from ss.audio import Wave
-from ss.errors import UserError
-from ss.runtime import Extractor
-from ss.runtime.enrolment import split_stretch
-from ss.runtime.live_device import Microphone, Speakers, shared_rate, sounddevice
-from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, StopSignal, samples_of
-from ss.runtime.live_meter import Meter, complain, dbfs, measure_live_latency, peak, show_line
-from ss.runtime.pretrained import DEFAULT, PRECISIONS
-
-SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
-QUIET = -50.0  # dBFS, a recorded enrolment whose peak is lower is worth a warning
-WHAT = "One speaker out of a live mixture: from a microphone, a pipe or a file to speakers, a pipe or a file."
-EXAMPLES = """examples:
+examples:
   ss-live --enrol anna.wav                          microphone to speakers (use headphones)
   ss-live --enrol-seconds 5 --output-device Cable   record the enrolment first; to a virtual device
   ss-live --enrol call.wav@3.0-7.5                  enrol from a stretch of a recording, in seconds
   arecord -t raw -f S16_LE -r 16000 | ss-live --enrol anna.wav --input - --output - | aplay -f S16_LE -r 16000
 
 Ctrl-C or SIGTERM ends it: what was read is extracted, files are closed; what still waits in a pipe is not read.
-Exit code 0, or 2 after `error: ...`."""
-ENROL = "a recording of the target speaker alone, FILE@START-END in seconds, or a stored NAME.voice; several are averaged"
+Exit code 0, or 2 after `error: ...`.
+"""
 
+# Needs no torch; needs sounddevice for devices. The audio is on stdout or in files, all words on stderr.
+# Shapes: n samples of a block, C channels.
 
-class Parser(argparse.ArgumentParser):
-    """Of a command's options; reports a wrong one in one line, as all errors here."""
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
 
-    def __init__(self, name: str, what: str, examples: str) -> None:
-        super().__init__(name, allow_abbrev=False, description=what, epilog=examples, formatter_class=argparse.RawTextHelpFormatter)
+import numpy as np
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help explains)\n")
+from ss.audio import Wave
+from ss.errors import UserError
+from ss.runtime import Extractor
+from ss.runtime.command import ENROL, Parser, count, model_options, positive, run_command
+from ss.runtime.enrolment import split_stretch
+from ss.runtime.live_device import Microphone, Speakers, shared_rate, sounddevice
+from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, StopSignal, samples_of
+from ss.runtime.live_meter import Meter, complain, dbfs, measure_live_latency, peak, show_line
 
-
-def positive(text: str) -> float:
-    """An option's number above zero."""
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return float(text)
-
-
-def count(text: str) -> int:
-    """An option's whole number above zero."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
-    return int(text)
+SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
+QUIET = -50.0  # dBFS, a recorded enrolment whose peak is lower is worth a warning
 
 
 def device(text: str) -> str | int:
     """A device by its number or a part of its name."""
     return int(text) if text.isdigit() else text
-
-
-def parser() -> Parser:
-    """The command line."""
-    top = Parser("ss-live", WHAT, EXAMPLES)
-    add = top.add_argument_group("who is to be heard").add_argument
-    add("--enrol", metavar="FILE", action="append", help=ENROL)
-    add("--enrol-seconds", metavar="N", type=positive, help="or: the first N seconds of the input; the output begins after them")
-    add("--save-enrolment", metavar="FILE", help="keep those seconds, for --enrol")
-    add = top.add_argument_group("from where to where").add_argument
-    add("--input", metavar="FILE", help="a file, as a microphone, or - for raw PCM on stdin; default: a microphone")
-    add("--output", metavar="FILE", help="a .wav or .flac file, or - for raw PCM on stdout; default: speakers")
-    add("--record", metavar="FILE", help="keep the estimate in this file too")
-    add("--input-device", metavar="DEVICE", type=device, help="number or name, also of a virtual device")
-    add("--output-device", metavar="DEVICE", type=device)
-    add("--list-devices", action="store_true", help="list the devices and end")
-    add = top.add_argument_group("samples").add_argument
-    add("--rate", metavar="HZ", type=count, help="of raw PCM and devices; default: the model's (devices: or one they take)")
-    add("--channels", metavar="N", type=count, help="of raw PCM and the microphone, averaged; default: 1")
-    add("--output-channels", metavar="N", type=count, default=1, help="the estimate is repeated in each; default: 1")
-    add("--format", choices=FORMATS, default="s16le", help="of raw PCM and of the samples in files written; default: s16le")
-    add = model_options(top)
-    add("--fast", action="store_true", help="read an input file as fast as possible instead of at its own pace")
-    add("--block-ms", metavar="MS", type=positive, help="audio taken at once; default: hops of 5 ms or more")
-    add("--buffer-ms", metavar="MS", type=positive, default=20.0, help="audio that speakers hold against stalls; default: 20")
-    add("--report", metavar="FILE", help="write the figures of the summary as JSON")
-    return top
-
-
-def model_options(top: Parser) -> Callable[..., argparse.Action]:
-    """The options of every command that runs a model; adds to their group."""
-    add = top.add_argument_group("how").add_argument
-    add("--model", metavar="MODEL", default=DEFAULT, help=f"a release or export: a name, folder or URL; default: {DEFAULT}")
-    add("--precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"of a release; default: {PRECISIONS[0]}")
-    add("--threads", metavar="N", type=count, default=1, help="of the model; default: 1")
-    add("--quiet", action="store_true", help="print errors and warnings only")
-    return add
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -120,6 +56,8 @@ def check_options(args: argparse.Namespace) -> None:
         "--input-device is of no use with --input": args.input and args.input_device is not None,
         "--output-device is of no use with --output": args.output and args.output_device is not None,
         "--rate and --channels are for raw PCM and devices: an input file says its own": from_file and (args.rate or args.channels),
+        "--input -: expected raw PCM in a pipe or a file, found a terminal": args.input == "-" and sys.stdin.isatty(),
+        "--output -: expected a pipe or a file for raw PCM, found a terminal": args.output == "-" and sys.stdout.isatty(),
         "--fast is for an input file": args.fast and not from_file,
         "a file is to be written twice, or read and written": len({*written}) < len(written) or {*written} & {*read},
     }
@@ -168,8 +106,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
     with ExitStack() as open_now:
         source: Source
         if args.input == "-":
-            pcm_rate = args.rate or extractor.sample_rate
-            source = PipeSource(sys.stdin.fileno(), pcm_rate, form, channels, args.block_ms, stop)
+            source = PipeSource(sys.stdin.fileno(), args.rate or extractor.sample_rate, form, channels, args.block_ms, stop)
         elif args.input:
             source = FileSource(args.input, args.block_ms, stop, args.fast)
         else:
@@ -215,19 +152,31 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
     return 0
 
 
-def run_command(job: Callable[[argparse.Namespace, StopSignal], int], args: argparse.Namespace) -> int:
-    """A command's exit code: that of its job, or 2 after a line `error: ...` on stderr."""
-    try:
-        with StopSignal() as stop:
-            return job(args, stop)
-    except (UserError, OSError, soundfile.SoundFileError) as error:
-        complain("error", str(error))
-        return 2
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    return run_command(run, parser().parse_args(words))
+    top = Parser("ss-live", __doc__)
+    add = top.add_argument_group("who is to be heard").add_argument
+    add("--enrol", metavar="FILE", action="append", help=ENROL)
+    add("--enrol-seconds", metavar="N", type=positive, help="or: the first N seconds of the input; the output begins after them")
+    add("--save-enrolment", metavar="FILE", help="keep those seconds, for --enrol")
+    add = top.add_argument_group("from where to where").add_argument
+    add("--input", metavar="FILE", help="a file, as a microphone, or - for raw PCM on stdin; default: a microphone")
+    add("--output", metavar="FILE", help="a .wav or .flac file, or - for raw PCM on stdout; default: speakers")
+    add("--record", metavar="FILE", help="keep the estimate in this file too")
+    add("--input-device", metavar="DEVICE", type=device, help="number or name, also of a virtual device")
+    add("--output-device", metavar="DEVICE", type=device)
+    add("--list-devices", action="store_true", help="list the devices and end")
+    add = top.add_argument_group("samples").add_argument
+    add("--rate", metavar="HZ", type=count, help="of raw PCM and devices; default: the model's (devices: or one they take)")
+    add("--channels", metavar="N", type=count, help="of raw PCM and the microphone, averaged; default: 1")
+    add("--output-channels", metavar="N", type=count, default=1, help="the estimate is repeated in each; default: 1")
+    add("--format", choices=FORMATS, default="s16le", help="of raw PCM and of the samples in files written; default: s16le")
+    add = model_options(top)
+    add("--fast", action="store_true", help="read an input file as fast as possible instead of at its own pace")
+    add("--block-ms", metavar="MS", type=positive, help="audio taken at once; default: hops of 5 ms or more")
+    add("--buffer-ms", metavar="MS", type=positive, default=20.0, help="audio that speakers hold against stalls; default: 20")
+    add("--report", metavar="FILE", help="write the figures of the summary as JSON")
+    return run_command(run, top.parse_args(words))
 
 
 if __name__ == "__main__":

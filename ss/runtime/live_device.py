@@ -28,10 +28,8 @@ def sounddevice() -> Any:
     except ModuleNotFoundError as error:
         raise UserError("microphone and speakers need sounddevice: pip install sounddevice") from error
     except OSError as error:
-        raise UserError(
-            f"microphone and speakers need PortAudio ({error}): "
-            "apt install libportaudio2, dnf install portaudio or brew install portaudio"
-        ) from error
+        install = "apt install libportaudio2, dnf install portaudio or brew install portaudio"
+        raise UserError(f"microphone and speakers need PortAudio ({error}): {install}") from error
     return sounddevice
 
 
@@ -40,12 +38,8 @@ def ask_device(what: str, action: Callable[..., Any], **settings: Any) -> Any:
     try:
         return action(**settings)
     except (sounddevice().PortAudioError, ValueError) as error:
-        raise UserError(f"{what}: {first_line(error)}; --list-devices shows what there is") from error
-
-
-def first_line(error: Exception) -> str:
-    """PortAudio appends lists of devices to its messages."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        said = str(error).partition("\n")[0]  # PortAudio appends lists of devices
+        raise UserError(f"{what}: {said}; --list-devices shows what there is") from error
 
 
 def shared_rate(wanted: int, device_in: str | int | None, channels_in: int, output: tuple[str | int | None, int] | None) -> int:
@@ -59,10 +53,9 @@ def shared_rate(wanted: int, device_in: str | int | None, channels_in: int, outp
             sd.check_input_settings(device=device_in, channels=channels_in, dtype="float32", samplerate=rate)
             if output:
                 sd.check_output_settings(device=output[0], channels=output[1], dtype="float32", samplerate=rate)
-        except (sd.PortAudioError, ValueError) as error:
-            problem = first_line(error)
-        else:
             return rate
+        except (sd.PortAudioError, ValueError) as error:
+            problem = str(error).partition("\n")[0]
     raise UserError(
         f"no sample rate of {', '.join(map(str, rates))} Hz suits the devices with {channels_in} channels in: {problem};"
         " --list-devices shows what there is"

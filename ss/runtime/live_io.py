@@ -10,28 +10,41 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from ss.audio import Wave, readable
 from ss.errors import UserError
-from ss.runtime.stream import to_float, to_type
+from ss.runtime.stream import to_type
 
 SLICE = 0.05  # seconds after which a waiting source sees that it should stop
 INSIST = 1.0  # seconds between two signals after which the second one ends the process at once
 FILES = (".wav", ".flac")
 FORMATS = {"s16le": ("<i2", "PCM_16"), "f32le": ("<f4", "FLOAT")}  # of raw PCM: the type of a sample, and its name in libsndfile
+WIDTHS = {"u8": 1, "s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4}  # bytes of a sample of raw PCM
 
 
 def encode(wave: Wave, form: str, channels: int = 1) -> bytes:
-    """One signal [n] in -1..1 as bytes, the same in every channel; 16-bit samples are rounded and clipped at full scale."""
-    return np.repeat(to_type(wave, np.dtype(FORMATS[form][0])), channels).tobytes()
+    """One signal [n] in -1..1 as raw PCM, the same in every channel; whole numbers are rounded and clipped at full scale."""
+    samples: NDArray[Any] = wave.astype("<f4")
+    if form != "f32le":
+        full = 2 ** (8 * WIDTHS[form] - 1)
+        samples = np.rint(wave.astype(np.float64) * full).clip(-full, full - 1).astype("<i4") + (form == "u8") * full
+    return np.repeat(samples[:, None].view(np.uint8)[:, : WIDTHS[form]], channels, 0).tobytes()
 
 
 def decode(data: bytes, form: str, channels: int) -> Wave:
-    """Bytes of whole frames -> float32 [n], or [n,C] of several channels; 16-bit samples are in -1..1."""
-    wave = to_float(np.frombuffer(data, FORMATS[form][0]))
+    """Raw PCM of whole frames -> float32 [n], or [n,C] of several channels; whole numbers are in -1..1."""
+    if form == "f32le":
+        wave = np.frombuffer(data, "<f4")
+    else:
+        padded = np.zeros((len(data) // WIDTHS[form], 4), np.uint8)  # little-endian: the highest byte is the last
+        padded[:, 4 - WIDTHS[form] :] = np.frombuffer(data, np.uint8).reshape(-1, WIDTHS[form])
+        padded[:, 3] ^= 0x80 * (form == "u8")
+        wave = padded.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
     return wave.reshape(-1, channels) if channels > 1 else wave
 
 
@@ -82,7 +95,6 @@ class Source:
 
     def read(self) -> Wave | None:
         """The next block [n] or [n,C]; None at the end, or when a stop is requested and all that was taken in has been given."""
-        raise NotImplementedError
 
     def pause(self) -> None:
         """Nothing is read for a while: a microphone is not listened to until the next `read`; a pipe holds what comes."""
@@ -126,16 +138,11 @@ class FileSource(Source):
 
 
 class PipeSource(Source):
-    """Raw PCM from a file descriptor, block by block; the last block is what is left, a part of a frame at the end is reported.
-
-    Raises UserError where a terminal is all there is to read.
-    """
+    """Raw PCM from a file descriptor, block by block; the last block is what is left, a part of a frame at the end is reported."""
 
     def __init__(self, descriptor: int, rate: int, form: str, channels: int, block_ms: float, stop: StopSignal) -> None:
-        if os.isatty(descriptor):
-            raise UserError("--input -: expected raw PCM in a pipe or a file, but the standard input is a terminal")
         self.descriptor, self.rate, self.form, self.channels, self.stop = descriptor, rate, form, channels, stop
-        self.frame = np.dtype(FORMATS[form][0]).itemsize * channels
+        self.frame = WIDTHS[form] * channels
         self.block = samples_of(block_ms, rate) * self.frame
 
     def read(self) -> Wave | None:
@@ -164,7 +171,6 @@ class Sink:
 
     def write(self, wave: Wave) -> None:
         """Takes the next samples [n] of the estimate; n may be 0."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Lets go of the file or device once all that was written has arrived; a pipe belongs to whoever opened it."""
@@ -194,14 +200,9 @@ class FileSink(Sink):
 
 
 class PipeSink(Sink):
-    """Raw PCM to a file descriptor, every block at once; a closed pipe is no error: `done` says so.
-
-    Raises UserError where the output is a terminal.
-    """
+    """Raw PCM to a file descriptor, every block at once; a closed pipe is no error: `done` says so."""
 
     def __init__(self, descriptor: int, form: str, channels: int = 1) -> None:
-        if os.isatty(descriptor):
-            raise UserError("--output -: expected a pipe or a file for raw PCM, but the standard output is a terminal")
         self.descriptor, self.form, self.channels = descriptor, form, channels
 
     def write(self, wave: Wave) -> None:

@@ -1,8 +1,19 @@
-"""`ss-mic`: a virtual microphone that gives one speaker, for all programs of a desktop with PipeWire or PulseAudio.
+"""A virtual microphone, `ss-mic`, that gives one speaker only. For PipeWire and PulseAudio.
 
-The work is done by the LADSPA plugin (libss/ladspa.c) within a process of the sound server; this command starts and stops it.
-Needs no torch; needs pactl and parec, and pipewire where that is the sound server.
+examples:
+  ss-mic enrol                      record yourself for 10 s; or: ss-mic enrol me.wav
+  ss-mic start                      then choose the microphone `ss-mic` in any program
+  ss-mic enrol --voice anna         more voices have names
+  ss-mic start --voice anna --rest 0.1 --source alsa_input.usb-headset
+  ss-mic status                     levels, latency and load
+  ss-mic stop
+  ss-mic config > ~/.config/pipewire/pipewire.conf.d/ss-mic.conf    PipeWire itself starts it from now on
+
+Exit code 0, or 2 after `error: ...`.
 """
+
+# The work is done by the LADSPA plugin (libss/ladspa.c) within a process of the sound server; this command starts and stops it.
+# Needs no torch; needs pactl and parec, and pipewire where that is the sound server.
 
 import argparse
 import json
@@ -20,28 +31,19 @@ from typing import NamedTuple
 
 from ss.errors import UserError
 from ss.files import whole_file
+from ss.runtime.command import Parser, positive, run_command
 from ss.runtime.enrolment import find_faults, read_stretch
 from ss.runtime.extractor import Extractor, Recording
-from ss.runtime.live import Parser, positive, record_enrolment, run_command
+from ss.runtime.live import record_enrolment
 from ss.runtime.live_io import PipeSource, StopSignal
 from ss.runtime.live_meter import complain, dbfs
 from ss.runtime.pretrained import DEFAULT, NATIVE, PRECISIONS, find_model
 from ss.runtime.voice import voice_path
 
-WHAT = "A virtual microphone, `ss-mic`, that gives one speaker only. For PipeWire and PulseAudio."
-EXAMPLES = """examples:
-  ss-mic enrol                      record yourself for 10 s; or: ss-mic enrol me.wav
-  ss-mic start                      then choose the microphone `ss-mic` in any program
-  ss-mic enrol --voice anna         more voices have names
-  ss-mic start --voice anna --rest 0.1 --source alsa_input.usb-headset
-  ss-mic status                     levels, latency and load
-  ss-mic stop
-  ss-mic config > ~/.config/pipewire/pipewire.conf.d/ss-mic.conf    PipeWire itself starts it from now on
-
-Exit code 0, or 2 after `error: ...`."""
 NAME = "ss-mic"  # of the source, and a part of the names of all that is made for it
 PLUGIN = Path(__file__).with_name("ss_ladspa.so")
 RATE, BLOCK_MS = 48000, 20.0  # of what is recorded
+CONFIG = "pipewire.conf"  # of PipeWire's process for the microphone, which is found by it
 PATIENCE = 5.0  # seconds in which the microphone must be there, or gone
 FILTER = """{{ name = libpipewire-module-filter-chain
     args = {{
@@ -80,22 +82,6 @@ class Status(NamedTuple):
     highest_load: float
 
 
-def parser() -> Parser:
-    """The command line."""
-    top = Parser(NAME, WHAT, EXAMPLES)
-    top.add_argument("job", choices=JOBS)
-    add = top.add_argument
-    add("recordings", metavar="FILE", nargs="*", help="enrol: of the speaker alone, or FILE@START-END; none: a microphone")
-    add("--voice", metavar="NAME", default="me", help="who is to be heard; default: me")
-    add("--source", metavar="DEVICE", help="the microphone, as `pactl list short sources` names it; default: the default one")
-    add("--seconds", metavar="N", type=positive, default=10.0, dest="enrol_seconds", help="enrol: to record; default: 10")
-    add("--rest", metavar="PART", type=float, default=0.0, help="of the other sound that stays, 0 to 1; default: 0")
-    add("--model", metavar="MODEL", default=DEFAULT, help=f"a release or export: a name, folder or URL; default: {DEFAULT}")
-    add("--precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"of a release; default: {PRECISIONS[0]}")
-    top.set_defaults(quiet=False, save_enrolment=None)
-    return top
-
-
 def runtime_folder() -> Path:
     """Where the plugin's figures and this command's files are. Raises UserError outside of a user's session."""
     if not (folder := os.environ.get("XDG_RUNTIME_DIR")):
@@ -120,8 +106,8 @@ def enrol(args: argparse.Namespace, stop: StopSignal) -> None:
     path, extractor = voice_path(args.voice), Extractor.from_pretrained(args.model, args.precision)
     recordings: list = [(name, *read_stretch(name)) for name in args.recordings]
     if not recordings:
-        device = [f"--device={find_source(args)}"]
-        command = ["parec", "--raw", "--format=float32le", f"--rate={RATE}", "--channels=1", "--latency-msec=20", *device]
+        device = f"--device={find_source(args)}"
+        command = ["parec", "--raw", "--format=float32le", f"--rate={RATE}", "--channels=1", "--latency-msec=20", device]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as recorder:
             try:
                 source = PipeSource(recorder.stdout.fileno(), RATE, "f32le", 1, BLOCK_MS, stop)  # type: ignore[union-attr]
@@ -188,23 +174,18 @@ def start(args: argparse.Namespace, waiting: StopSignal) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     log = folder / "log"
     if on_pipewire:
-        config_file(folder).write_text(PROCESS.format(filter=make_filter(args)))
+        (folder / CONFIG).write_text(PROCESS.format(filter=make_filter(args)))
         with log.open("w") as file:
-            command = ["pipewire", "-c", str(config_file(folder))]
+            command = ["pipewire", "-c", str(folder / CONFIG)]
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     else:
         # PulseAudio has no filter for sources: a loopback plays the microphone into a filtered sink that nobody hears
         played, form = f"{NAME}.played", ("channels=1", "channel_map=mono")
+        sink = (f"sink_name={played}", f"rate={RATE}", "format=float32le", f"sink_properties=device.description={played}")
         plugin = (f'plugin="{PLUGIN.with_suffix("")}"', "label=ss", f"control=1,{args.rest}")
         ends = (f"source={args.source}", f"sink={NAME}.filter", "source_dont_move=true", "sink_dont_move=true")
         for module in (
-            (
-                "null-sink",
-                f"sink_name={played}",
-                f"rate={RATE}",
-                "format=float32le",
-                f"sink_properties=device.description={played}",
-            ),
+            ("null-sink", *sink),
             ("ladspa-sink", f"sink_name={NAME}.filter", f"sink_master={played}", *plugin),
             ("loopback", *ends, "latency_msec=20"),
             ("remap-source", f"source_name={NAME}", f"master={played}.monitor"),
@@ -256,14 +237,9 @@ def is_there() -> bool:
     return False
 
 
-def config_file(folder: Path) -> Path:
-    """The configuration of PipeWire's process for the microphone, by which it is found."""
-    return folder / "pipewire.conf"
-
-
 def find_processes() -> list[int]:
     """PipeWire's processes for the microphone."""
-    words, found = f"pipewire\0-c\0{config_file(runtime_folder())}\0".encode(), []  # after the path of the program
+    words, found = f"pipewire\0-c\0{runtime_folder() / CONFIG}\0".encode(), []  # after the path of the program
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if path.read_bytes().endswith(words):
@@ -294,14 +270,21 @@ JOBS = {"enrol": enrol, "start": start, "stop": stop, "status": show_status, "co
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-
-    def job(args: argparse.Namespace, waiting: StopSignal) -> int:
-        if sys.platform != "linux":
-            raise UserError(f"the virtual microphone is for Linux, found {sys.platform}")
-        JOBS[args.job](args, waiting)
-        return 0
-
-    return run_command(job, parser().parse_intermixed_args(words))
+    top = Parser(NAME, __doc__)
+    top.add_argument("job", choices=JOBS)
+    add = top.add_argument
+    add("recordings", metavar="FILE", nargs="*", help="enrol: of the speaker alone, or FILE@START-END; none: a microphone")
+    add("--voice", metavar="NAME", default="me", help="who is to be heard; default: me")
+    add("--source", metavar="DEVICE", help="the microphone, as `pactl list short sources` names it; default: the default one")
+    add("--seconds", metavar="N", type=positive, default=10.0, dest="enrol_seconds", help="enrol: to record; default: 10")
+    add("--rest", metavar="PART", type=float, default=0.0, help="of the other sound that stays, 0 to 1; default: 0")
+    add("--model", metavar="MODEL", default=DEFAULT, help=f"a release or export: a name, folder or URL; default: {DEFAULT}")
+    add("--precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"of a release; default: {PRECISIONS[0]}")
+    top.set_defaults(quiet=False, save_enrolment=None)
+    args = top.parse_intermixed_args(words)
+    if sys.platform != "linux":
+        top.error(f"the virtual microphone is for Linux, found {sys.platform}")
+    return run_command(JOBS[args.job], args)
 
 
 if __name__ == "__main__":

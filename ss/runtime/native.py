@@ -1,4 +1,4 @@
-"""An exported online model in the C library (libss/ss.h), as `Extractor` runs it: several times faster, on one thread.
+"""An exported online model in the C library (libss/ss.h): several times faster than ONNX Runtime, on one thread.
 
 Shapes: B streams, R samples of an enrolment, n samples that come, m samples that go, D conditions.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ss.audio import Wave
 from ss.errors import UserError
-from ss.runtime.stream import LOUDEST, Stream, repair, to_float, to_type
+from ss.runtime.stream import LOUDEST, Stream, refuse_ended, repair, to_float, to_type
 
 NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
 PACKAGED = Path(__file__).with_name(NAMES.get(sys.platform, "libss.so"))
@@ -36,10 +36,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ss_voice_load": (INT, [HANDLE, TEXT, HANDLE]),
     "ss_stream_new": (HANDLE, [HANDLE, HANDLE]),
     "ss_stream_ready": (SIZE, [HANDLE, SIZE]),
-    "ss_stream_process": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]),
-    "ss_stream_process_int16": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]),
-    "ss_stream_flush": (SIZE, [HANDLE, HANDLE]),
-    "ss_stream_flush_int16": (SIZE, [HANDLE, HANDLE]),
+    **{f"ss_stream_process{kind}": (SIZE, [HANDLE, HANDLE, SIZE, HANDLE]) for kind in ("", "_int16")},
+    **{f"ss_stream_flush{kind}": (SIZE, [HANDLE, HANDLE]) for kind in ("", "_int16")},
     "ss_stream_step": (None, [HANDLE, HANDLE, SIZE, HANDLE]),
     "ss_stream_reset": (None, [HANDLE]),
     "ss_stream_repaired": (SIZE, [HANDLE]),
@@ -69,14 +67,15 @@ def open_library(path: Path) -> Any:
 
 
 class NativeModel:
-    """A model in the C library; facts as in `Extractor`. kernel: the vector instructions that it chose.
+    """A model in the C library, what `NativeExtractor` has beside `Extractor`. kernel: the vector instructions that it chose.
 
     Raises UserError where there is no library, and for a file that is no model.
     """
 
+    online, classifies = True, False
+
     def __init__(self, path: Path) -> None:
-        found = find_library()
-        if found is None:
+        if (found := find_library()) is None:
             raise UserError(f"{PACKAGED}: expected the C library, but there is none: install ss where there is a C compiler")
         if not path.is_file():
             raise UserError(f"{path}: expected a model for the C library, but there is none: export the model again")
@@ -88,6 +87,7 @@ class NativeModel:
         self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = (
             getattr(library, f"ss_{fact}")(self.pointer) for fact in FACTS
         )
+        self.window = self.hop
         self.metadata: dict[str, str] = json.loads(library.ss_metadata(self.pointer))
         self.kernel: str = library.ss_kernel(self.pointer).decode()
 
@@ -106,73 +106,55 @@ class NativeModel:
     def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
         """See Extractor. The streams in `states` are at the end of this chunk afterwards: a step cannot be taken twice."""
         chunk, wave = np.ascontiguousarray(chunk), np.empty_like(chunk)
-        states = [
-            handle or StreamHandle(self, speaker) for handle, speaker in zip(states, np.ascontiguousarray(conditions), strict=True)
-        ]
-        for handle, samples, out in zip(states, chunk, wave, strict=True):
-            self.library.ss_stream_step(handle.pointer, samples.ctypes.data, len(samples) // self.hop, out.ctypes.data)
+        states = [stream or NativeStream(self, speaker) for stream, speaker in zip(states, conditions, strict=True)]
+        for stream, samples, out in zip(states, chunk, wave, strict=True):
+            self.library.ss_stream_step(stream.pointer, samples.ctypes.data, len(samples) // self.hop, out.ctypes.data)
         return wave, states
 
 
-class StreamHandle:
-    """A stream in the library of a speaker [D], freed with this object. Raises UserError for conditions that are none."""
+class NativeStream(Stream):
+    """One stream of a speaker [D] at the model's rate, all of it in the library, which frees it with this object; see Stream.
+
+    Raises UserError for conditions that are none.
+    """
 
     def __init__(self, model: NativeModel, speaker: Wave) -> None:
         if len(speaker) != model.n_conditions:
             raise UserError(f"expected {model.n_conditions} conditions, as this model's enroll gives them, got {len(speaker)}")
+        self.model, self.library, self.sample_rate = model, model.library, model.sample_rate
         speaker = np.ascontiguousarray(speaker, np.float32)
-        self.model, self.pointer = model, model.library.ss_stream_new(model.pointer, speaker.ctypes.data)
+        self.pointer = self.library.ss_stream_new(model.pointer, speaker.ctypes.data)
         if not self.pointer:
-            raise UserError(model.library.ss_error().decode())
-        weakref.finalize(self, model.library.ss_stream_free, self.pointer)
-
-
-class NativeStream(Stream):
-    """One stream at the model's rate, all of it in the library; see Stream."""
-
-    def __init__(self, model: NativeModel, speaker: Wave) -> None:
-        self.handle, self.library, self.sample_rate = StreamHandle(model, speaker), model.library, model.sample_rate
-        self.most, self.averaged = model.hop + model.delay, 0
-        self.dtype, self.ended = np.dtype(np.float32), False
-
-    @property
-    def repaired(self) -> int:
-        """See Stream."""
-        return self.library.ss_stream_repaired(self.handle.pointer) + self.averaged
+            raise UserError(self.library.ss_error().decode())
+        weakref.finalize(self, self.library.ss_stream_free, self.pointer)
+        self.reset()
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
         """See Stream."""
-        if self.ended:
-            raise ValueError("the stream has ended: call reset() to begin a new one")
-        samples = np.asarray(samples)
-        if samples.ndim == 2:
-            wave, bad = repair(to_float(samples), LOUDEST)
+        refuse_ended(self.ended)
+        given = np.asarray(samples)
+        if given.ndim not in (1, 2):
+            raise ValueError(f"expected samples [n] or [n,channels], got shape {list(given.shape)}")
+        if given.ndim == 2:
+            wave, bad = repair(to_float(given), LOUDEST)
             self.averaged += bad
-            estimate = self._run(wave.mean(1), "ss_stream_process")
-        elif samples.ndim != 1:
-            raise ValueError(f"expected samples [n] or [n,channels], got shape {list(samples.shape)}")
-        elif samples.dtype == np.int16:
-            estimate = self._run(samples, "ss_stream_process_int16")
+            samples = wave.mean(1)
         else:
-            estimate = self._run(to_float(samples), "ss_stream_process")
-        self.dtype = samples.dtype
-        return to_type(estimate, self.dtype) if samples.ndim == 2 else estimate
-
-    def _run(self, samples: NDArray[Any], function: str) -> NDArray[Any]:
-        samples = np.ascontiguousarray(samples)
-        out = np.empty(self.library.ss_stream_ready(self.handle.pointer, len(samples)), samples.dtype)
-        getattr(self.library, function)(self.handle.pointer, samples.ctypes.data, len(samples), out.ctypes.data)
-        return out
+            samples = np.ascontiguousarray(given if given.dtype == np.int16 else to_float(given))
+        process = self.library.ss_stream_process_int16 if samples.dtype == np.int16 else self.library.ss_stream_process
+        out = np.empty(self.library.ss_stream_ready(self.pointer, len(samples)), samples.dtype)
+        process(self.pointer, samples.ctypes.data, len(samples), out.ctypes.data)
+        self.repaired, self.dtype = self.library.ss_stream_repaired(self.pointer) + self.averaged, given.dtype
+        return out if out.dtype == self.dtype else to_type(out, self.dtype)
 
     def flush(self) -> NDArray[Any]:
         """See Stream."""
-        if self.ended:
-            raise ValueError("the stream has ended: call reset() to begin a new one")
-        self.ended, out = True, np.empty(self.most, self.dtype)
+        refuse_ended(self.ended)
+        self.ended, out = True, np.empty(self.model.hop + self.model.delay, self.dtype)
         flush = self.library.ss_stream_flush_int16 if self.dtype == np.int16 else self.library.ss_stream_flush
-        return out[: flush(self.handle.pointer, out.ctypes.data)]
+        return out[: flush(self.pointer, out.ctypes.data)]
 
     def reset(self) -> None:
         """See Stream."""
-        self.library.ss_stream_reset(self.handle.pointer)
-        self.averaged, self.dtype, self.ended = 0, np.dtype(np.float32), False
+        self.library.ss_stream_reset(self.pointer)
+        self.averaged, self.repaired, self.dtype, self.ended = 0, 0, np.dtype(np.float32), False

@@ -65,15 +65,10 @@ def graphs_in(folder: str | Path) -> tuple[str, str]:
     return SEGMENT_GRU if names & {*SEGMENT_GRU} else (ENROLL, STEP)
 
 
-def graphs(precision: str) -> tuple[str, str]:
-    """The files of a precision, as SHA256SUMS names them."""
-    return f"{precision}/{ENROLL}", f"{precision}/{STEP}"
-
-
 def files(precision: str, sums: dict[str, str]) -> list[str]:
-    """The files of a precision that a release has; older ones have none for the C library."""
-    native = f"{precision}/{NATIVE}"
-    return [*graphs(precision), *([native] if native in sums else [])]
+    """The files of a precision, as SHA256SUMS names them; a model that the C library does not run has none for it."""
+    *both, native = (f"{precision}/{name}" for name in (ENROLL, STEP, NATIVE))
+    return [*both, native] if native in sums else both
 
 
 def sum_of(path: Path) -> str:

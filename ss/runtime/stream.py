@@ -3,7 +3,7 @@
 Shapes: B streams, n samples that come, m samples that go, R samples of a whole recording, D conditions, W samples of a segment.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soxr
@@ -19,30 +19,15 @@ QUIETEST = 1e-20  # below it arithmetic slows down, and nobody hears it
 FULL_SCALE = 32768.0
 
 
-class StreamingModel(Protocol):
-    """What a stream must know of a model, see `ss.runtime.Extractor`."""
-
-    online: bool
-    sample_rate: int
-    hop: int
-    window: int
-    delay: int
-
-    def zeros(self, batch: int) -> Any:
-        """The states of so many new streams."""
-
-    def step(self, chunk: Wave, conditions: Wave, states: Any) -> tuple[Wave, Any]:
-        """chunk [B,n], conditions [B,D], states -> a wave [B,n], the states after it."""
-
-
 class BatchStream:
     """Streams that advance together, each with a speaker of its own: one run of the model a call.
 
-    conditions [B,D]; sample_rate: of what comes and goes, in Hz (None: the model's). repaired: samples so far that were NaN or
-    infinite and have been taken for 0. loudest: times full scale, where they are clipped.
+    model: an Extractor, or another with its online, sample_rate, hop, window, delay, zeros and step. conditions [B,D]. sample_rate:
+    of what comes and goes, in Hz (None: the model's). repaired: samples so far that were NaN or infinite and have been taken for 0.
+    loudest: times full scale, where they are clipped.
     """
 
-    def __init__(self, model: StreamingModel, conditions: Wave, sample_rate: int | None = None) -> None:
+    def __init__(self, model: Any, conditions: Wave, sample_rate: int | None = None) -> None:
         self.model, self.conditions = model, conditions
         self.batch, self.sample_rate, self.loudest = len(conditions), sample_rate or model.sample_rate, LOUDEST
         self.reset()
@@ -64,7 +49,7 @@ class BatchStream:
 
         Raises ValueError for other shapes and types, and after `flush`.
         """
-        self._refuse_ended()
+        refuse_ended(self.ended)
         samples = np.asarray(samples)
         if samples.ndim not in (2, 3) or len(samples) != self.batch:
             raise ValueError(f"expected samples [{self.batch},n] or [{self.batch},n,channels], got shape {list(samples.shape)}")
@@ -80,7 +65,7 @@ class BatchStream:
 
     def flush(self) -> NDArray[Any]:
         """Ends the streams: the rest [B,m], so that as many samples have come out as went in."""
-        self._refuse_ended()
+        refuse_ended(self.ended)
         self.ended = True
         window, hop, nothing = self.model.window, self.model.hop, np.zeros((self.batch, 0), np.float32)
         rest = self._extract(self.coming(nothing, last=True))
@@ -93,10 +78,6 @@ class BatchStream:
         estimate = np.pad(estimate, ((0, 0), (0, missing))) if missing > 0 else estimate[:, : estimate.shape[1] + missing]
         self.given += estimate.shape[1]
         return to_type(estimate, self.dtype)
-
-    def _refuse_ended(self) -> None:
-        if self.ended:
-            raise ValueError("the stream has ended: call reset() to begin a new one")
 
     def _extract(self, wave: Wave) -> Wave:
         """wave [B,n] at the model's rate -> what is finished of the estimate [B,m]."""
@@ -118,16 +99,8 @@ class BatchStream:
         return estimate[:, dropped:]
 
 
-class Stream:
-    """One stream of one speaker; see BatchStream."""
-
-    def __init__(self, batch: BatchStream) -> None:
-        self.batch, self.sample_rate = batch, batch.sample_rate
-
-    @property
-    def repaired(self) -> int:
-        """Samples so far that were NaN or infinite and have been taken for 0."""
-        return self.batch.repaired
+class Stream(BatchStream):
+    """One stream of one speaker; conditions [1,D]. See BatchStream: here, samples and estimates have no dimension of the batch."""
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
         """samples [n] or [n,channels], int16 or float32, any n -> the next [m] of the estimate, mono, of the same type.
@@ -138,15 +111,17 @@ class Stream:
         samples = np.asarray(samples)
         if samples.ndim not in (1, 2):
             raise ValueError(f"expected samples [n] or [n,channels], got shape {list(samples.shape)}")
-        return self.batch.process(samples[None])[0]
+        return super().process(samples[None])[0]
 
     def flush(self) -> NDArray[Any]:
         """Ends the stream: the rest [m], so that as many samples have come out as went in."""
-        return self.batch.flush()[0]
+        return super().flush()[0]
 
-    def reset(self) -> None:
-        """Begins anew, with the same speaker."""
-        self.batch.reset()
+
+def refuse_ended(ended: bool) -> None:
+    """Raises ValueError for a stream that has ended."""
+    if ended:
+        raise ValueError("the stream has ended: call reset() to begin a new one")
 
 
 def to_float(samples: NDArray[Any]) -> Wave:
