@@ -23,7 +23,7 @@ from ss.model.speaker import ResNetBlock
 from ss.model.stateful import Chain, StatefulLayer
 
 MAGIC, VERSION = b"ss-model", 1
-MEMORIES: dict[type[StatefulLayer] | None, int] = {None: 0, LSTM: 1, GRU: 2, LinearRecurrence: 3}
+MEMORY_CODES: dict[type[StatefulLayer] | None, int] = {None: 0, LSTM: 1, GRU: 2, LinearRecurrence: 3}
 FLOATS, BYTES = 0, 2  # how the products of a step are stored
 LARGEST_FACTOR = 61  # of half a window: what the library's Fourier transform takes
 MOST = {"n_channels": 4096, "hop": 8192, "lookahead": 1024, "n_slots": 1024, "kernels": 8, "n_stacked_tcnblocks": 16, "taps": 16}
@@ -64,9 +64,9 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
     stacks = [list(cast(Chain, stack)) for stack in model.body]
     layers = [layer for stack in stacks for layer in stack]
     for layer in layers:
-        if type(layer) not in (Conditioning, EnrolmentAttention, DilatedBlock, *MEMORIES):
+        if type(layer) not in (Conditioning, EnrolmentAttention, DilatedBlock, *MEMORY_CODES):
             raise UserError(f"{type(layer).__name__}: expected a layer of the online model; the C library knows none of this kind")
-    memory = next((type(layer) for layer in layers if type(layer) in MEMORIES), None)
+    memory = next((type(layer) for layer in layers if type(layer) in MEMORY_CODES), None)
     blocks = [(number, layer) for number, stack in enumerate(stacks) for layer in stack if isinstance(layer, DilatedBlock)]
     taps = blocks[0][1].taps if blocks else 1
     n_blocks = max((block.dilation.bit_length() for _, block in blocks), default=0)
@@ -98,7 +98,7 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
     text = metadata.encode()
     text += b" " * (-len(text) % 4)
     options = [sample_rate, model.hop, model.decoder.hop + model.decoder.overlap, model.lookahead, channels]
-    options += [model.classifier.in_features, len(stacks), n_blocks, taps, MEMORIES[memory]]
+    options += [model.classifier.in_features, len(stacks), n_blocks, taps, MEMORY_CODES[memory]]
     options += [int(model.phase is not None), n_slots, KEY, len(model.speaker_encoder.blocks), len(encoder.kernels)]
     options += [BYTES if int8 else FLOATS, len(text), *encoder.kernels, *hidden.ravel()]
     body = b"".join([struct.pack(f"<{len(options)}I", *options), text, *writer.parts])

@@ -1,4 +1,7 @@
-"""Metrics of extracted speech, one utterance at a time, and summaries that say what could not be computed and why."""
+"""Metrics of extracted speech, one utterance at a time, and summaries that say what could not be computed and why.
+
+A test computes those that `configs/groups/metrics.yaml` names; `COLUMNS` in `ss/metric/summary.py` says how each is shown.
+"""
 
 from ss.metric.absence import STOIDrop, Suppression
 from ss.metric.base import ACC, CannotCompute, Improvement, Metric, SingleMetric, UtteranceScores

@@ -1,8 +1,11 @@
 """Frame-recurrent memories for the online models: what a stream remembers beyond the reach of its convolutions.
 
+MEMORIES, at the end, names those that a config can ask for.
+
 Shapes: B batch, T frames, C channels. Frames come before channels here: x [B,T,C].
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -109,3 +112,6 @@ class _Recurrence(torch.autograd.Function):
             total[t - 1].addcmul_(a[t], total[t])
         before = torch.cat([first[None], h[:-1]])
         return total * before, total, a[0] * total[0]
+
+
+MEMORIES: dict[str, Callable[[int], StatefulLayer]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}

@@ -8,7 +8,7 @@ Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, T fr
 M slots of an enrolment, Q channels of their keys, D conditions (a gain and an offset per channel and stack, then keys and values).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import torch
@@ -17,13 +17,12 @@ from torch.nn import functional as F
 
 from ss.errors import UserError
 from ss.model.extractor import Extraction, ExtractionModel, count_frames
-from ss.model.memory import GRU, LSTM, LinearRecurrence
+from ss.model.memory import MEMORIES
 from ss.model.speaker import SlotEncoder, SpeakerEncoder
 from ss.model.stateful import Chain, State, StatefulLayer
 from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
 from ss.model.tcn import Hidden, Norm, check_widths, widths
 
-MEMORIES: dict[str, Callable[[int], StatefulLayer]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}
 KEY = 32  # channels by which frames and slots are compared
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
 
