@@ -6,8 +6,7 @@ histograms).
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,8 +16,9 @@ from tqdm import tqdm
 
 from ss import audio
 from ss.audit.checks import ABSENT, KINDS, AuditedTriplet, AuditSettings, Expected, Facts, examine, read_expected
-from ss.data.packed import Place, files_in
-from ss.errors import UserError
+from ss.data.packed import triplet_files
+from ss.data.processes import map_in_processes
+from ss.errors import UserError, reject_unknown_keys
 from ss.tables import text_table
 
 ERROR, WARNING = "error", "warning"
@@ -59,15 +59,15 @@ def audit(config: dict[str, Any]) -> int:
 
     Raises UserError where a folder holds no triplets, a manifest is none, or the settings cannot be.
     """
-    settings = AuditSettings.from_config(config)
+    settings = AuditSettings(**reject_unknown_keys(AuditSettings, config))
     planned = {folder: read_expected(Path(folder)) for folder in settings.folders}
     triplets = [triplet for folder in settings.folders for triplet in list_triplets(folder, planned[folder])]
     out = Path(settings.out_folder)
     if out.exists() and not out.is_dir():
         raise UserError(f"out_folder: expected a folder, found a file at {out}")
     out.mkdir(parents=True, exist_ok=True)
-    with tqdm(examine_all(triplets, settings), "auditing", len(triplets)) as bar:
-        facts = list(bar)
+    examined = map_in_processes(partial(examine, settings=settings), triplets, settings.num_workers, TRIPLETS_AT_ONCE)
+    facts = list(tqdm(examined, "auditing", len(triplets)))
     report = make_report(facts, check_all(facts, planned, settings), settings)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_histograms(facts, report, out / "audit.png")
@@ -77,11 +77,7 @@ def audit(config: dict[str, Any]) -> int:
 
 def list_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTriplet]:
     """The triplets of a folder by name, whole or not. Raises UserError where there are none, or no such folder."""
-    found: dict[str, dict[str, list[Place]]] = {}
-    for path in files_in(folder):
-        name, _, kind = path.stem.rpartition("-")
-        if path.suffix.lower() in audio.EXTENSIONS and kind in KINDS and not path.name.startswith("."):
-            found.setdefault(name, {}).setdefault(kind, []).append(path)
+    found = triplet_files(folder)
     if not found:
         raise UserError(f"{folder}: expected files <name>-mixed, -target and -ref ({' '.join(audio.EXTENSIONS)}), found none")
     triplets = []
@@ -89,19 +85,6 @@ def list_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTrip
         in_no_manifest = Expected(target=False if name.endswith(f"_{ABSENT}") else None)
         triplets.append(AuditedTriplet(folder, name, files, planned.get(name) or in_no_manifest))
     return triplets
-
-
-def examine_all(triplets: Sequence[AuditedTriplet], settings: AuditSettings) -> Iterator[Facts]:
-    """The facts of all triplets, in their order, found by `num_workers` processes."""
-    one = partial(examine, settings=settings)
-    if settings.num_workers == 1:
-        yield from map(one, triplets)
-        return
-    pool = ProcessPoolExecutor(settings.num_workers)
-    try:
-        yield from pool.map(one, triplets, chunksize=TRIPLETS_AT_ONCE)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def check_all(facts: Sequence[Facts], planned: dict[str, dict[str, Expected]], settings: AuditSettings) -> Results:

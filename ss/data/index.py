@@ -73,10 +73,7 @@ def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
     """Decodes a file: how long, at which rate, and which parts are within `trim_db` of the loudest."""
     path = file_of(root, file.path)
     try:
-        rate = audio.sample_rate_of(path)
-        wave = audio.read(path, rate, downmix=True)
-        if len(wave) != audio.n_samples(path):
-            raise AudioError(f"{path}: expected {audio.n_samples(path)} samples, as it says, found {len(wave)}")
+        wave, rate = audio.read_whole(path, downmix=True)
     except AudioError as error:
         return file._replace(fault=str(error))
     if not wave.any():

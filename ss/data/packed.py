@@ -7,6 +7,7 @@ processes, and resume is as exact as on a folder. `simplecache::s3://...` keeps 
 
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from ss.audio import EXTENSIONS, AudioError
 from ss.errors import UserError
 
 INDEX = "shards.json"
+KINDS = ("mixed", "target", "ref")  # of the files of a triplet
 VERSION = 1
 
 
@@ -30,21 +32,6 @@ class Member(NamedTuple):
 
     root: str
     name: str
-
-    @property
-    def suffix(self) -> str:
-        """As of a path."""
-        return PurePosixPath(self.name).suffix
-
-    @property
-    def stem(self) -> str:
-        """As of a path."""
-        return PurePosixPath(self.name).stem
-
-    @property
-    def parent(self) -> str:
-        """The packed folder."""
-        return self.root
 
     def __str__(self) -> str:
         return f"{self.root}/{self.name}"
@@ -105,13 +92,19 @@ def storage(root: str) -> tuple[Any, str]:
     return system, path.rstrip("/")
 
 
-def files_in(folder: str | Path) -> list[Path] | list[Member]:
-    """The files of a folder, packed or not, by name. Raises AudioError for a missing folder."""
-    if is_packed(folder):
-        return [Member(str(folder), name) for name in sorted(contents(str(folder)))]
-    if not Path(folder).is_dir():
+def triplet_files(folder: str | Path) -> dict[str, dict[str, list[Place]]]:
+    """The files of a folder of triplets, packed or not, by the triplet's name and their kind (one of KINDS, `<name>-<kind>.wav`).
+
+    Raises AudioError for a missing folder.
+    """
+    if not is_packed(folder) and not Path(folder).is_dir():
         raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
-    return sorted(Path(folder).iterdir())
+    found: dict[str, dict[str, list[Place]]] = {}
+    for file in sorted(contents(str(folder)) if is_packed(folder) else os.listdir(folder)):
+        name, _, kind = PurePosixPath(file).stem.rpartition("-")
+        if file.lower().endswith(EXTENSIONS) and kind in KINDS and not file.startswith("."):
+            found.setdefault(name, {}).setdefault(kind, []).append(file_of(folder, file))
+    return found
 
 
 def shard_of(path: object) -> str:
@@ -133,7 +126,7 @@ def pack(config: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")
     together: dict[str, list[str]] = {}
     for name in names:
-        together.setdefault(re.sub(r"-(mixed|target|ref)\.\w+$", "", name), []).append(name)
+        together.setdefault(re.sub(rf"-({'|'.join(KINDS)})\.\w+$", "", name), []).append(name)
     groups = list(together.values())
     order = np.random.default_rng(config["seed"]).permutation(len(groups))
     n_shards = write_shards(folder, [groups[i] for i in order], out, config["megabytes"])

@@ -256,21 +256,14 @@ def read_at_level(part: Part, row: PublishedRow, roots: Roots) -> Signal:
 
 def read_speech(part: Part, roots: Roots) -> audio.Wave:
     """A file [N], all of it: one cut short after its header was written is an error."""
-    path = file_of(roots.speech, part.path)
-    wave, n = audio.read(path, RATE), audio.n_samples(path)
-    if len(wave) != n:
-        raise AudioError(f"{path}: expected {n} samples, found {len(wave)}")
-    return wave
+    return audio.read_whole(file_of(roots.speech, part.path), RATE)[0]
 
 
 def read_noise(part: Part, roots: Roots, n: int) -> Signal:
     """The first channel of a noise [n]; one that is shorter is repeated with a cross-fade, which makes it float64."""
     path = file_of(str(roots.noise), part.path)
-    try:
-        with path.open("rb") as file:
-            wave, rate = soundfile.read(file, dtype="float32", always_2d=True, stop=n)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    with audio.readable(path) as file:
+        wave, rate = soundfile.read(file, dtype="float32", always_2d=True, stop=n)
     if rate != RATE:
         raise AudioError(f"{path}: expected a sample rate of {RATE} Hz, found {rate} Hz")
     rise = np.hanning(RATE + 1)[: RATE // 2 + 1]

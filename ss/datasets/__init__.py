@@ -6,12 +6,12 @@ from ss.datasets.rendered import Rendered
 from ss.datasets.triplets import (
     Triplet,
     Triplets,
+    choose_kinds,
     find_triplets,
     make_filenames,
     read_speakers,
     scan,
     speaker_of,
-    triplet_of,
     write_speakers,
 )
 
@@ -23,6 +23,7 @@ __all__ = [
     "TrainingBatches",
     "Triplet",
     "Triplets",
+    "choose_kinds",
     "collate",
     "find_triplets",
     "loader",
@@ -30,6 +31,5 @@ __all__ = [
     "read_speakers",
     "scan",
     "speaker_of",
-    "triplet_of",
     "write_speakers",
 ]
