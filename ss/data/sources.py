@@ -72,12 +72,10 @@ class Sources:
 
 def check_sources(scene: Scene, sources: Sources) -> None:
     """Raises UserError for all that a scene asks for and the sources do not name."""
-    missing = []
-    if scene.same_gender_share and sources.genders is None:
-        missing.append("genders (genders=<a CSV file with the columns speaker and gender>)")
-    if scene.noisy and sources.noise is None:
-        missing.append("noise (noise=<a folder of files>)")
-    if scene.uses_rirs and sources.rirs is None:
-        missing.append("rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)")
-    if missing:
+    needs = (
+        (scene.same_gender_share, sources.genders, "genders (genders=<a CSV file with the columns speaker and gender>)"),
+        (scene.noisy, sources.noise, "noise (noise=<a folder of files>)"),
+        (scene.uses_rirs, sources.rirs, "rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)"),
+    )
+    if missing := [what for needed, given, what in needs if needed and given is None]:
         raise UserError(f"the scene asks for {', '.join(missing)}, found none")
