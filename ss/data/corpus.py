@@ -71,15 +71,10 @@ def find_by_template(sources: Sources) -> list[tuple[str, str]]:
         if not matches:
             raise UserError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
         found.update(matches)
-    regex = ""
-    for token in re.split(r"(\{\w+\}|\*)", template):
-        name = token[1:-1]
-        if token == "*":
-            regex += "[^/]*"
-        elif not token.startswith("{"):
-            regex += re.escape(token)
-        else:
-            regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>[^/]+?)"
+    regex = re.escape(template).replace(r"\*", "[^/]*")
+    for name in set(re.findall(r"\{(\w+)\}", template)):
+        place = re.escape(f"{{{name}}}")
+        regex = regex.replace(place, f"(?P<{name}>[^/]+?)", 1).replace(place, f"(?P={name})")
     files: list[tuple[str, str]] = []
     ids: dict[str, str] = {}
     for path in sorted(found):

@@ -73,7 +73,12 @@ def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: 
     for reason in unusable:
         print(f"left out {reason}", file=sys.stderr)
     skipped = [("", reason) for reason in unusable]
-    with tqdm(render_all(left, render, to), "mixing", len(rows), initial=n_before) as bar:
+    one = partial(render_to_files, render=render, to=to)
+    if to.cluster is None:
+        outcomes = map_in_processes(one, left, to.num_workers, ROWS_AT_ONCE)
+    else:
+        outcomes = render_on_cluster(one, left, to.cluster)
+    with tqdm(outcomes, "mixing", len(rows), initial=n_before) as bar:
         for name, why in bar:
             if why is not None:
                 skipped.append((name, why))
@@ -127,15 +132,6 @@ def brief(value: object) -> str:
     """A value as text that is not too long."""
     text = json.dumps(value)
     return repr(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
-
-
-def render_all(rows: Sequence[Any], render: Render, to: Output) -> Iterator[Outcome]:
-    """Renders the rows and writes their files, in `num_workers` processes or on a cluster; gives what became of each."""
-    one = partial(render_to_files, render=render, to=to)
-    if to.cluster is not None:
-        yield from render_on_cluster(one, rows, to.cluster)
-    else:
-        yield from map_in_processes(one, rows, to.num_workers, ROWS_AT_ONCE)
 
 
 def render_to_files(row: Any, render: Render, to: Output) -> Outcome:
