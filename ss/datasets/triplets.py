@@ -13,6 +13,7 @@ import numpy as np
 
 from ss import audio
 from ss.audio import AudioError, Wave
+from ss.data import manifest
 from ss.data.audio_cache import AudioCache, shared_array
 from ss.data.augment import SCENES, scene_of
 from ss.data.catalog import group_of
@@ -82,8 +83,7 @@ def write_speakers(speakers: Sequence[str], path: str | Path, n_speakers: int | 
     """Writes a speaker list. Raises UserError, naming the source, for more than n_speakers."""
     if n_speakers is not None and len(speakers) > n_speakers:
         raise UserError(f"{source}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text("".join(f"{speaker}\n" for speaker in speakers))
+    manifest.write(Path(path), speakers)
 
 
 def read_speakers(path: str | Path) -> list[str]:
