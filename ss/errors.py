@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 
@@ -15,6 +16,14 @@ def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(config) - set(names)):
         raise UserError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(names)}")
     return dict(config)
+
+
+def import_extra(package: str, reason: str) -> Any:
+    """A package that only some features need. Raises UserError with the reason to install it where it is not there."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UserError(reason) from error
 
 
 def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = ()) -> None:

@@ -20,7 +20,7 @@ from ss import audio
 from ss.data import manifest
 from ss.data.manifest import Mixture
 from ss.data.processes import map_in_processes
-from ss.errors import UserError
+from ss.errors import UserError, import_extra
 
 EXTENSIONS = ("wav", "flac")  # of the files
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
@@ -54,8 +54,8 @@ class Output:
             raise UserError(f"num_workers: expected more than 0, found {self.num_workers}")
 
 
-def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: Sequence[str]) -> None:
-    """Makes the triplets that are not there yet, and says what was done.
+def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: Sequence[str]) -> int:
+    """Makes the triplets that are not there yet, and says what was done. Gives how many of the rows are in the folder then.
 
     rows: dataclasses with a name and a sample_rate. about: a line on the sources; unusable: why some of them are not used. Raises
     UserError where the folder holds other mixtures (and `overwrite` is not set), or where not one mixture could be made.
@@ -93,6 +93,7 @@ def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: 
         print(f"skipped: {missing} mixtures, {len(unusable)} files of the sources: see {out / 'skipped.csv'}")
     if not n_made:
         raise UserError(f"{out}: expected at least one mixture, but all {missing} were skipped; the first because {skipped[0][1]}")
+    return n_made
 
 
 def list_files(out: Path, ends: tuple[str, ...]) -> list[Path]:
@@ -156,15 +157,12 @@ def render_on_cluster(one: Callable[[Any], Outcome], rows: Sequence[Any], addres
     under the same paths. What is written is whole or absent, so a row that is made twice does no harm.
     Raises UserError where Dask or the scheduler is not there.
     """
+    dask = import_extra("distributed", "cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'")
     try:
-        from distributed import Client, as_completed
-    except ImportError as error:
-        raise UserError("cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'") from error
-    try:
-        client = Client(address)
+        client = dask.Client(address)
     except OSError as error:
         raise UserError(f"cluster: expected a Dask scheduler at {address}, but: {error}") from error
     with client:
         batches = [rows[begin : begin + ROWS_PER_BATCH] for begin in range(0, len(rows), ROWS_PER_BATCH)]
-        for done in as_completed(client.map(lambda batch: list(map(one, batch)), batches, pure=False, retries=LOST)):
+        for done in dask.as_completed(client.map(lambda batch: list(map(one, batch)), batches, pure=False, retries=LOST)):
             yield from done.result()

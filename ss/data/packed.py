@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ss.audio import EXTENSIONS, AudioError
-from ss.errors import UserError
+from ss.errors import UserError, import_extra
 
 INDEX = "shards.json"
 KINDS = ("mixed", "target", "ref")  # of the files of a triplet
@@ -81,10 +81,7 @@ def contents(root: str) -> dict[str, tuple[str, int, int]]:
 @cache
 def storage(root: str) -> tuple[Any, str]:
     """fsspec's file system of a URL or folder, and the path in it. Raises UserError where fsspec is needed and not there."""
-    try:
-        import fsspec  # with the packages that a URL needs, like s3fs
-    except ImportError as error:
-        raise UserError(f"{root}: reading shards needs fsspec: pip install fsspec") from error
+    fsspec = import_extra("fsspec", f"{root}: reading shards needs fsspec: pip install fsspec")
     try:
         system, path = fsspec.core.url_to_fs(root)
     except (ImportError, ValueError) as error:  # s3:// needs s3fs, and says so

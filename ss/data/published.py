@@ -96,11 +96,18 @@ class Published(Output):
 
 @dataclass(frozen=True)
 class Part:
-    """A file below one of the roots; gain: a factor (librimix) or dB of its active level (wsj0_2mix_extr)."""
+    """A file below one of the roots; gain: a factor (librimix) or dB of its active level (wsj0_2mix_extr).
+
+    Raises ValueError for a gain that is not finite.
+    """
 
     path: str
     gain: float
     root: str = "speech"
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.gain):
+            raise ValueError(f"expected a finite number, found {self.gain}")
 
     @property
     def utterance(self) -> str:
@@ -136,9 +143,7 @@ def rebuild(config: Mapping[str, Any]) -> int:
         f"{sum(row.ref_parts[row.ref].path == row.parts[row.target].path for row in rows)} enrolled by the very utterance that is "
         "the target, as published"
     )
-    make(rows, partial(render, roots=settings.roots), settings, about, [])
-    out = Path(settings.out_folder)
-    return int(not all((out / f"{row.name}-mixed.{settings.extension}").exists() for row in rows))
+    return int(make(rows, partial(render, roots=settings.roots), settings, about, []) < len(rows))
 
 
 def plan(settings: Published) -> list[PublishedRow]:
@@ -159,14 +164,12 @@ def librimix_rows(settings: Published) -> Iterator[PublishedRow]:
         for line, columns in enumerate(csv.DictReader(file), start=2):
             numbers = [n for n in range(1, len(columns)) if f"source_{n}_path" in columns] or [1]
             try:
-                sources = [Part(columns[f"source_{n}_path"], to_finite(columns[f"source_{n}_gain"])) for n in numbers]
-                noise = Part(columns["noise_path"], to_finite(columns["noise_gain"]), "noise")
+                sources = [Part(columns[f"source_{n}_path"], float(columns[f"source_{n}_gain"])) for n in numbers]
+                noise = Part(columns["noise_path"], float(columns["noise_gain"]), "noise")
                 mixtures[columns["mixture_ID"]] = [*sources, noise]
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{settings.metadata}, line {line}: expected the columns mixture_ID, source_1_path, source_1_gain, "
-                    f"source_2_path, source_2_gain, noise_path, noise_gain, but: {error!r}"
-                ) from error
+                needed = "mixture_ID, source_1_path, source_1_gain, source_2_path, source_2_gain, noise_path, noise_gain"
+                raise UserError(f"{settings.metadata}, line {line}: expected the columns {needed}, but: {error!r}") from error
     assert settings.enrolments is not None
     for where, (mixture, utterance, enrolment) in read_lines(settings.enrolments, "mixture_ID utterance_ID s1/mixture_ID"):
         source, _, other = enrolment.partition("/")
@@ -176,10 +179,8 @@ def librimix_rows(settings: Published) -> Iterator[PublishedRow]:
             target = [part.utterance for part in sources].index(utterance)
             ref = [f"s{number}" for number in range(1, 1 + len(others))].index(source)
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{where}: expected a mixture of {settings.metadata}, one of its utterances, and a source of such a mixture, "
-                f"found {mixture} {utterance} {enrolment}"
-            ) from error
+            needed = f"a mixture of {settings.metadata}, one of its utterances, and a source of such a mixture"
+            raise UserError(f"{where}: expected {needed}, found {mixture} {utterance} {enrolment}") from error
         speaker = same_speaker(where, utterance.split("-")[0], others[ref].utterance.split("-")[0])
         parts = (*sources, noise) if settings.kind == "mix_both" else tuple(sources)
         name = f"{speaker}_{mixture}"
@@ -190,7 +191,7 @@ def wsj0_2mix_extr_rows(settings: Published) -> Iterator[PublishedRow]:
     """The triplets of a list. Raises UserError, with file and line, for what it should not hold."""
     for where, words in read_lines(settings.metadata, "target.wav SNR interferer.wav SNR enrolment.wav"):
         try:
-            target, interferer = (Part(path.lstrip("/"), to_finite(snr)) for path, snr in (words[:2], words[2:4]))
+            target, interferer = (Part(path.lstrip("/"), float(snr)) for path, snr in (words[:2], words[2:4]))
         except ValueError as error:
             raise UserError(f"{where}: expected levels in dB as words 2 and 4, found {words[1]} and {words[3]}") from error
         ref = Part(words[4].lstrip("/"), 0.0)
@@ -206,14 +207,6 @@ def read_lines(path: str, form: str) -> Iterator[tuple[str, list[str]]]:
             if len(words) != len(form.split()):
                 raise UserError(f"{path}, line {number}: expected '{form}', found {line!r}")
             yield f"{path}, line {number}", words
-
-
-def to_finite(text: str) -> float:
-    """A word as a number. Raises ValueError for any that is not finite."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"expected a finite number, found {text}")
-    return value
 
 
 def same_speaker(where: str, target: str, enrolled: str) -> str:
