@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from ss.tables import text_table
 
 ERROR, WARNING = "error", "warning"
 BINS = 40
+MEASURED = ("duration (s)", "enrolment (s)", "SIR (dB)", "peak of the mixture (dB of full scale)", "mixtures of a target speaker")
 Results: TypeAlias = dict[str, list[dict[str, str]]]  # by check, of every triplet, speaker or row: folder, name, why (if at fault)
 TRIPLETS_AT_ONCE = 8  # that a process is given
 CHECKS = {
@@ -183,25 +185,23 @@ def draw_histograms(facts: Sequence[Facts], report: dict[str, Any], path: Path) 
     """Histograms of what was measured, a line for each folder, as a PNG."""
     from matplotlib.figure import Figure  # not wanted in the processes
 
-    measured: dict[str, dict[str, list[float]]] = {"duration (s)": {}, "enrolment (s)": {}, "SIR (dB)": {}}
-    measured |= {"peak of the mixture (dB of full scale)": {}, "mixtures of a target speaker": {}}
+    measured: list[list[list[float]]] = []  # by folder, then what of, all values
     for folder, content in report["folders"].items():
         some = [one[4:] for one in facts if one.triplet.folder == folder]  # seconds, ref_seconds, sir, peak
         columns = [[value for value in column if value is not None] for column in zip(*some, strict=True)]
-        for by_folder, column in zip(measured.values(), [*columns, list(content["speakers"].values())], strict=True):
-            by_folder[folder] = column
+        measured.append([*columns, list(content["speakers"].values())])
     figure = Figure(figsize=(13, 7), dpi=120, layout="constrained")
     *panels, legend = figure.subplots(2, 3).ravel()
-    for axes, (label, by_folder) in zip(panels, measured.items(), strict=True):
-        values = [value for column in by_folder.values() for value in column]
+    for axes, label, by_folder in zip(panels, MEASURED, zip(*measured, strict=True), strict=True):
+        values = list(chain.from_iterable(by_folder))
         few = "speaker" in label and values and max(values) <= BINS  # numbers of things get a bin each
         edges = np.arange(0.5, max(values) + 1) if few else np.histogram_bin_edges(values, BINS)
-        for column in by_folder.values():
+        for column in by_folder:
             axes.hist(column, edges, weights=np.full(len(column), 1 / max(len(column), 1)), histtype="step", lw=1.5)
         axes.set(xlabel=label, ylabel="share of the speakers" if "speaker" in label else "share of the triplets")
         axes.grid(color="0.9", lw=0.5)
-    for folder, column in by_folder.items():
-        legend.plot([], label=f"{folder}: {sum(column)} triplets")
+    for folder, content in report["folders"].items():
+        legend.plot([], label=f"{folder}: {content['triplets']} triplets")
     legend.legend(loc="center", frameon=False)
     legend.axis("off")
     figure.savefig(path)

@@ -33,18 +33,16 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
     """
     check_folder("audios_dir", sources.audios_dir)
     files = find_by_template(sources) if sources.manifest is None else read_list(Path(sources.manifest))
-    paths: dict[str, list[str]] = {}
-    for speaker, path in files:
-        paths.setdefault(speaker, []).append(path)
+    known = {speaker for speaker, _ in files}
     named = {key: set(map(clean_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
-        if missing := sorted(ids - set(paths)):
+        if missing := sorted(ids - known):
             raise UserError(f"{key}: expected speakers of {sources.audios_dir}, not found there: {', '.join(missing)}")
-    chosen = sorted((named["speakers"] or set(paths)) - named["exclude_speakers"])
+    chosen = (named["speakers"] or known) - named["exclude_speakers"]
     if sources.max_n_speakers is not None and sources.max_n_speakers < len(chosen):
         rng = np.random.default_rng(sources.random_state)
-        chosen = sorted(map(str, rng.choice(chosen, sources.max_n_speakers, replace=False)))
-    return [(speaker, path) for speaker in chosen for path in sorted(paths[speaker])]
+        chosen = set(rng.choice(sorted(chosen), sources.max_n_speakers, replace=False).tolist())
+    return sorted(file for file in files if file[0] in chosen)
 
 
 def find_by_template(sources: Sources) -> list[tuple[str, str]]:

@@ -81,8 +81,9 @@ class Scene:
 
     def __post_init__(self) -> None:
         check_ranges_and_shares(self)
-        if unknown := sorted(set(self.patterns) - set(PATTERNS)):
-            raise UserError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
+        for key, known in (("patterns", PATTERNS), ("codecs", CODECS)):
+            if unknown := sorted(set(getattr(self, key)) - set(known)):
+                raise UserError(f"{key}: expected some of {', '.join(known)}, found {', '.join(unknown)}")
         if not self.patterns or min(self.patterns.values()) < 0 or not sum(self.patterns.values()):
             raise UserError(f"patterns: expected weights of which one is above 0, found {dict(self.patterns)}")
         for key, most in (("interferers", MOST_INTERFERERS), ("overlap", 1), ("silence", 1)):
@@ -91,8 +92,6 @@ class Scene:
                 raise UserError(f"{key}: expected 0 to {most}, found {[low, high]}")
         if self.sir_levels is not None and not self.sir_levels:
             raise UserError("sir_levels: expected at least one level in dB, found none")
-        if unknown := sorted(set(self.codecs) - set(CODECS)):
-            raise UserError(f"codecs: expected some of {', '.join(CODECS)}, found {', '.join(unknown)}")
 
     @property
     def noisy(self) -> bool:

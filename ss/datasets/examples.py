@@ -4,7 +4,7 @@ Shapes: S samples of the mixture and target, R of the enrolment.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -72,9 +72,7 @@ class Examples(Dataset[Example]):
     origin: what errors name. speakers: the training set's list; anybody else's number is -100. changes: the fields of Changes.
     """
 
-    def __init__(
-        self, origin: str | Path, sample_rate: int, speakers: Sequence[str], seed: int, changes: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, origin: str | Path, sample_rate: int, speakers: Sequence[str], seed: int, changes: dict[str, Any]) -> None:
         self.origin, self.sample_rate, self.seed = origin, sample_rate, seed
         self.changes = Changes(**reject_unknown_keys(Changes, changes))
         lengths = self.changes.max_length, self.changes.ref_max_length
