@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from tqdm import tqdm
 
@@ -20,11 +20,11 @@ from ss import audio
 from ss.data import manifest
 from ss.data.manifest import Mixture
 from ss.data.processes import map_in_processes
-from ss.errors import UserError, import_extra
+from ss.errors import UserError, import_extra, require_choices
 
-EXTENSIONS = ("wav", "flac")  # of the files
+Extension: TypeAlias = Literal["wav", "flac"]  # of the files
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
-WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in EXTENSIONS)
+WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in get_args(Extension))
 HALF_WRITTEN = ".part"  # as `ss.files.whole_file` ends what is not renamed yet
 ROWS_AT_ONCE = 8  # that a process is given
 ROWS_PER_BATCH = 32  # that a worker of a cluster is given
@@ -42,14 +42,13 @@ class Output:
     """
 
     out_folder: str
-    extension: str = "wav"
+    extension: Extension = "wav"
     num_workers: int = 1
     cluster: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.extension not in EXTENSIONS:
-            raise UserError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
+        require_choices(self)
         if self.num_workers < 1:
             raise UserError(f"num_workers: expected more than 0, found {self.num_workers}")
 

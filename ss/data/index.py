@@ -15,7 +15,6 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ss import audio
-from ss.audio import AudioError
 from ss.data import manifest
 from ss.data.corpus import find_files
 from ss.data.packed import contents, file_of, is_packed
@@ -74,7 +73,7 @@ def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
     path = file_of(root, file.path)
     try:
         wave, rate = audio.read_whole(path, downmix=True)
-    except AudioError as error:
+    except audio.AudioError as error:
         return file._replace(fault=str(error))
     if not wave.any():
         return file._replace(fault=f"{path}: expected speech, found silence")

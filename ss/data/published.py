@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -29,7 +29,6 @@ from scipy.ndimage import maximum_filter1d
 from scipy.signal import cheby2, lfilter, resample_poly, sosfilt
 
 from ss import audio
-from ss.audio import AudioError
 from ss.data.folder import Output, make
 from ss.data.manifest import FULL_SCALE, Mixture
 from ss.data.packed import check_folder, file_of
@@ -39,12 +38,6 @@ from ss.files import read_text
 Signal = NDArray[Any]  # float32 or float64, whichever the original has there: the last bit depends on it
 RATE = 16000  # of LibriSpeech, WHAM and WSJ0
 PEAK = 0.9  # of all that belongs to one mixture of WSJ0-2mix-extr
-CHOICES = {
-    "recipe": ("librimix", "wsj0_2mix_extr"),
-    "mode": ("min", "max"),
-    "kind": ("mix_clean", "mix_both"),
-    "sample_rate": (8000, 16000),
-}
 SMOOTHING, HANGOVER, MARGIN = 0.03, 0.2, 15.9  # seconds, seconds and dB of ITU-T P.56
 BAND = (200, 5500)  # Hz that it listens to
 STEPS = 20  # thresholds of 3 dB
@@ -67,19 +60,16 @@ class Published(Output):
     shortest source (min) or the longest (max). Raises UserError for what there is not.
     """
 
-    recipe: str
+    recipe: Literal["librimix", "wsj0_2mix_extr"]
     metadata: str
     roots: Roots
     enrolments: str | None = None
-    kind: str = "mix_clean"
-    mode: str = "min"
-    sample_rate: int = 16000
+    kind: Literal["mix_clean", "mix_both"] = "mix_clean"
+    mode: Literal["min", "max"] = "min"
+    sample_rate: Literal[8000, 16000] = 16000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, choices in CHOICES.items():
-            if getattr(self, key) not in choices:
-                raise UserError(f"{key}: expected one of {', '.join(map(str, choices))}, found {getattr(self, key)}")
         if (self.enrolments is None) == (self.recipe == "librimix"):
             raise UserError(f"enrolments: expected a map for librimix, none for others, found {self.enrolments} for {self.recipe}")
         if self.kind == "mix_both" and (self.recipe != "librimix" or self.roots.noise is None):
@@ -243,7 +233,7 @@ def read_at_level(part: Part, row: PublishedRow, roots: Roots) -> Signal:
     """A source of WSJ0-2mix-extr at the row's rate and its active level."""
     wave = resample_poly(read_speech(part, roots).astype(np.float64), row.sample_rate, RATE)  # with MATLAB's window
     if not wave.any():
-        raise AudioError(f"{Path(roots.speech, part.path)}: expected speech, found silence")
+        raise audio.AudioError(f"{Path(roots.speech, part.path)}: expected speech, found silence")
     return wave * 10 ** (part.gain / 20) / math.sqrt(active_power(wave, row.sample_rate))
 
 
@@ -258,10 +248,10 @@ def read_noise(part: Part, roots: Roots, n: int) -> Signal:
     with audio.readable(path) as file:
         wave, rate = soundfile.read(file, dtype="float32", always_2d=True, stop=n)
     if rate != RATE:
-        raise AudioError(f"{path}: expected a sample rate of {RATE} Hz, found {rate} Hz")
+        raise audio.AudioError(f"{path}: expected a sample rate of {RATE} Hz, found {rate} Hz")
     rise = np.hanning(RATE + 1)[: RATE // 2 + 1]
     if len(wave) < min(n, len(rise) + 1):
-        raise AudioError(f"{path}: expected more than {len(rise)} samples to repeat, found {len(wave)}")
+        raise audio.AudioError(f"{path}: expected more than {len(rise)} samples to repeat, found {len(wave)}")
     noise: Signal = wave[:, 0]
     longer = noise
     while len(longer) < n:
