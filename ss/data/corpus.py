@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,8 +61,7 @@ def find_by_template(sources: Sources) -> list[tuple[str, str]]:
     for part in [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]:
         pattern = re.sub(r"\{\w+\}", "*", template.replace("{part}", part))
         if is_packed(root):
-            expression = re.compile("[^/]*".join(map(re.escape, pattern.split("*"))))
-            matches = [name for name in contents(root) if expression.fullmatch(name)]
+            matches = [name for name in contents(root) if PurePosixPath("/", name).match(f"/{pattern}")]
         else:
             matches = glob(pattern, root_dir=root)
         matches = [path for path in matches if path.lower().endswith(audio.EXTENSIONS)]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -36,7 +36,7 @@ class Member(NamedTuple):
     def __str__(self) -> str:
         return f"{self.root}/{self.name}"
 
-    def open(self, mode: Literal["rb"] = "rb") -> io.BytesIO:
+    def open(self) -> io.BytesIO:
         """Its content. Raises OSError where it cannot be read."""
         (shard, begin, size), (system, path) = contents(self.root)[self.name], storage(self.root)
         content = system.cat_file(f"{path}/{shard}", begin, begin + size)
