@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-from ss import audio
-from ss.audio import AudioError, Wave
+from ss.audio import AudioError, Wave, read_whole
 from ss.data import manifest
 from ss.data.packed import Place
 from ss.errors import UserError
@@ -153,7 +152,7 @@ def examine(triplet: AuditedTriplet, settings: AuditSettings) -> Facts:
     unreadable = []
     for kind, paths in triplet.files.items():
         try:
-            waves[kind], rates[kind] = audio.read_whole(paths[0])
+            waves[kind], rates[kind] = read_whole(paths[0])
         except AudioError as error:
             unreadable.append(str(error))
     incomplete = [f"no {word}" for kind, word in KINDS.items() if kind not in triplet.files]

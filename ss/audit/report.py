@@ -50,9 +50,7 @@ CHECKS = {
     "rows": (WARNING, "rows of a manifest without a triplet"),
     "short_mixed": (WARNING, "short mixtures"),
     "short_ref": (WARNING, "short enrolments"),
-    "clipped_mixed": (WARNING, "clipped mixtures"),
-    "clipped_target": (WARNING, "clipped targets"),
-    "clipped_ref": (WARNING, "clipped enrolments"),
+    **{f"clipped_{kind}": (WARNING, f"clipped {word}s") for kind, word in KINDS.items()},
 }
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ss import audio
-from ss.audio import AudioError, Wave
+from ss.audio import AudioError, File, Wave, read_any
 from ss.data import acoustics
 from ss.data.audio_cache import AudioCache
 from ss.data.augment import change_speed
@@ -30,9 +29,9 @@ PEAK = 0.9  # no wave goes beyond this part of full scale
 class Renderer:
     """Renders rows of some sources; cache_mb: megabytes of decoded audio that are kept, of these files (`Catalog.files`)."""
 
-    def __init__(self, sources: Sources, cache_mb: float = 0, files: Iterable[audio.File] = ()) -> None:
+    def __init__(self, sources: Sources, cache_mb: float = 0, files: Iterable[File] = ()) -> None:
         self.sources = sources
-        self.cache = AudioCache(files, partial(audio.read_any, sample_rate=sources.sample_rate), cache_mb, np.int16)
+        self.cache = AudioCache(files, partial(read_any, sample_rate=sources.sample_rate), cache_mb, np.int16)
 
     def __call__(self, row: Row) -> Mixture:
         """The waves of a row. Raises AudioError for a file that cannot be read, is shorter than the row says, or is silent."""

@@ -101,8 +101,7 @@ class Scene:
     @property
     def uses_rirs(self) -> bool:
         """Whether a room ever comes from a file."""
-        reverberant = bool(self.reverb_share or self.enrolment.reverb_share)
-        return reverberant and (self.rt60 is None or self.simulated_share < 1)
+        return bool(self.reverb_share or self.enrolment.reverb_share) and (self.rt60 is None or self.simulated_share < 1)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None) -> "Scene":
