@@ -41,7 +41,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
     speaker = catalog.drawn.targets[rng.integers(len(catalog.drawn.targets))]
     speed = draw_speed(scene, rng)
     weights = np.array(list(scene.patterns.values()), float)
-    pattern = str(rng.choice(list(scene.patterns), p=weights / weights.sum()))
+    pattern = list(scene.patterns)[rng.choice(len(weights), p=weights / weights.sum())]
     samples = round(draw_between(scene.seconds, rng) * rate) if scene.seconds else 0
     ref_length = round(draw_between(scene.enrolment.seconds, rng) * rate) if scene.enrolment.seconds else 0
     spans = catalog.speakers[speaker]

@@ -88,7 +88,7 @@ class Scene:
             raise UserError(f"patterns: expected weights of which one is above 0, found {dict(self.patterns)}")
         for key, most in (("interferers", MOST_INTERFERERS), ("overlap", 1), ("silence", 1)):
             low, high = getattr(self, key)
-            if low < 0 or high > most:
+            if not 0 <= low <= high <= most:
                 raise UserError(f"{key}: expected 0 to {most}, found {[low, high]}")
         if self.sir_levels is not None and not self.sir_levels:
             raise UserError("sir_levels: expected at least one level in dB, found none")
