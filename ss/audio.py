@@ -50,6 +50,18 @@ def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, 
     return wave.mean(1) if downmix else wave[:, 0]
 
 
+def read_whole(path: File, sample_rate: int | None = None, downmix: bool = False) -> tuple[Wave, int]:
+    """All samples [S] of a file (None: of any rate), and its rate.
+
+    Raises AudioError as `read` does, and for a file that holds fewer samples than it says, as it was cut short.
+    """
+    rate = sample_rate or sample_rate_of(path)
+    wave, n = read(path, rate, downmix=downmix), n_samples(path)
+    if len(wave) != n:
+        raise AudioError(f"{path}: expected {n} samples, as it says, found {len(wave)}")
+    return wave, rate
+
+
 def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = None) -> Wave:
     """The mean of the channels of a file of any rate, at this one, from `start` up to `stop` [S]. Raises AudioError as `read` does.
 

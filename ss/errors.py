@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from typing import Any
+from importlib import import_module
+from typing import Any, Literal, get_args, get_origin
 
 
 class UserError(ValueError):
@@ -15,6 +16,22 @@ def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(config) - set(names)):
         raise UserError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(names)}")
     return dict(config)
+
+
+def import_extra(package: str, reason: str) -> Any:
+    """A package that only some features need. Raises UserError with the reason to install it where it is not there."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UserError(reason) from error
+
+
+def require_choices(settings: Any) -> None:
+    """Raises UserError for the first field of a dataclass whose value its type, a Literal of the choices, does not name."""
+    for one in fields(settings):
+        value, choices = getattr(settings, one.name), get_args(one.type)
+        if get_origin(one.type) is Literal and value not in choices:
+            raise UserError(f"{one.name}: expected one of {', '.join(map(str, choices))}, found {value}")
 
 
 def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = ()) -> None:

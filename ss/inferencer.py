@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ss import allowlist, audio, distributed
 from ss.checkpoint import load_extractor
 from ss.data.packed import Place
-from ss.datasets import scan, triplet_of
+from ss.datasets import choose_kinds, scan
 from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, separate
 from ss.model import Extraction, ExtractionModel
@@ -100,12 +100,12 @@ def infer(config: dict[str, Any]) -> int:
     problems = []
     for name, files in tqdm(share, "extracting", disable=not distributed.is_main()):
         try:
-            triplet = triplet_of(name, files, ("mixed", "ref"))
-            mixture, ref = (audio.read_any(path, extractor.sample_rate) for path in (triplet.mixture, triplet.ref))
+            places = choose_kinds(name, files, "mixed", "ref")
+            mixture, ref = (audio.read_any(place, extractor.sample_rate) for place in places)
             try:
                 estimate = extractor.extract(mixture, ref)
             except UserError as error:
-                raise UserError(f"{triplet.mixture} with {triplet.ref}: {error}") from error
+                raise UserError(f"{places[0]} with {places[1]}: {error}") from error
             audio.write(out / f"{name}-pred.wav", estimate, extractor.sample_rate, "FLOAT")
         except UserError as error:
             problems.append(str(error))

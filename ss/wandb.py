@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ss.errors import UserError
+from ss.errors import UserError, import_extra
 from ss.trainer.writers import Writer, flat
 
 Mode: TypeAlias = Literal["offline", "online", "disabled"]
@@ -23,10 +23,7 @@ class Wandb(Writer):
     def __init__(
         self, run_dir: str | Path, sample_rate: int, config: dict[str, Any], project: str = "ss", mode: Mode = "offline"
     ) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("writer: wandb is not installed; try `pip install .[wandb]`, or writer=tensorboard") from None
+        wandb = import_extra("wandb", "writer: wandb is not installed; try `pip install .[wandb]`, or writer=tensorboard")
         if mode == "online" and not (os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").exists()):
             raise UserError("writer: wandb online needs WANDB_API_KEY (or use writer.mode=offline)")
         self.wandb, self.sample_rate = wandb, sample_rate

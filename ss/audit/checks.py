@@ -5,21 +5,19 @@ Shapes: S samples of the mixture and target, N and M of any two waves.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import floor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-from ss import audio
-from ss.audio import AudioError, Wave
+from ss.audio import AudioError, Wave, read_whole
 from ss.data import manifest
 from ss.data.packed import Place
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
 FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
@@ -63,11 +61,6 @@ class AuditSettings:
             if not fits and (key, value) != ("sample_rate", None):
                 what = "a whole number" if key in whole else "a number"
                 raise UserError(f"{key}: expected {what} {'below' if sign < 0 else 'above'} 0, found {value}")
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "AuditSettings":
-        """From the keys of a config. Raises UserError for keys and values that cannot be."""
-        return cls(**reject_unknown_keys(cls, config))
 
 
 ABSENT = "absent"  # as names end that the scenes give
@@ -159,11 +152,7 @@ def examine(triplet: AuditedTriplet, settings: AuditSettings) -> Facts:
     unreadable = []
     for kind, paths in triplet.files.items():
         try:
-            samples, rate = audio.n_samples(paths[0]), audio.sample_rate_of(paths[0])
-            wave = audio.read(paths[0], rate)
-            if len(wave) < samples:
-                raise AudioError(f"{paths[0]}: expected {samples} samples, as it says, found {len(wave)}")
-            waves[kind], rates[kind] = wave, rate
+            waves[kind], rates[kind] = read_whole(paths[0])
         except AudioError as error:
             unreadable.append(str(error))
     incomplete = [f"no {word}" for kind, word in KINDS.items() if kind not in triplet.files]

@@ -6,9 +6,9 @@ histograms).
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from ss import audio
 from ss.audit.checks import ABSENT, KINDS, AuditedTriplet, AuditSettings, Expected, Facts, examine, read_expected
-from ss.data.packed import Place, files_in
-from ss.errors import UserError
+from ss.data.packed import triplet_files
+from ss.data.processes import map_in_processes
+from ss.errors import UserError, reject_unknown_keys
 from ss.tables import text_table
 
 ERROR, WARNING = "error", "warning"
 BINS = 40
+MEASURED = ("duration (s)", "enrolment (s)", "SIR (dB)", "peak of the mixture (dB of full scale)", "mixtures of a target speaker")
 Results: TypeAlias = dict[str, list[dict[str, str]]]  # by check, of every triplet, speaker or row: folder, name, why (if at fault)
 TRIPLETS_AT_ONCE = 8  # that a process is given
 CHECKS = {
@@ -48,9 +50,7 @@ CHECKS = {
     "rows": (WARNING, "rows of a manifest without a triplet"),
     "short_mixed": (WARNING, "short mixtures"),
     "short_ref": (WARNING, "short enrolments"),
-    "clipped_mixed": (WARNING, "clipped mixtures"),
-    "clipped_target": (WARNING, "clipped targets"),
-    "clipped_ref": (WARNING, "clipped enrolments"),
+    **{f"clipped_{kind}": (WARNING, f"clipped {word}s") for kind, word in KINDS.items()},
 }
 
 
@@ -59,15 +59,15 @@ def audit(config: dict[str, Any]) -> int:
 
     Raises UserError where a folder holds no triplets, a manifest is none, or the settings cannot be.
     """
-    settings = AuditSettings.from_config(config)
+    settings = AuditSettings(**reject_unknown_keys(AuditSettings, config))
     planned = {folder: read_expected(Path(folder)) for folder in settings.folders}
     triplets = [triplet for folder in settings.folders for triplet in list_triplets(folder, planned[folder])]
     out = Path(settings.out_folder)
     if out.exists() and not out.is_dir():
         raise UserError(f"out_folder: expected a folder, found a file at {out}")
     out.mkdir(parents=True, exist_ok=True)
-    with tqdm(examine_all(triplets, settings), "auditing", len(triplets)) as bar:
-        facts = list(bar)
+    examined = map_in_processes(partial(examine, settings=settings), triplets, settings.num_workers, TRIPLETS_AT_ONCE)
+    facts = list(tqdm(examined, "auditing", len(triplets)))
     report = make_report(facts, check_all(facts, planned, settings), settings)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_histograms(facts, report, out / "audit.png")
@@ -77,11 +77,7 @@ def audit(config: dict[str, Any]) -> int:
 
 def list_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTriplet]:
     """The triplets of a folder by name, whole or not. Raises UserError where there are none, or no such folder."""
-    found: dict[str, dict[str, list[Place]]] = {}
-    for path in files_in(folder):
-        name, _, kind = path.stem.rpartition("-")
-        if path.suffix.lower() in audio.EXTENSIONS and kind in KINDS and not path.name.startswith("."):
-            found.setdefault(name, {}).setdefault(kind, []).append(path)
+    found = triplet_files(folder)
     if not found:
         raise UserError(f"{folder}: expected files <name>-mixed, -target and -ref ({' '.join(audio.EXTENSIONS)}), found none")
     triplets = []
@@ -89,19 +85,6 @@ def list_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTrip
         in_no_manifest = Expected(target=False if name.endswith(f"_{ABSENT}") else None)
         triplets.append(AuditedTriplet(folder, name, files, planned.get(name) or in_no_manifest))
     return triplets
-
-
-def examine_all(triplets: Sequence[AuditedTriplet], settings: AuditSettings) -> Iterator[Facts]:
-    """The facts of all triplets, in their order, found by `num_workers` processes."""
-    one = partial(examine, settings=settings)
-    if settings.num_workers == 1:
-        yield from map(one, triplets)
-        return
-    pool = ProcessPoolExecutor(settings.num_workers)
-    try:
-        yield from pool.map(one, triplets, chunksize=TRIPLETS_AT_ONCE)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def check_all(facts: Sequence[Facts], planned: dict[str, dict[str, Expected]], settings: AuditSettings) -> Results:
@@ -200,25 +183,23 @@ def draw_histograms(facts: Sequence[Facts], report: dict[str, Any], path: Path) 
     """Histograms of what was measured, a line for each folder, as a PNG."""
     from matplotlib.figure import Figure  # not wanted in the processes
 
-    measured: dict[str, dict[str, list[float]]] = {"duration (s)": {}, "enrolment (s)": {}, "SIR (dB)": {}}
-    measured |= {"peak of the mixture (dB of full scale)": {}, "mixtures of a target speaker": {}}
+    measured: list[list[list[float]]] = []  # by folder, then what of, all values
     for folder, content in report["folders"].items():
         some = [one[4:] for one in facts if one.triplet.folder == folder]  # seconds, ref_seconds, sir, peak
         columns = [[value for value in column if value is not None] for column in zip(*some, strict=True)]
-        for by_folder, column in zip(measured.values(), [*columns, list(content["speakers"].values())], strict=True):
-            by_folder[folder] = column
+        measured.append([*columns, list(content["speakers"].values())])
     figure = Figure(figsize=(13, 7), dpi=120, layout="constrained")
     *panels, legend = figure.subplots(2, 3).ravel()
-    for axes, (label, by_folder) in zip(panels, measured.items(), strict=True):
-        values = [value for column in by_folder.values() for value in column]
+    for axes, label, by_folder in zip(panels, MEASURED, zip(*measured, strict=True), strict=True):
+        values = list(chain.from_iterable(by_folder))
         few = "speaker" in label and values and max(values) <= BINS  # numbers of things get a bin each
         edges = np.arange(0.5, max(values) + 1) if few else np.histogram_bin_edges(values, BINS)
-        for column in by_folder.values():
+        for column in by_folder:
             axes.hist(column, edges, weights=np.full(len(column), 1 / max(len(column), 1)), histtype="step", lw=1.5)
         axes.set(xlabel=label, ylabel="share of the speakers" if "speaker" in label else "share of the triplets")
         axes.grid(color="0.9", lw=0.5)
-    for folder, column in by_folder.items():
-        legend.plot([], label=f"{folder}: {sum(column)} triplets")
+    for folder, content in report["folders"].items():
+        legend.plot([], label=f"{folder}: {content['triplets']} triplets")
     legend.legend(loc="center", frameon=False)
     legend.axis("off")
     figure.savefig(path)

@@ -13,7 +13,7 @@ import soundfile
 
 from ss.audio import Wave
 from ss.data.manifest import Room
-from ss.errors import UserError
+from ss.errors import UserError, import_extra
 
 ROOMS_KEPT = 256
 REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far below
@@ -33,17 +33,13 @@ def reverberate(voice: Wave, *responses: Wave) -> list[Wave]:
 @lru_cache(ROOMS_KEPT)
 def simulate_room(room: Room, sample_rate: int) -> Wave:
     """The response of a shoebox. Raises UserError where pyroomacoustics is not there, or no walls give such a reverberation."""
-    try:
-        import pyroomacoustics as acoustics
-    except ImportError as error:
-        raise UserError("rt60: simulated rooms need pyroomacoustics: pip install 'ss[rooms]'") from error
+    acoustics = import_extra("pyroomacoustics", "rt60: simulated rooms need pyroomacoustics: pip install 'ss[rooms]'")
     try:
         absorption, order = acoustics.inverse_sabine(room.rt60, room.size)
     except ValueError as error:
         raise UserError(f"rt60: expected a reverberation that a room of {room.size} m can have, found {room.rt60} s") from error
-    box = acoustics.ShoeBox(
-        room.size, fs=sample_rate, materials=acoustics.Material(absorption), max_order=min(order, REFLECTIONS), use_rand_ism=False
-    )
+    walls, order = acoustics.Material(absorption), min(order, REFLECTIONS)
+    box = acoustics.ShoeBox(room.size, fs=sample_rate, materials=walls, max_order=order, use_rand_ism=False)
     box.add_source(list(room.source))
     box.add_microphone(list(room.microphone))
     box.compute_rir()

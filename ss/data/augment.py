@@ -21,7 +21,7 @@ def scene_of(mixture: Wave, target: Wave) -> str:
         return "absent"
     if np.array_equal(mixture, target):
         return "clean"
-    return "partly_absent" if np.count_nonzero(target) <= (1 - SILENT) * len(target) else "full"
+    return "partly_absent" if np.count_nonzero(target != 0) <= (1 - SILENT) * len(target) else "full"
 
 
 def draw_start(scene: str, mixture: Wave, target: Wave, samples: int | None, rng: np.random.Generator) -> int:

@@ -133,13 +133,13 @@ def group_by_gender(drawn: Chances, sources: Sources) -> dict[str, Group]:
     """By speaker, those of the same group and gender. Raises UserError where `genders` is given and knows nobody."""
     if sources.genders is None:
         return {}
-    known, alike = read_genders(Path(sources.genders)), {}
-    for group in drawn.interferers.values():
-        by_gender: dict[str, dict[str, int]] = {}
+    known = read_genders(Path(sources.genders))
+    members: dict[tuple[str, str], dict[str, int]] = {}
+    for name, group in drawn.interferers.items():
         for speaker, places in group.places.items():
             if speaker in known:
-                by_gender.setdefault(known[speaker], {})[speaker] = len(places)
-        alike.update({speaker: own for own in map(Group.from_chances, by_gender.values()) for speaker in own.places})
+                members.setdefault((name, known[speaker]), {})[speaker] = len(places)
+    alike = {speaker: own for own in map(Group.from_chances, members.values()) for speaker in own.places}
     if not alike:
         raise UserError(f"{sources.genders}: expected the genders of speakers in {sources.audios_dir}, found only of others")
     return alike

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,18 +33,16 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
     """
     check_folder("audios_dir", sources.audios_dir)
     files = find_by_template(sources) if sources.manifest is None else read_list(Path(sources.manifest))
-    paths: dict[str, list[str]] = {}
-    for speaker, path in files:
-        paths.setdefault(speaker, []).append(path)
+    known = {speaker for speaker, _ in files}
     named = {key: set(map(clean_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
-        if missing := sorted(ids - set(paths)):
+        if missing := sorted(ids - known):
             raise UserError(f"{key}: expected speakers of {sources.audios_dir}, not found there: {', '.join(missing)}")
-    chosen = sorted((named["speakers"] or set(paths)) - named["exclude_speakers"])
+    chosen = (named["speakers"] or known) - named["exclude_speakers"]
     if sources.max_n_speakers is not None and sources.max_n_speakers < len(chosen):
         rng = np.random.default_rng(sources.random_state)
-        chosen = sorted(map(str, rng.choice(chosen, sources.max_n_speakers, replace=False)))
-    return [(speaker, path) for speaker in chosen for path in sorted(paths[speaker])]
+        chosen = set(rng.choice(sorted(chosen), sources.max_n_speakers, replace=False).tolist())
+    return sorted(file for file in files if file[0] in chosen)
 
 
 def find_by_template(sources: Sources) -> list[tuple[str, str]]:
@@ -63,23 +61,17 @@ def find_by_template(sources: Sources) -> list[tuple[str, str]]:
     for part in [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]:
         pattern = re.sub(r"\{\w+\}", "*", template.replace("{part}", part))
         if is_packed(root):
-            expression = re.compile("[^/]*".join(map(re.escape, pattern.split("*"))))
-            matches = [name for name in contents(root) if expression.fullmatch(name)]
+            matches = [name for name in contents(root) if PurePosixPath("/", name).match(f"/{pattern}")]
         else:
             matches = glob(pattern, root_dir=root)
         matches = [path for path in matches if path.lower().endswith(audio.EXTENSIONS)]
         if not matches:
             raise UserError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
         found.update(matches)
-    regex = ""
-    for token in re.split(r"(\{\w+\}|\*)", template):
-        name = token[1:-1]
-        if token == "*":
-            regex += "[^/]*"
-        elif not token.startswith("{"):
-            regex += re.escape(token)
-        else:
-            regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>[^/]+?)"
+    regex = re.escape(template).replace(r"\*", "[^/]*")
+    for name in set(re.findall(r"\{(\w+)\}", template)):
+        place = re.escape(f"{{{name}}}")
+        regex = regex.replace(place, f"(?P<{name}>[^/]+?)", 1).replace(place, f"(?P={name})")
     files: list[tuple[str, str]] = []
     ids: dict[str, str] = {}
     for path in sorted(found):

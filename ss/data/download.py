@@ -183,17 +183,14 @@ def fetch_rest(url: str, half: Path) -> None:
         raise UserError(f"{url}: expected a file, found {error.code} {error.reason}") from None
     except (OSError, HTTPException) as error:
         raise NetworkError(str(error) or repr(error)) from None
-    with response:
-        start = start if response.status == PARTIAL else 0
-        total = None if response.length is None else start + response.length
-        with (
-            half.open("ab" if start else "wb") as file,
-            byte_bar(desc=f"downloading {half.stem}", total=total, initial=start) as bar,
-        ):
-            while piece := receive(response):
-                file.write(piece)
-                bar.update(len(piece))
-            came = file.tell()
+    start = start if response.status == PARTIAL else 0
+    total = None if response.length is None else start + response.length
+    bar = byte_bar(desc=f"downloading {half.stem}", total=total, initial=start)
+    with response, bar, half.open("ab" if start else "wb") as file:
+        while piece := receive(response):
+            file.write(piece)
+            bar.update(len(piece))
+        came = file.tell()
     if total is not None and came != total:
         raise NetworkError(f"an end after {came} of {total} bytes")
 
@@ -213,11 +210,9 @@ def check(path: Path, expected: str) -> None:
         while piece := file.read(PIECE):
             digest.update(piece)
             bar.update(len(piece))
-    if digest.hexdigest() != expected:
+    if (found := digest.hexdigest()) != expected:
         path.unlink()
-        raise UserError(
-            f"{path}: expected the SHA-256 sum {expected}, found {digest.hexdigest()}; deleted it: the next call downloads it anew"
-        )
+        raise UserError(f"{path}: expected the SHA-256 sum {expected}, found {found}; deleted it: the next call downloads it anew")
 
 
 def unpack(archive: Path, folder: Path, top: str) -> None:

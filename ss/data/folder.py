@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from tqdm import tqdm
 
@@ -20,11 +20,11 @@ from ss import audio
 from ss.data import manifest
 from ss.data.manifest import Mixture
 from ss.data.processes import map_in_processes
-from ss.errors import UserError
+from ss.errors import UserError, import_extra, require_choices
 
-EXTENSIONS = ("wav", "flac")  # of the files
+Extension: TypeAlias = Literal["wav", "flac"]  # of the files
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
-WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in EXTENSIONS)
+WAVES = tuple(f"-{kind}.{extension}" for kind in KINDS for extension in get_args(Extension))
 HALF_WRITTEN = ".part"  # as `ss.files.whole_file` ends what is not renamed yet
 ROWS_AT_ONCE = 8  # that a process is given
 ROWS_PER_BATCH = 32  # that a worker of a cluster is given
@@ -42,20 +42,19 @@ class Output:
     """
 
     out_folder: str
-    extension: str = "wav"
+    extension: Extension = "wav"
     num_workers: int = 1
     cluster: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.extension not in EXTENSIONS:
-            raise UserError(f"extension: expected one of {', '.join(EXTENSIONS)}, found {self.extension}")
+        require_choices(self)
         if self.num_workers < 1:
             raise UserError(f"num_workers: expected more than 0, found {self.num_workers}")
 
 
-def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: Sequence[str]) -> None:
-    """Makes the triplets that are not there yet, and says what was done.
+def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: Sequence[str]) -> int:
+    """Makes the triplets that are not there yet, and says what was done. Gives how many of the rows are in the folder then.
 
     rows: dataclasses with a name and a sample_rate. about: a line on the sources; unusable: why some of them are not used. Raises
     UserError where the folder holds other mixtures (and `overwrite` is not set), or where not one mixture could be made.
@@ -73,7 +72,12 @@ def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: 
     for reason in unusable:
         print(f"left out {reason}", file=sys.stderr)
     skipped = [("", reason) for reason in unusable]
-    with tqdm(render_all(left, render, to), "mixing", len(rows), initial=n_before) as bar:
+    one = partial(render_to_files, render=render, to=to)
+    if to.cluster is None:
+        outcomes = map_in_processes(one, left, to.num_workers, ROWS_AT_ONCE)
+    else:
+        outcomes = render_on_cluster(one, left, to.cluster)
+    with tqdm(outcomes, "mixing", len(rows), initial=n_before) as bar:
         for name, why in bar:
             if why is not None:
                 skipped.append((name, why))
@@ -88,6 +92,7 @@ def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: 
         print(f"skipped: {missing} mixtures, {len(unusable)} files of the sources: see {out / 'skipped.csv'}")
     if not n_made:
         raise UserError(f"{out}: expected at least one mixture, but all {missing} were skipped; the first because {skipped[0][1]}")
+    return n_made
 
 
 def list_files(out: Path, ends: tuple[str, ...]) -> list[Path]:
@@ -129,15 +134,6 @@ def brief(value: object) -> str:
     return repr(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
 
 
-def render_all(rows: Sequence[Any], render: Render, to: Output) -> Iterator[Outcome]:
-    """Renders the rows and writes their files, in `num_workers` processes or on a cluster; gives what became of each."""
-    one = partial(render_to_files, render=render, to=to)
-    if to.cluster is not None:
-        yield from render_on_cluster(one, rows, to.cluster)
-    else:
-        yield from map_in_processes(one, rows, to.num_workers, ROWS_AT_ONCE)
-
-
 def render_to_files(row: Any, render: Render, to: Output) -> Outcome:
     """Renders one row and writes its three files."""
     try:
@@ -160,15 +156,12 @@ def render_on_cluster(one: Callable[[Any], Outcome], rows: Sequence[Any], addres
     under the same paths. What is written is whole or absent, so a row that is made twice does no harm.
     Raises UserError where Dask or the scheduler is not there.
     """
+    dask = import_extra("distributed", "cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'")
     try:
-        from distributed import Client, as_completed
-    except ImportError as error:
-        raise UserError("cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'") from error
-    try:
-        client = Client(address)
+        client = dask.Client(address)
     except OSError as error:
         raise UserError(f"cluster: expected a Dask scheduler at {address}, but: {error}") from error
     with client:
         batches = [rows[begin : begin + ROWS_PER_BATCH] for begin in range(0, len(rows), ROWS_PER_BATCH)]
-        for done in as_completed(client.map(lambda batch: list(map(one, batch)), batches, pure=False, retries=LOST)):
+        for done in dask.as_completed(client.map(lambda batch: list(map(one, batch)), batches, pure=False, retries=LOST)):
             yield from done.result()

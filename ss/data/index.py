@@ -15,7 +15,6 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ss import audio
-from ss.audio import AudioError
 from ss.data import manifest
 from ss.data.corpus import find_files
 from ss.data.packed import contents, file_of, is_packed
@@ -73,11 +72,8 @@ def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
     """Decodes a file: how long, at which rate, and which parts are within `trim_db` of the loudest."""
     path = file_of(root, file.path)
     try:
-        rate = audio.sample_rate_of(path)
-        wave = audio.read(path, rate, downmix=True)
-        if len(wave) != audio.n_samples(path):
-            raise AudioError(f"{path}: expected {audio.n_samples(path)} samples, as it says, found {len(wave)}")
-    except AudioError as error:
+        wave, rate = audio.read_whole(path, downmix=True)
+    except audio.AudioError as error:
         return file._replace(fault=str(error))
     if not wave.any():
         return file._replace(fault=f"{path}: expected speech, found silence")

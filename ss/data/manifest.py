@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ss.audio import Wave
 from ss.errors import UserError
 from ss.files import read_text, whole_file
 
@@ -106,8 +107,21 @@ class Row:
         return self.codec is None and self.clip_db is None
 
 
+def to_wave(pcm: PCM) -> Wave:
+    """16 bits to -1..1."""
+    wave = pcm.astype(np.float32)
+    wave *= np.float32(1 / FULL_SCALE)  # in place: four times as fast as a division, and as exact
+    return wave
+
+
+def to_pcm(wave: Wave) -> PCM:
+    """-1..1 to 16 bits; what is beyond is clipped."""
+    scaled = wave * np.float32(FULL_SCALE)
+    return np.rint(scaled.clip(-FULL_SCALE, FULL_SCALE - 1, out=scaled), out=scaled).astype(np.int16)
+
+
 def write(path: Path, lines: Iterable[str]) -> None:
-    """Writes a manifest, whole or not at all."""
+    """Writes a manifest, or another list of lines, whole or not at all."""
     with whole_file(path) as aside, aside.open("w") as file:
         file.writelines(f"{line}\n" for line in lines)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from statistics import median
@@ -119,8 +119,7 @@ def benchmark(config: Mapping[str, Any]) -> None:
     print(describe(catalog, scene))
     for cache_mb in (0, folder.cache_mb):
         render, speeds = Renderer(sources, cache_mb, catalog.files), []
-        with ExitStack() as stack:
-            out = stack.enter_context(TemporaryDirectory(dir=folder.out_folder)) if write else None
+        with TemporaryDirectory(dir=folder.out_folder) if write else nullcontext() as out:
             for _ in range(repeats + (cache_mb > 0)):
                 began, samples = time.process_time(), 0
                 for row in plan(catalog, scene, folder.random_state, folder.nfiles):

@@ -7,21 +7,23 @@ processes, and resume is as exact as on a folder. `simplecache::s3://...` keeps 
 
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
 
 from ss.audio import EXTENSIONS, AudioError
-from ss.errors import UserError
+from ss.errors import UserError, import_extra
 
 INDEX = "shards.json"
+KINDS = ("mixed", "target", "ref")  # of the files of a triplet
 VERSION = 1
 
 
@@ -31,25 +33,10 @@ class Member(NamedTuple):
     root: str
     name: str
 
-    @property
-    def suffix(self) -> str:
-        """As of a path."""
-        return PurePosixPath(self.name).suffix
-
-    @property
-    def stem(self) -> str:
-        """As of a path."""
-        return PurePosixPath(self.name).stem
-
-    @property
-    def parent(self) -> str:
-        """The packed folder."""
-        return self.root
-
     def __str__(self) -> str:
         return f"{self.root}/{self.name}"
 
-    def open(self, mode: Literal["rb"] = "rb") -> io.BytesIO:
+    def open(self) -> io.BytesIO:
         """Its content. Raises OSError where it cannot be read."""
         (shard, begin, size), (system, path) = contents(self.root)[self.name], storage(self.root)
         content = system.cat_file(f"{path}/{shard}", begin, begin + size)
@@ -94,10 +81,7 @@ def contents(root: str) -> dict[str, tuple[str, int, int]]:
 @cache
 def storage(root: str) -> tuple[Any, str]:
     """fsspec's file system of a URL or folder, and the path in it. Raises UserError where fsspec is needed and not there."""
-    try:
-        import fsspec  # with the packages that a URL needs, like s3fs
-    except ImportError as error:
-        raise UserError(f"{root}: reading shards needs fsspec: pip install fsspec") from error
+    fsspec = import_extra("fsspec", f"{root}: reading shards needs fsspec: pip install fsspec")
     try:
         system, path = fsspec.core.url_to_fs(root)
     except (ImportError, ValueError) as error:  # s3:// needs s3fs, and says so
@@ -105,13 +89,19 @@ def storage(root: str) -> tuple[Any, str]:
     return system, path.rstrip("/")
 
 
-def files_in(folder: str | Path) -> list[Path] | list[Member]:
-    """The files of a folder, packed or not, by name. Raises AudioError for a missing folder."""
-    if is_packed(folder):
-        return [Member(str(folder), name) for name in sorted(contents(str(folder)))]
-    if not Path(folder).is_dir():
+def triplet_files(folder: str | Path) -> dict[str, dict[str, list[Place]]]:
+    """The files of a folder of triplets, packed or not, by the triplet's name and their kind (one of KINDS, `<name>-<kind>.wav`).
+
+    Raises AudioError for a missing folder.
+    """
+    if not is_packed(folder) and not Path(folder).is_dir():
         raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
-    return sorted(Path(folder).iterdir())
+    found: dict[str, dict[str, list[Place]]] = {}
+    for file in sorted(contents(str(folder)) if is_packed(folder) else os.listdir(folder)):
+        name, _, kind = PurePosixPath(file).stem.rpartition("-")
+        if file.lower().endswith(EXTENSIONS) and kind in KINDS and not file.startswith("."):
+            found.setdefault(name, {}).setdefault(kind, []).append(file_of(folder, file))
+    return found
 
 
 def shard_of(path: object) -> str:
@@ -133,7 +123,7 @@ def pack(config: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")
     together: dict[str, list[str]] = {}
     for name in names:
-        together.setdefault(re.sub(r"-(mixed|target|ref)\.\w+$", "", name), []).append(name)
+        together.setdefault(re.sub(rf"-({'|'.join(KINDS)})\.\w+$", "", name), []).append(name)
     groups = list(together.values())
     order = np.random.default_rng(config["seed"]).permutation(len(groups))
     n_shards = write_shards(folder, [groups[i] for i in order], out, config["megabytes"])

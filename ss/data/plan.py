@@ -41,7 +41,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
     speaker = catalog.drawn.targets[rng.integers(len(catalog.drawn.targets))]
     speed = draw_speed(scene, rng)
     weights = np.array(list(scene.patterns.values()), float)
-    pattern = str(rng.choice(list(scene.patterns), p=weights / weights.sum()))
+    pattern = list(scene.patterns)[rng.choice(len(weights), p=weights / weights.sum())]
     samples = round(draw_between(scene.seconds, rng) * rate) if scene.seconds else 0
     ref_length = round(draw_between(scene.enrolment.seconds, rng) * rate) if scene.enrolment.seconds else 0
     spans = catalog.speakers[speaker]
@@ -49,9 +49,8 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         lengths = (ref_length or samples or 1) * speed, (samples or ref_length or 1) * speed
         enrolled, spoken = split_utterance(spans[0], *lengths, catalog, rng)
     else:
-        n = draw_whole(scene.enrolment.utterances, rng)
+        n = min(draw_whole(scene.enrolment.utterances, rng), len(spans) - 1)
         order = rng.permutation(len(spans))
-        n = min(n, len(spans) - 1)
         enrolled, spoken = [spans[i] for i in order[:n]], [spans[i] for i in order[n:]]
     if not samples:
         spoken = [spoken[rng.integers(len(spoken))]]
@@ -124,7 +123,7 @@ def draw_interferers(catalog: Catalog, scene: Scene, speaker: str, pattern: str,
 
 def plan_times(pattern: str, n_others: int, samples: int, scene: Scene, rate: int, rng: Draw) -> Times:
     """When the target speaks, then each of the others, in samples within 0..samples. pattern: one of PATTERNS."""
-    whole = [(0, samples)]
+    spoken = whole = [(0, samples)]
     if pattern == "turns":
         return plan_turns(n_others, samples, scene, rate, rng)
     if pattern == "partial":  # one begins, the other ends; in between both speak
@@ -132,14 +131,13 @@ def plan_times(pattern: str, n_others: int, samples: int, scene: Scene, rate: in
         first, second = [(0, round(samples * (1 + both) / 2))], [(round(samples * (1 - both) / 2), samples)]
         target, other = (first, second) if rng.random() < 0.5 else (second, first)
         return [target, *[other] * n_others]
-    if pattern in ("full", "alone"):
-        return [whole, *[whole] * n_others]
     if pattern == "absent":
-        return [[], *[whole] * n_others]
-    pause = round(samples * rng.uniform(*scene.silence))
-    middle = round((samples - pause) * rng.uniform(0.3, 0.7))
-    begin = {"silent_start": 0, "silent_middle": middle, "silent_end": samples - pause}[pattern]
-    spoken = [(a, b) for a, b in ((0, begin), (begin + pause, samples)) if b > a]
+        spoken = []
+    if pattern.startswith("silent"):
+        pause = round(samples * rng.uniform(*scene.silence))
+        middle = round((samples - pause) * rng.uniform(0.3, 0.7))
+        begin = {"silent_start": 0, "silent_middle": middle, "silent_end": samples - pause}[pattern]
+        spoken = [(a, b) for a, b in ((0, begin), (begin + pause, samples)) if b > a]
     return [spoken, *[whole] * n_others]
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -29,7 +29,6 @@ from scipy.ndimage import maximum_filter1d
 from scipy.signal import cheby2, lfilter, resample_poly, sosfilt
 
 from ss import audio
-from ss.audio import AudioError
 from ss.data.folder import Output, make
 from ss.data.manifest import FULL_SCALE, Mixture
 from ss.data.packed import check_folder, file_of
@@ -39,12 +38,6 @@ from ss.files import read_text
 Signal = NDArray[Any]  # float32 or float64, whichever the original has there: the last bit depends on it
 RATE = 16000  # of LibriSpeech, WHAM and WSJ0
 PEAK = 0.9  # of all that belongs to one mixture of WSJ0-2mix-extr
-CHOICES = {
-    "recipe": ("librimix", "wsj0_2mix_extr"),
-    "mode": ("min", "max"),
-    "kind": ("mix_clean", "mix_both"),
-    "sample_rate": (8000, 16000),
-}
 SMOOTHING, HANGOVER, MARGIN = 0.03, 0.2, 15.9  # seconds, seconds and dB of ITU-T P.56
 BAND = (200, 5500)  # Hz that it listens to
 STEPS = 20  # thresholds of 3 dB
@@ -67,19 +60,16 @@ class Published(Output):
     shortest source (min) or the longest (max). Raises UserError for what there is not.
     """
 
-    recipe: str
+    recipe: Literal["librimix", "wsj0_2mix_extr"]
     metadata: str
     roots: Roots
     enrolments: str | None = None
-    kind: str = "mix_clean"
-    mode: str = "min"
-    sample_rate: int = 16000
+    kind: Literal["mix_clean", "mix_both"] = "mix_clean"
+    mode: Literal["min", "max"] = "min"
+    sample_rate: Literal[8000, 16000] = 16000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, choices in CHOICES.items():
-            if getattr(self, key) not in choices:
-                raise UserError(f"{key}: expected one of {', '.join(map(str, choices))}, found {getattr(self, key)}")
         if (self.enrolments is None) == (self.recipe == "librimix"):
             raise UserError(f"enrolments: expected a map for librimix, none for others, found {self.enrolments} for {self.recipe}")
         if self.kind == "mix_both" and (self.recipe != "librimix" or self.roots.noise is None):
@@ -96,11 +86,18 @@ class Published(Output):
 
 @dataclass(frozen=True)
 class Part:
-    """A file below one of the roots; gain: a factor (librimix) or dB of its active level (wsj0_2mix_extr)."""
+    """A file below one of the roots; gain: a factor (librimix) or dB of its active level (wsj0_2mix_extr).
+
+    Raises ValueError for a gain that is not finite.
+    """
 
     path: str
     gain: float
     root: str = "speech"
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.gain):
+            raise ValueError(f"expected a finite number, found {self.gain}")
 
     @property
     def utterance(self) -> str:
@@ -136,9 +133,7 @@ def rebuild(config: Mapping[str, Any]) -> int:
         f"{sum(row.ref_parts[row.ref].path == row.parts[row.target].path for row in rows)} enrolled by the very utterance that is "
         "the target, as published"
     )
-    make(rows, partial(render, roots=settings.roots), settings, about, [])
-    out = Path(settings.out_folder)
-    return int(not all((out / f"{row.name}-mixed.{settings.extension}").exists() for row in rows))
+    return int(make(rows, partial(render, roots=settings.roots), settings, about, []) < len(rows))
 
 
 def plan(settings: Published) -> list[PublishedRow]:
@@ -159,14 +154,12 @@ def librimix_rows(settings: Published) -> Iterator[PublishedRow]:
         for line, columns in enumerate(csv.DictReader(file), start=2):
             numbers = [n for n in range(1, len(columns)) if f"source_{n}_path" in columns] or [1]
             try:
-                sources = [Part(columns[f"source_{n}_path"], to_finite(columns[f"source_{n}_gain"])) for n in numbers]
-                noise = Part(columns["noise_path"], to_finite(columns["noise_gain"]), "noise")
+                sources = [Part(columns[f"source_{n}_path"], float(columns[f"source_{n}_gain"])) for n in numbers]
+                noise = Part(columns["noise_path"], float(columns["noise_gain"]), "noise")
                 mixtures[columns["mixture_ID"]] = [*sources, noise]
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{settings.metadata}, line {line}: expected the columns mixture_ID, source_1_path, source_1_gain, "
-                    f"source_2_path, source_2_gain, noise_path, noise_gain, but: {error!r}"
-                ) from error
+                needed = "mixture_ID, source_1_path, source_1_gain, source_2_path, source_2_gain, noise_path, noise_gain"
+                raise UserError(f"{settings.metadata}, line {line}: expected the columns {needed}, but: {error!r}") from error
     assert settings.enrolments is not None
     for where, (mixture, utterance, enrolment) in read_lines(settings.enrolments, "mixture_ID utterance_ID s1/mixture_ID"):
         source, _, other = enrolment.partition("/")
@@ -176,10 +169,8 @@ def librimix_rows(settings: Published) -> Iterator[PublishedRow]:
             target = [part.utterance for part in sources].index(utterance)
             ref = [f"s{number}" for number in range(1, 1 + len(others))].index(source)
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{where}: expected a mixture of {settings.metadata}, one of its utterances, and a source of such a mixture, "
-                f"found {mixture} {utterance} {enrolment}"
-            ) from error
+            needed = f"a mixture of {settings.metadata}, one of its utterances, and a source of such a mixture"
+            raise UserError(f"{where}: expected {needed}, found {mixture} {utterance} {enrolment}") from error
         speaker = same_speaker(where, utterance.split("-")[0], others[ref].utterance.split("-")[0])
         parts = (*sources, noise) if settings.kind == "mix_both" else tuple(sources)
         name = f"{speaker}_{mixture}"
@@ -190,7 +181,7 @@ def wsj0_2mix_extr_rows(settings: Published) -> Iterator[PublishedRow]:
     """The triplets of a list. Raises UserError, with file and line, for what it should not hold."""
     for where, words in read_lines(settings.metadata, "target.wav SNR interferer.wav SNR enrolment.wav"):
         try:
-            target, interferer = (Part(path.lstrip("/"), to_finite(snr)) for path, snr in (words[:2], words[2:4]))
+            target, interferer = (Part(path.lstrip("/"), float(snr)) for path, snr in (words[:2], words[2:4]))
         except ValueError as error:
             raise UserError(f"{where}: expected levels in dB as words 2 and 4, found {words[1]} and {words[3]}") from error
         ref = Part(words[4].lstrip("/"), 0.0)
@@ -206,14 +197,6 @@ def read_lines(path: str, form: str) -> Iterator[tuple[str, list[str]]]:
             if len(words) != len(form.split()):
                 raise UserError(f"{path}, line {number}: expected '{form}', found {line!r}")
             yield f"{path}, line {number}", words
-
-
-def to_finite(text: str) -> float:
-    """A word as a number. Raises ValueError for any that is not finite."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"expected a finite number, found {text}")
-    return value
 
 
 def same_speaker(where: str, target: str, enrolled: str) -> str:
@@ -250,32 +233,25 @@ def read_at_level(part: Part, row: PublishedRow, roots: Roots) -> Signal:
     """A source of WSJ0-2mix-extr at the row's rate and its active level."""
     wave = resample_poly(read_speech(part, roots).astype(np.float64), row.sample_rate, RATE)  # with MATLAB's window
     if not wave.any():
-        raise AudioError(f"{Path(roots.speech, part.path)}: expected speech, found silence")
+        raise audio.AudioError(f"{Path(roots.speech, part.path)}: expected speech, found silence")
     return wave * 10 ** (part.gain / 20) / math.sqrt(active_power(wave, row.sample_rate))
 
 
 def read_speech(part: Part, roots: Roots) -> audio.Wave:
     """A file [N], all of it: one cut short after its header was written is an error."""
-    path = file_of(roots.speech, part.path)
-    wave, n = audio.read(path, RATE), audio.n_samples(path)
-    if len(wave) != n:
-        raise AudioError(f"{path}: expected {n} samples, found {len(wave)}")
-    return wave
+    return audio.read_whole(file_of(roots.speech, part.path), RATE)[0]
 
 
 def read_noise(part: Part, roots: Roots, n: int) -> Signal:
     """The first channel of a noise [n]; one that is shorter is repeated with a cross-fade, which makes it float64."""
     path = file_of(str(roots.noise), part.path)
-    try:
-        with path.open("rb") as file:
-            wave, rate = soundfile.read(file, dtype="float32", always_2d=True, stop=n)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
+    with audio.readable(path) as file:
+        wave, rate = soundfile.read(file, dtype="float32", always_2d=True, stop=n)
     if rate != RATE:
-        raise AudioError(f"{path}: expected a sample rate of {RATE} Hz, found {rate} Hz")
+        raise audio.AudioError(f"{path}: expected a sample rate of {RATE} Hz, found {rate} Hz")
     rise = np.hanning(RATE + 1)[: RATE // 2 + 1]
     if len(wave) < min(n, len(rise) + 1):
-        raise AudioError(f"{path}: expected more than {len(rise)} samples to repeat, found {len(wave)}")
+        raise audio.AudioError(f"{path}: expected more than {len(rise)} samples to repeat, found {len(wave)}")
     noise: Signal = wave[:, 0]
     longer = noise
     while len(longer) < n:

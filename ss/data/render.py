@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ss import audio
-from ss.audio import AudioError, Wave
+from ss.audio import AudioError, File, Wave, read_any
 from ss.data import acoustics
 from ss.data.audio_cache import AudioCache
 from ss.data.augment import change_speed
-from ss.data.manifest import FULL_SCALE, PCM, Mixture, Noise, Piece, Row, Voice
+from ss.data.manifest import FULL_SCALE, PCM, Mixture, Noise, Piece, Row, Voice, to_pcm, to_wave
 from ss.data.packed import file_of
 from ss.data.sources import Sources
 
@@ -30,9 +29,9 @@ PEAK = 0.9  # no wave goes beyond this part of full scale
 class Renderer:
     """Renders rows of some sources; cache_mb: megabytes of decoded audio that are kept, of these files (`Catalog.files`)."""
 
-    def __init__(self, sources: Sources, cache_mb: float = 0, files: Iterable[audio.File] = ()) -> None:
+    def __init__(self, sources: Sources, cache_mb: float = 0, files: Iterable[File] = ()) -> None:
         self.sources = sources
-        self.cache = AudioCache(files, partial(audio.read_any, sample_rate=sources.sample_rate), cache_mb, np.int16)
+        self.cache = AudioCache(files, partial(read_any, sample_rate=sources.sample_rate), cache_mb, np.int16)
 
     def __call__(self, row: Row) -> Mixture:
         """The waves of a row. Raises AudioError for a file that cannot be read, is shorter than the row says, or is silent."""
@@ -61,7 +60,7 @@ class Renderer:
             spoken[piece.at :][: len(wave)] = True
         if not voice.pieces:
             return dry, None
-        n_spoken = int(spoken.sum())
+        n_spoken = int(np.count_nonzero(spoken))
         if np.square(dry).sum() < DIGITAL_SILENCE * n_spoken:
             raise AudioError(f"{voice.pieces[0].path}: expected speech, found silence in {row.name}")
         wet, early, response = dry, None, self.response(voice, row)
@@ -148,10 +147,10 @@ def on_one_scale(parts: Sequence[Wave], row: Row) -> list[PCM]:
 
 def distort(mixture: PCM, row: Row) -> PCM:
     """What clipping, so many dB below the peak, and a codec leave of a mixture [S]."""
-    wave: Wave = mixture.astype(np.float32) / np.float32(FULL_SCALE)
+    wave = to_wave(mixture)
     if row.clip_db is not None:
         top = np.abs(wave).max() * np.float32(10 ** (-row.clip_db / 20))
         wave = wave.clip(-top, top)
     if row.codec is not None:
         wave = acoustics.apply_codec(wave, row.codec, row.sample_rate)
-    return np.rint(wave.clip(-1, 1 - 1 / FULL_SCALE) * FULL_SCALE).astype(np.int16)
+    return to_pcm(wave)

@@ -7,11 +7,12 @@ from typing import Any, TypeAlias
 from ss.errors import UserError, reject_unknown_keys
 
 Range: TypeAlias = tuple[float, float]
+WholeRange: TypeAlias = tuple[int, int]
 
 PATTERNS = ("full", "partial", "turns", "silent_start", "silent_middle", "silent_end", "absent", "alone")
 CODECS = ("mulaw", "mp3", "vorbis", "opus")
 MOST_INTERFERERS = 3
-MAY_BE_NONE = ("seconds", "rt60")  # of the ranges
+ABOVE_ZERO = ("seconds", "utterances", "turn", "speed", "rt60")  # of the ranges
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,14 @@ class Enrolment:
     in a room. level: dB of full scale; None: the mixture's."""
 
     seconds: Range | None = (3.0, 3.0)
-    utterances: tuple[int, int] = (1, 1)
+    utterances: WholeRange = (1, 1)
     noise_share: float = 0.0
     snr: Range = (5.0, 20.0)
     reverb_share: float = 0.0
     level: Range | None = None
 
     def __post_init__(self) -> None:
-        check_ranges_and_shares(self, ("seconds", "utterances", "snr", *(() if self.level is None else ("level",))))
-        if (self.seconds is not None and self.seconds[0] <= 0) or self.utterances[0] < 1:
-            raise UserError(f"seconds and utterances: expected more than 0, found {self.seconds} and {self.utterances}")
+        check_ranges_and_shares(self)
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Scene:
     silence: Range = (0.3, 0.7)
     turn: Range = (0.8, 3.0)
     gap: Range = (-0.3, 0.6)
-    interferers: tuple[int, int] = (1, 1)
+    interferers: WholeRange = (1, 1)
     fewest_share: float = 0.0
     same_gender_share: float = 0.0
     sir: Range = (-5.0, 5.0)
@@ -81,24 +80,18 @@ class Scene:
     enrolment: Enrolment = field(default_factory=Enrolment)
 
     def __post_init__(self) -> None:
-        ranges = ("seconds", "overlap", "silence", "turn", "gap", "interferers", "sir", "speed", "level", "snr", "rt60", "clip_db")
-        check_ranges_and_shares(self, ranges)
-        if unknown := sorted(set(self.patterns) - set(PATTERNS)):
-            raise UserError(f"patterns: expected some of {', '.join(PATTERNS)}, found {', '.join(unknown)}")
+        check_ranges_and_shares(self)
+        for key, known in (("patterns", PATTERNS), ("codecs", CODECS)):
+            if unknown := sorted(set(getattr(self, key)) - set(known)):
+                raise UserError(f"{key}: expected some of {', '.join(known)}, found {', '.join(unknown)}")
         if not self.patterns or min(self.patterns.values()) < 0 or not sum(self.patterns.values()):
             raise UserError(f"patterns: expected weights of which one is above 0, found {dict(self.patterns)}")
-        if not 0 <= self.interferers[0] <= self.interferers[1] <= MOST_INTERFERERS:
-            raise UserError(f"interferers: expected 0 to {MOST_INTERFERERS}, found {list(self.interferers)}")
-        for key in ("seconds", "turn", "speed", "rt60"):
-            if getattr(self, key) is not None and getattr(self, key)[0] <= 0:
-                raise UserError(f"{key}: expected more than 0, found {list(getattr(self, key))}")
-        for key in ("overlap", "silence"):
-            if not 0 <= getattr(self, key)[0] <= getattr(self, key)[1] <= 1:
-                raise UserError(f"{key}: expected parts from 0 to 1, found {list(getattr(self, key))}")
+        for key, most in (("interferers", MOST_INTERFERERS), ("overlap", 1), ("silence", 1)):
+            low, high = getattr(self, key)
+            if not 0 <= low <= high <= most:
+                raise UserError(f"{key}: expected 0 to {most}, found {[low, high]}")
         if self.sir_levels is not None and not self.sir_levels:
             raise UserError("sir_levels: expected at least one level in dB, found none")
-        if unknown := sorted(set(self.codecs) - set(CODECS)):
-            raise UserError(f"codecs: expected some of {', '.join(CODECS)}, found {', '.join(unknown)}")
 
     @property
     def noisy(self) -> bool:
@@ -108,8 +101,7 @@ class Scene:
     @property
     def uses_rirs(self) -> bool:
         """Whether a room ever comes from a file."""
-        reverberant = bool(self.reverb_share or self.enrolment.reverb_share)
-        return reverberant and (self.rt60 is None or self.simulated_share < 1)
+        return bool(self.reverb_share or self.enrolment.reverb_share) and (self.rt60 is None or self.simulated_share < 1)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None) -> "Scene":
@@ -121,16 +113,16 @@ class Scene:
         return cls(**{**reject_unknown_keys(cls, config), **lists, "enrolment": enrolment})
 
 
-def check_ranges_and_shares(config: Scene | Enrolment, ranges: tuple[str, ...]) -> None:
-    """Makes [low, high] of these keys a tuple, one number standing for both; raises UserError for what is no range or share."""
-    for key in ranges:
-        value = getattr(config, key)
-        if value is None and key in MAY_BE_NONE:
-            continue
-        pair = (value, value) if isinstance(value, (int, float)) else tuple(value or ())
-        if len(pair) != 2 or pair[0] > pair[1]:
-            raise UserError(f"{key}: expected [low, high], found {value}")
-        object.__setattr__(config, key, pair)
-    for key in (one.name for one in fields(config) if one.name.endswith("_share")):
-        if not 0 <= getattr(config, key) <= 1:
-            raise UserError(f"{key}: expected a part from 0 to 1, found {getattr(config, key)}")
+def check_ranges_and_shares(config: Scene | Enrolment) -> None:
+    """Makes [low, high] of each range a tuple, one number standing for both; raises UserError for what is no range or share."""
+    for one in fields(config):
+        key, value = one.name, getattr(config, one.name)
+        if one.type in (Range, WholeRange) or (one.type == Range | None and value is not None):
+            pair = (value, value) if isinstance(value, (int, float)) else tuple(value or ())
+            if len(pair) != 2 or pair[0] > pair[1]:
+                raise UserError(f"{key}: expected [low, high], found {value}")
+            if key in ABOVE_ZERO and pair[0] <= 0:
+                raise UserError(f"{key}: expected more than 0, found {list(pair)}")
+            object.__setattr__(config, key, pair)
+        if key.endswith("_share") and not 0 <= value <= 1:
+            raise UserError(f"{key}: expected a part from 0 to 1, found {value}")

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ss.data.scene_settings import Scene
-from ss.errors import UserError, reject_unknown_keys
-
-SPEAKER_SAMPLING = ("uniform", "by_duration")
+from ss.errors import UserError, reject_unknown_keys, require_choices
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Sources:
     exclude_speakers: Sequence[str] | None = None
     max_n_speakers: int | None = None
     split_single_utterances: bool = False
-    speaker_sampling: str = "uniform"
+    speaker_sampling: Literal["uniform", "by_duration"] = "uniform"
     speaker_group_regex: str | None = None
     min_len: float = 1.0
     trim_db: float | None = 30.0
@@ -48,22 +46,18 @@ class Sources:
     num_workers: int = 1
 
     def __post_init__(self) -> None:
-        for key in ("parts", "speakers", "exclude_speakers"):  # so that sources can be compared and looked up
-            if isinstance(getattr(self, key), list):
-                object.__setattr__(self, key, tuple(getattr(self, key)))
         for key in ("sample_rate", "num_workers", "trim_db", "max_n_speakers"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise UserError(f"{key}: expected more than 0, found {value}")
         if self.min_len < 0 or self.random_state < 0:
             raise UserError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
-        if self.speaker_sampling not in SPEAKER_SAMPLING:
-            raise UserError(f"speaker_sampling: expected one of {', '.join(SPEAKER_SAMPLING)}, found {self.speaker_sampling}")
+        require_choices(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Sources":
         """From the keys of a config. Raises UserError for keys and values that cannot be."""
-        config = dict(config)
+        config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}  # to be looked up
         if "drawn" in config:  # a checkpoint of release 1 says how it was trained with these two keys
             config["speaker_sampling"] = "by_duration" if config.pop("drawn") == "speech" else "uniform"
             config["speaker_group_regex"] = config.pop("within", None)
@@ -72,12 +66,10 @@ class Sources:
 
 def check_sources(scene: Scene, sources: Sources) -> None:
     """Raises UserError for all that a scene asks for and the sources do not name."""
-    missing = []
-    if scene.same_gender_share and sources.genders is None:
-        missing.append("genders (genders=<a CSV file with the columns speaker and gender>)")
-    if scene.noisy and sources.noise is None:
-        missing.append("noise (noise=<a folder of files>)")
-    if scene.uses_rirs and sources.rirs is None:
-        missing.append("rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)")
-    if missing:
+    needs = (
+        (scene.same_gender_share, sources.genders, "genders (genders=<a CSV file with the columns speaker and gender>)"),
+        (scene.noisy, sources.noise, "noise (noise=<a folder of files>)"),
+        (scene.uses_rirs, sources.rirs, "rooms (rirs=<a folder of impulse responses>, or scene.rt60=[0.2,0.6] to simulate them)"),
+    )
+    if missing := [what for needed, given, what in needs if needed and given is None]:
         raise UserError(f"the scene asks for {', '.join(missing)}, found none")

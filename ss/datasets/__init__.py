@@ -4,32 +4,12 @@ from ss.datasets.examples import Example
 from ss.datasets.loaders import Batch, EvaluationBatches, TrainingBatches, collate, loader
 from ss.datasets.rendered import Rendered
 from ss.datasets.triplets import (
-    Triplet,
     Triplets,
+    choose_kinds,
     find_triplets,
     make_filenames,
     read_speakers,
     scan,
     speaker_of,
-    triplet_of,
     write_speakers,
 )
-
-__all__ = [
-    "Batch",
-    "EvaluationBatches",
-    "Example",
-    "Rendered",
-    "TrainingBatches",
-    "Triplet",
-    "Triplets",
-    "collate",
-    "find_triplets",
-    "loader",
-    "make_filenames",
-    "read_speakers",
-    "scan",
-    "speaker_of",
-    "triplet_of",
-    "write_speakers",
-]

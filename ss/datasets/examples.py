@@ -4,7 +4,7 @@ Shapes: S samples of the mixture and target, R of the enrolment.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -64,11 +64,6 @@ class Changes:
     remix_snr: tuple[float, float] = (-5.0, 5.0)
     gain_db: tuple[float, float] | None = None
 
-    @property
-    def only_gains(self) -> bool:
-        """Whether nothing else is changed."""
-        return not (self.max_length or self.ref_max_length or self.speed_share or self.remix)
-
 
 class Examples(Dataset[Example]):
     """Examples of any source. One is asked for by its index (then it is cut from its start, and not changed) or by (epoch, index):
@@ -77,9 +72,7 @@ class Examples(Dataset[Example]):
     origin: what errors name. speakers: the training set's list; anybody else's number is -100. changes: the fields of Changes.
     """
 
-    def __init__(
-        self, origin: str | Path, sample_rate: int, speakers: Sequence[str], seed: int, changes: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, origin: str | Path, sample_rate: int, speakers: Sequence[str], seed: int, changes: dict[str, Any]) -> None:
         self.origin, self.sample_rate, self.seed = origin, sample_rate, seed
         self.changes = Changes(**reject_unknown_keys(Changes, changes))
         lengths = self.changes.max_length, self.changes.ref_max_length
@@ -106,19 +99,16 @@ class Examples(Dataset[Example]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         epoch, index = key if isinstance(key, tuple) else (None, key)
-        source, changes = self.read(epoch or 0, index), self.changes
-        name, speaker, target, ref, read_mixture, _ = source
+        source, gain_db = self.read(epoch or 0, index), self.changes.gain_db
         if epoch is None:
+            name, speaker, target, ref, read_mixture, _ = source
             most, most_ref = self.max_samples, self.ref_max_samples
             return Example(name, read_mixture()[:most], ref[:most_ref], target[:most], speaker)
         rng, gain_rng = self.generators(epoch, index)
-        if changes.only_gains and gain_rng is not rng:  # nothing is to be drawn before the gains
-            example = Example(name, read_mixture(), ref, target, speaker)
-        else:
-            example = self.change(source, self.draw_targets(epoch, index, rng), rng)
-        if changes.gain_db is None:
+        example = self.change(source, self.draw_targets(epoch, index, rng), rng)
+        if gain_db is None:
             return example
-        gain, ref_gain = (np.float32(10 ** (gain_rng.uniform(*changes.gain_db) / 20)) for _ in range(2))
+        gain, ref_gain = (np.float32(10 ** (gain_rng.uniform(*gain_db) / 20)) for _ in range(2))
         return example._replace(mixture=gain * example.mixture, target=gain * example.target, ref=ref_gain * example.ref)
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Example] | UserError:

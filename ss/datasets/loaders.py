@@ -3,7 +3,7 @@
 Shapes: B batch, S samples of the longest mixture, R of the longest enrolment.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -50,18 +50,10 @@ def collate(examples: Sequence[Example] | UserError) -> Batch | UserError:
     if isinstance(examples, UserError):
         return examples
 
-    def pad(waves: list[Any]) -> Tensor:
-        return pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
-
-    return Batch(
-        tuple(e.name for e in examples),
-        pad([e.mixture for e in examples]),
-        pad([e.target for e in examples]),
-        torch.tensor([len(e.mixture) for e in examples]),
-        pad([e.ref for e in examples]),
-        torch.tensor([len(e.ref) for e in examples]),
-        torch.tensor([e.speaker for e in examples]),
-    )
+    names, *waves, speakers = zip(*examples, strict=True)
+    mixtures, refs, targets = (pad_sequence(list(map(torch.from_numpy, several)), batch_first=True) for several in waves)
+    lengths, ref_lengths, _ = (torch.tensor(list(map(len, several))) for several in waves)
+    return Batch(names, mixtures, targets, lengths, refs, ref_lengths, torch.tensor(speakers))
 
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
@@ -110,7 +102,7 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         return order
 
 
-class EvaluationBatches(Sampler[list[int]]):
+class EvaluationBatches(list[list[int]]):
     """Indices of this process's batches; over all processes each example exactly once.
 
     lengths: samples of every example. A batch holds examples of similar length where they may be padded, else of one length only.
@@ -121,16 +113,10 @@ class EvaluationBatches(Sampler[list[int]]):
         order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
         runs = [order] if may_pad else [list(run) for _, run in groupby(order, key=lengths.__getitem__)]
         batches = [run[i : i + batch_size] for run in runs for i in range(0, len(run), batch_size)]
-        self.batches = [batches[i] for i in distributed.shard(len(batches))]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+        super().__init__(batches[i] for i in distributed.shard(len(batches)))
 
 
-def loader(dataset: Examples, batches: Sampler[Any], num_workers: int = 0) -> DataLoader[Any]:
+def loader(dataset: Examples, batches: Iterable[Any], num_workers: int = 0) -> DataLoader[Any]:
     """A loader of Batch; the workers' seeds come from a generator of its own, so it never moves torch's global one."""
     return Loader(
         dataset,

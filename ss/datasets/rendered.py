@@ -9,7 +9,7 @@ import numpy as np
 from ss.audio import Wave
 from ss.data.augment import scene_of
 from ss.data.catalog import group_of, make_catalog
-from ss.data.manifest import FULL_SCALE, PCM
+from ss.data.manifest import to_wave
 from ss.data.plan import plan_row
 from ss.data.render import Renderer
 from ss.data.scene_settings import Scene
@@ -71,8 +71,3 @@ class Rendered(Examples):
             row = plan_row(self.catalog, self.scene, self.seed, epoch, int(rng.integers(MOST_ROWS)))
             if row.target.speaker != speaker and self.group(row.target.speaker) == self.group(speaker):
                 yield to_wave(self.render(row).target)
-
-
-def to_wave(pcm: PCM) -> Wave:
-    """16 bits to -1..1."""
-    return pcm.astype(np.float32) / np.float32(FULL_SCALE)

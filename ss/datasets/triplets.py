@@ -13,25 +13,24 @@ import numpy as np
 
 from ss import audio
 from ss.audio import AudioError, Wave
+from ss.data import manifest
 from ss.data.audio_cache import AudioCache, shared_array
 from ss.data.augment import SCENES, scene_of
 from ss.data.catalog import group_of
-from ss.data.packed import Place, files_in, shard_of
+from ss.data.packed import Place, shard_of, triplet_files
 from ss.datasets.examples import Examples, RawExample
 from ss.errors import UserError
 from ss.files import read_text
 from ss.loss import UNKNOWN_SPEAKER
 
-KINDS = ("mixed", "target", "ref")
-
 
 class Triplet(NamedTuple):
-    """The files of one example; target is None where only inference is asked for."""
+    """The files of one example."""
 
     name: str
     mixture: Place
     ref: Place
-    target: Place | None = None
+    target: Place
 
 
 def scan(folder: str | Path) -> dict[str, dict[str, Place]]:
@@ -39,53 +38,35 @@ def scan(folder: str | Path) -> dict[str, dict[str, Place]]:
 
     Raises AudioError for a missing folder, none, or two files of one kind.
     """
-    found: dict[str, dict[str, Place]] = {}
-    for path in files_in(folder):
-        name, _, kind = path.stem.rpartition("-")
-        if path.suffix.lower() not in audio.EXTENSIONS or kind not in KINDS or path.name.startswith("."):
-            continue
-        files = found.setdefault(name, {})
-        if kind in files:
-            raise AudioError(f"{path}: expected one {kind} file, but there is {files[kind].name} too")
-        files[kind] = path
+    found = triplet_files(folder)
     if not found:
         raise AudioError(
             f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(audio.EXTENSIONS)}), found none"
         )
-    return found
+    for kind, (first, *others) in (files for by_kind in found.values() for files in by_kind.items()):
+        if others:
+            raise AudioError(f"{others[0]}: expected one {kind} file, but there is {first.name} too")
+    return {name: {kind: paths[0] for kind, paths in by_kind.items()} for name, by_kind in found.items()}
 
 
-def triplet_of(name: str, files: Mapping[str, Place], kinds: Sequence[str] = KINDS) -> Triplet:
-    """The triplet that these files make. Raises AudioError where one of the kinds is missing."""
+def choose_kinds(name: str, files: Mapping[str, Place], *kinds: str) -> list[Place]:
+    """Of a triplet's files those of these kinds. Raises AudioError where one is missing."""
     for kind in kinds:
         if kind not in files:
             beside = next(iter(files.values()))
-            raise AudioError(f"{beside.parent}/{name}-{kind}.*: expected beside {beside.name}, but there is no such file")
-    return Triplet(name, files["mixed"], files["ref"], files.get("target"))
+            missing = f"{str(beside).removesuffix(beside.name)}{name}-{kind}.*"
+            raise AudioError(f"{missing}: expected beside {beside.name}, but there is no such file")
+    return [files[kind] for kind in kinds]
 
 
 def find_triplets(folder: str | Path) -> list[Triplet]:
-    """All triplets of a folder, by name. Raises AudioError for what `scan` and `triplet_of` do."""
-    return [triplet_of(name, files) for name, files in scan(folder).items()]
+    """All triplets of a folder, by name. Raises AudioError for what `scan` and `choose_kinds` do."""
+    return [Triplet(name, *choose_kinds(name, files, "mixed", "ref", "target")) for name, files in scan(folder).items()]
 
 
 def speaker_of(name: str) -> str:
     """The target speaker's id in a triplet's name."""
     return name.split("_", 1)[0]
-
-
-def load(triplet: Triplet, sample_rate: int) -> tuple[Wave, Wave, Wave]:
-    """(mixture [S], ref [R], target [S]). Raises AudioError for an unusable file or a target of another length."""
-    assert triplet.target is not None
-    mixture, ref, target = (audio.read(path, sample_rate) for path in (triplet.mixture, triplet.ref, triplet.target))
-    check_lengths(triplet, mixture, target)
-    return mixture, ref, target
-
-
-def check_lengths(triplet: Triplet, mixture: Wave, target: Wave) -> None:
-    """Raises AudioError for a target of another length."""
-    if len(mixture) != len(target):
-        raise AudioError(f"{triplet.target}: expected {len(mixture)} samples as in {triplet.mixture.name}, found {len(target)}")
 
 
 def make_filenames(folder: str | Path, path: str | Path, n_speakers: int | None = None) -> list[str]:
@@ -102,17 +83,15 @@ def write_speakers(speakers: Sequence[str], path: str | Path, n_speakers: int | 
     """Writes a speaker list. Raises UserError, naming the source, for more than n_speakers."""
     if n_speakers is not None and len(speakers) > n_speakers:
         raise UserError(f"{source}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text("".join(f"{speaker}\n" for speaker in speakers))
+    manifest.write(Path(path), speakers)
 
 
 def read_speakers(path: str | Path) -> list[str]:
     """The speaker list that `make_filenames` wrote. Raises UserError for any other file."""
     speakers = read_text(path).split()
-    if len(set(speakers)) != len(speakers) or not speakers:
-        raise UserError(
-            f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {len(set(speakers))} speakers"
-        )
+    n = len(set(speakers))
+    if not n or n < len(speakers):
+        raise UserError(f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {n} speakers")
     return speakers
 
 
@@ -135,7 +114,7 @@ class Triplets(Examples):
     ) -> None:
         super().__init__(folder, sample_rate, speakers, seed, changes)
         self.triplets, self.remix_within = find_triplets(folder), remix_within
-        files = [file for triplet in self.triplets for file in triplet[1:] if file is not None]
+        files = [place for _, *places in self.triplets for place in places]
         self.cache = AudioCache(files, partial(audio.read, sample_rate=sample_rate), cache_mb)
         self.scenes = shared_array(len(self.triplets), np.int8)  # a number from 1 into SCENES, once it is known
         self.alike: dict[str, list[Triplet]] = {}
@@ -158,12 +137,13 @@ class Triplets(Examples):
 
     def read(self, epoch: int, index: int) -> RawExample:
         triplet = self.triplets[index]
-        assert triplet.target is not None
         target, ref = self.cache.read(triplet.target), self.cache.read(triplet.ref)
 
         def read_mixture(read: Callable[..., Wave] = self.cache.read) -> Wave:
             mixture = read(triplet.mixture)
-            check_lengths(triplet, mixture, target)
+            if len(mixture) != len(target):
+                found = f"found {len(target)}"
+                raise AudioError(f"{triplet.target}: expected {len(mixture)} samples as in {triplet.mixture.name}, {found}")
             return mixture
 
         def find_scene() -> str:
@@ -180,5 +160,4 @@ class Triplets(Examples):
         while True:
             other = alike[rng.integers(len(alike))]
             if speaker_of(other.name) != speaker:
-                assert other.target is not None
                 yield self.cache.read(other.target)

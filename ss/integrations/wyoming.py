@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from ss.errors import UserError
+from ss.errors import UserError, import_extra
 from ss.runtime.command import ENROL, Parser, count, model_options, positive, run_command
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.extractor import Extractor
@@ -109,12 +109,9 @@ class Filter:
     def __init__(
         self, extractor: Extractor, voices: dict[str, Conditions], upstream: Address, timeout: float, clients: int, quiet: bool
     ) -> None:
-        try:
-            import wyoming.event
-        except ImportError as error:
-            raise UserError("expected the package wyoming: pip install 'ss[wyoming]'") from error
         self.extractor, self.voices, self.upstream, self.timeout, self.clients = extractor, voices, upstream, timeout, clients
-        self.quiet, self.events, self.served = quiet, wyoming.event, 0
+        self.quiet, self.served = quiet, 0
+        self.events = import_extra("wyoming.event", "expected the package wyoming: pip install 'ss[wyoming]'")
 
     async def listen(self, at: Address) -> asyncio.Server:
         """Begins to serve."""

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ss.data import manifest
-from ss.datasets.triplets import find_triplets, load
+from ss.datasets import Triplets, find_triplets
 from ss.errors import UserError
 from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, UtteranceScores, evaluate
@@ -83,11 +83,12 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
         for line in whole.splitlines():
             known = [Score(name, start, UtteranceScores(values, missing)) for name, start, values, missing in json.loads(line)]
             found[known[0].name] = known
-    missing = [one for one in find_triplets(test.folder) if one.name not in found]
+    examples = Triplets(test.folder, entry.sample_rate)
+    missing = [index for index, one in enumerate(examples.triplets) if one.name not in found]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        for one in tqdm(missing, f"{label} on {test.name}", mininterval=1, disable=not missing):
-            mixture, ref, target = load(one, entry.sample_rate)
+        for index in tqdm(missing, f"{label} on {test.name}", mininterval=1, disable=not missing):
+            name, mixture, ref, target, _ = examples[index]
             try:
                 estimate, reason = entry.estimate(mixture, ref, target), ""
             except Exception as error:  # what others' code raises is not known
@@ -97,10 +98,10 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
                 row = evaluate(test.metrics, *(torch.from_numpy(wave[piece]) for wave in (estimate, target, mixture)))
                 if reason:
                     row = UtteranceScores({}, dict.fromkeys([*row.values, *row.missing], reason))
-                scores.append(Score(one.name, None if piece.start is None else piece.start / entry.sample_rate, row))
+                scores.append(Score(name, None if piece.start is None else piece.start / entry.sample_rate, row))
             file.write(json.dumps([[*score[:2], *score.row] for score in scores]) + "\n")
             file.flush()
-            found[one.name] = scores
+            found[name] = scores
     return [score for name in sorted(found) for score in found[name]]
 
 

@@ -10,34 +10,3 @@ from ss.metric.composite import CompositeMetric
 from ss.metric.perceptual import PESQ, STOI
 from ss.metric.ratios import SDR, SISDR, SNR
 from ss.metric.summary import COLUMNS, Average, Summary, Utterance, applies, columns, evaluate, evaluate_all, summarize
-
-__all__ = [
-    "ACC",
-    "COLUMNS",
-    "PESQ",
-    "SDR",
-    "SISDR",
-    "SNR",
-    "STOI",
-    "Average",
-    "CannotCompute",
-    "CompositeMetric",
-    "DuringSpeech",
-    "Improvement",
-    "Metric",
-    "Muted",
-    "PauseLevel",
-    "STOIDrop",
-    "Settling",
-    "SingleMetric",
-    "Summary",
-    "Suppression",
-    "Unsettled",
-    "Utterance",
-    "UtteranceScores",
-    "applies",
-    "columns",
-    "evaluate",
-    "evaluate_all",
-    "summarize",
-]

@@ -100,10 +100,9 @@ def check(estimate: Array, target: Array) -> None:
     """Raises CannotCompute where nothing can be said about an estimate [S] of a target [S]."""
     if not estimate.size:
         raise CannotCompute("there are no samples")
-    if not np.isfinite(estimate).all():
-        raise CannotCompute("the estimate is not finite")
-    if not np.isfinite(target).all():
-        raise CannotCompute("the target is not finite")
+    for what, wave in (("estimate", estimate), ("target", target)):
+        if not np.isfinite(wave).all():
+            raise CannotCompute(f"the {what} is not finite")
     if is_silent(target):
         raise CannotCompute("the target is silent")
 

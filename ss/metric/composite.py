@@ -34,17 +34,15 @@ class CompositeMetric(Metric):
 
     def rate(self, estimate: Array, target: Array) -> UtteranceScores:
         """What of NAMES can be computed for waves [S]."""
+        values = {}
         try:
             check(estimate, target)
             if len(target) < 2 * frame_length(self.sample_rate):
                 raise CannotCompute("the utterance is shorter than two frames of 30 ms")
-        except CannotCompute as error:
-            return UtteranceScores({}, dict.fromkeys(self.NAMES, error.reason))
-        ssnr = segmental_snr(estimate, target, self.sample_rate)
-        try:
+            ssnr = values["SSNR"] = segmental_snr(estimate, target, self.sample_rate)
             pesq = self.pesq.compute(estimate, target)
         except CannotCompute as error:
-            return UtteranceScores({"SSNR": ssnr}, dict.fromkeys(self.NAMES[:4], error.reason))
+            return UtteranceScores(values, {name: error.reason for name in self.NAMES if name not in values})
         llr = log_likelihood_ratio(estimate, target, self.sample_rate)
         wss = weighted_spectral_slope(estimate, target, self.sample_rate)
         signal = 3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from statistics import median
 from typing import Any, NamedTuple, TypedDict
 
@@ -54,12 +55,10 @@ class Utterance(NamedTuple):
 def evaluate(metrics: Mapping[str, Metric], estimate: Tensor, target: Tensor, mixture: Tensor) -> UtteranceScores:
     """All metrics of one utterance, waves [S]. The key of a metric is its column, unless it has several values with names."""
     (waves,) = utterances(estimate[None], target[None], mixture[None])
-    row = UtteranceScores({}, {})
-    for column, metric in metrics.items():
-        values, missing = metric.record(column, *waves)
-        row.values.update(values)
-        row.missing.update(missing)
-    return row
+    rows = [metric.record(column, *waves) for column, metric in metrics.items()]
+    values = {name: value for row in rows for name, value in row.values.items()}
+    missing = {name: reason for row in rows for name, reason in row.missing.items()}
+    return UtteranceScores(values, missing)
 
 
 def _evaluate_named(metrics: Mapping[str, Metric], utterance: Utterance) -> UtteranceScores:
@@ -81,15 +80,13 @@ def evaluate_all(
         for utterance in examples:
             yield utterance.name, _evaluate_named(metrics, utterance)
         return
-    waiting: deque[tuple[str, Future[UtteranceScores]]] = deque()
     pool = ProcessPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
+    begun = ((utterance.name, pool.submit(_evaluate_named, metrics, utterance)) for utterance in examples)
+    waiting: deque[tuple[str, Future[UtteranceScores]]] = deque()
     try:
-        for utterance in examples:
-            waiting.append((utterance.name, pool.submit(_evaluate_named, metrics, utterance)))
-            while len(waiting) > WAITING * n_workers:
-                yield waiting[0][0], waiting[0][1].result()
-                waiting.popleft()
+        waiting.extend(islice(begun, WAITING * n_workers))
         while waiting:
+            waiting.extend(islice(begun, 1))
             yield waiting[0][0], waiting[0][1].result()
             waiting.popleft()
     except BrokenProcessPool as error:
