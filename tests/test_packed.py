@@ -130,6 +130,17 @@ def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.Mo
     assert heard[0] == heard[1]
 
 
+def test_a_listed_file_that_is_not_there_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_corpora(tmp_path)
+    paths = [f"part/{speaker}/1/{number}.flac" for speaker in range(3) for number in range(3)]  # two of each are there
+    (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(f"{path[5]},{path}\n" for path in paths))
+    for where in ("plain", "packed"):
+        catalog = make_catalog(Sources(str(tmp_path / where), manifest=str(tmp_path / "list.csv")))
+        assert [len(spans) for spans in catalog.speakers.values()] == [2, 2, 2]
+        assert [f"{where}/part/{speaker}/1/2.flac" in fault for speaker, fault in enumerate(catalog.unusable)] == [True] * 3
+
+
 def test_a_corpus_of_two_speaker_mixtures_can_be_packed(tmp_path: Path) -> None:
     write_corpora(tmp_path)
     made = []

@@ -8,10 +8,9 @@ import numpy as np
 import soxr
 
 from ss.audio import Wave
+from ss.data.speech_activity import draw_speech
 
 SCENES = ("full", "absent", "partly_absent", "clean")
-PAUSE = 0.1  # a cut with less than this part of its wave's mean power is mostly a pause
-DRAWS = 8  # of a cut, until it is not in a pause
 SILENT = 0.25  # a target of which this part is exact zeros is partly absent (the mixing makes 0.3 or more silent)
 
 
@@ -35,15 +34,6 @@ def draw_start(scene: str, mixture: Wave, target: Wave, samples: int | None, rng
     if samples is None or mixture[start:][:samples].any():
         return start
     return min(int(np.abs(mixture).argmax()), max(len(mixture) - samples, 0))
-
-
-def draw_speech(wave: Wave, samples: int | None, rng: np.random.Generator) -> int:
-    """Where a cut of so many samples may start, drawn, but not in a pause: silence teaches nothing."""
-    if samples is None or len(wave) <= samples:
-        return 0
-    starts = rng.integers(len(wave) - samples + 1, size=DRAWS)
-    floor = PAUSE * np.square(wave).mean()
-    return int(next((start for start in starts if np.square(wave[start:][:samples]).mean() >= floor), starts[0]))
 
 
 def change_speed(wave: Wave, speed: float) -> Wave:

@@ -54,7 +54,7 @@ def index(sources: Sources) -> list[IndexedFile]:
     for speaker, path in find_files(sources):
         size = changed = -1  # of a file that is listed and not there
         if is_packed(root):
-            size, changed = contents(root)[path][2], 0
+            size, changed = contents(root).get(path, ("", 0, -1))[2], 0
         elif (place := Path(root, path)).exists():
             size, changed = place.stat().st_size, place.stat().st_mtime_ns
         files.append(IndexedFile(path, speaker, size, changed))

@@ -38,6 +38,8 @@ class Member(NamedTuple):
 
     def open(self) -> io.BytesIO:
         """Its content. Raises OSError where it cannot be read."""
+        if self.name not in contents(self.root):
+            raise FileNotFoundError(f"{self}: no such file in these shards")
         (shard, begin, size), (system, path) = contents(self.root)[self.name], storage(self.root)
         content = system.cat_file(f"{path}/{shard}", begin, begin + size)
         if len(content) != size:

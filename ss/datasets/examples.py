@@ -14,7 +14,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ss.audio import AudioError, Wave
-from ss.data.augment import change_speed, change_speeds, draw_speech, draw_start, replace_interferer
+from ss.data.augment import change_speed, change_speeds, draw_start, replace_interferer
+from ss.data.speech_activity import draw_speech
 from ss.errors import UserError, reject_unknown_keys
 from ss.loss import UNKNOWN_SPEAKER
 

@@ -12,18 +12,3 @@ from ss.model.family import (
     SpexPlusShortSpecialChannelsModel,
 )
 from ss.model.online import SpexPlusOnline
-
-__all__ = [
-    "Extraction",
-    "ExtractionModel",
-    "SegmentExtractor",
-    "SpexPlus",
-    "SpexPlusOnline",
-    "SpexPlusShort",
-    "SpexPlusShortCacheModel",
-    "SpexPlusShortGRUMainModel",
-    "SpexPlusShortGRUModel",
-    "SpexPlusShortRNN",
-    "SpexPlusShortSpeakerHandler",
-    "SpexPlusShortSpecialChannelsModel",
-]

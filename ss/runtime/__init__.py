@@ -10,5 +10,3 @@ loudspeaker.play(stream.flush())
 from ss.runtime.extractor import Extractor
 from ss.runtime.stream import BatchStream, Stream
 from ss.runtime.voice import Conditions
-
-__all__ = ["BatchStream", "Conditions", "Extractor", "Stream"]

@@ -2,5 +2,3 @@
 
 from ss.trainer.settings import Settings
 from ss.trainer.trainer import CausalTrainer, NonFiniteError, ShortCausalTrainer, SimpleShortCausalTrainer, Trainer
-
-__all__ = ["CausalTrainer", "NonFiniteError", "Settings", "ShortCausalTrainer", "SimpleShortCausalTrainer", "Trainer"]

@@ -1,5 +1,3 @@
 """Helpers that belong to no other part."""
 
 from ss.utils.predecessor import load_predecessor_checkpoint
-
-__all__ = ["load_predecessor_checkpoint"]
