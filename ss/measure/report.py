@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,10 +40,13 @@ def machine_line(machine: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in machine.items() if value)
 
 
-def publish(report: Any, path: Path | None, *blocks: str, pictures: Sequence[Path] = ()) -> None:
-    """Writes a report as JSON, where there is a path, and prints blocks of lines and the paths."""
-    files = [path, *pictures] if path else []
-    if path:
+def publish(folder: str | Path | None, name: str, head: str, report: dict[str, Any], *blocks: str, method: str = "") -> None:
+    """Prints a report: the head with the machine, blocks of lines, and the method. Writes it as JSON where there is a folder."""
+    report = {**report, "machine": machine(), **({"method": method.replace("\n", " ")} if method else {})}
+    blocks = ("\n".join(filter(None, [head, machine_line(report["machine"])])), *blocks, *filter(None, [method]))
+    if folder:
+        path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")
-    print("\n\n".join([*blocks, *(["\n".join(map(str, files))] if files else [])]))
+        blocks += (str(path),)
+    print("\n\n".join(blocks))
