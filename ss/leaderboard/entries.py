@@ -75,9 +75,8 @@ class ModelEntry(Entry):
 
     def measure_costs(self) -> dict[str, float | None]:
         if self.is_export:
-            return measure_streams(
-                Backend(self.runtime, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files)
-            )
+            size = sum(file.stat().st_size for file in self.files)
+            return measure_streams(Backend(self.runtime, str(self.path)), self.sample_rate, size)
         given = {"streamer": dict(self.streamer)} if self.streamer else {}
         settings = BenchSettings.from_checkpoint(self.path, sample_rate=self.sample_rate, **given)
         model, backend = settings.load(), Backend("torch", str(self.path), settings.streamer)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
@@ -37,34 +38,32 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     running: dict[str, Entry] = {}
     scores: dict[str, dict[str, list[Score]]] = {}
 
-    def fail(label: str, error: Exception) -> None:
-        entries[label]["failed"] = str(error) if isinstance(error, UserError) else repr(error)
-        print(f"{label} failed: {entries[label]['failed']}", flush=True)
-        running.pop(label, None)
+    @contextmanager
+    def noted(label: str) -> Iterator[None]:
+        """What an entry raises is told, and the entry does not run any more."""
+        try:
+            yield
+        except Exception as error:  # what others' code raises is not known
+            entries[label]["failed"] = str(error) if isinstance(error, UserError) else repr(error)
+            print(f"{label} failed: {entries[label]['failed']}", flush=True)
+            running.pop(label, None)
 
     for label, about in config["entries"].items():
         if about is not None:
             entries[label] = {"about": "", "bound": False, "failed": "", "costs": {}}
-            try:
+            with noted(label):
                 running[label] = entry = make_entry(about)
                 entries[label] |= {"about": entry.about, "bound": entry.is_bound}
-            except Exception as error:  # what others' code raises is not known
-                fail(label, error)
     for test in tests:
         scores[test.name] = {}
         for label, entry in list(running.items()):
-            if not any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
-                continue
-            try:
-                scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
-            except Exception as error:
-                fail(label, error)
+            if any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
+                with noted(label):
+                    scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
         write_results(config, entries, tests, scores)  # what is known so far, as others may take hours
     for label, entry in list(running.items()):
-        try:
+        with noted(label):
             entries[label]["costs"] = find_costs(label, entry, out / "cache")
-        except Exception as error:
-            fail(label, error)
     text = write_results(config, entries, tests, scores)
     if config["document"] is not None:
         document.write_text(f"{document.read_text().partition(RESULTS)[0]}{RESULTS}\n{text}")
@@ -128,15 +127,15 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
             "quick": test.quick,
             "utterances": len(found),
             "seconds": sum(audio.n_samples(one.mixture) / audio.sample_rate_of(one.mixture) for one in found),
-            "summaries": {
-                label: report.summarize_scores(scores[test.name][label]) for label in order if label in scores[test.name]
-            },
+            "summaries": {label: report.summarize_scores(by_entry[label]) for label in order if label in by_entry},
         }
-        for label, rows in by_entry.items():
-            utterances.setdefault(test.name, {})[label] = [
+        utterances[test.name] = {
+            label: [
                 {"name": one.name, "start": one.start, **one.row._asdict(), "conditions": test.conditions.get(one.name, {})}
                 for one in rows
             ]
+            for label, rows in by_entry.items()
+        }
     for name, about in config["curves"].items():  # those that the tests know something for
         condition, metric = about.get("condition", name), about.get("metric", report.RANKING)
         chosen = [test for test in tests[: len(scores)] if any(fnmatch(test.name, pattern) for pattern in about["of"])]

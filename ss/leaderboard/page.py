@@ -26,9 +26,8 @@ def make_page(results: Mapping[str, Any]) -> str:
             one = test["summaries"].get(label, {}).get(RANKING, {})
             if not test["quick"] and one.get("mean") is not None:
                 points.append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
-    charts = [chart("test", on_tests, colours, cut=False)]
-    for one in results["curves"].values():
-        charts.append(chart(LABELS.get(one["condition"], one["condition"]), one["entries"], colours, one["metric"]))
+    curves = ((LABELS.get(one["condition"], one["condition"]), one["entries"], one["metric"]) for one in results["curves"].values())
+    charts = [chart("test", on_tests, colours, cut=False), *(chart(x, entries, colours, y) for x, entries, y in curves)]
     template = Template(Path(__file__).with_name("page.html").read_text(), autoescape=True, keep_trailing_newline=True)
     given = {"tables": make_tables(results), "bounds": bounds, "colours": colours, "charts": charts, "best_cells": best_cells}
     return template.render(about=results["about"], method=METHOD, **given)
