@@ -21,7 +21,8 @@ from ss.datasets import read_speakers
 from ss.errors import UserError
 from ss.inferencer import PREDECESSOR_RATE
 from ss.trainer import Trainer
-from ss.trainer.job import build, run_training, scenes
+from ss.trainer.job import build, run_training
+from ss.trainer.settings import scenes
 from ss.utils.predecessor import is_predecessor, read_checkpoint
 
 NARROWED = "narrowed.pth"

@@ -27,7 +27,7 @@ from ss.export.graph import set_metadata
 from ss.files import whole_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import graphs_in
-from ss.trainer.job import train_set
+from ss.trainer.settings import train_set
 
 Pair = tuple[Wave, Wave]
 StepInputs = dict[str, NDArray[np.float32]]

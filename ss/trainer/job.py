@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,17 +12,15 @@ from typing import Any
 import torch
 import yaml
 from hydra.utils import get_class, instantiate
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 import ss
 from ss import checkpoint, distributed
 from ss.data.catalog import make_catalog
 from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
-from ss.datasets import Rendered, Triplets, find_triplets, make_filenames, read_speakers, write_speakers
+from ss.datasets import find_triplets, make_filenames, read_speakers, write_speakers
 from ss.errors import UserError
-from ss.trainer.settings import Settings
+from ss.trainer.settings import scenes
 from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
 from ss.utils.predecessor import read_checkpoint
@@ -116,54 +114,12 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
     return speakers
 
 
-def scenes(config: dict[str, Any]) -> bool:
-    """Whether a config trains on scenes that are rendered meanwhile, instead of on a folder."""
-    return "scene" in config["data"]["train"]
-
-
 def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trainer:
     """The trainer that a config describes."""
-    data, seed = config["data"], config["seed"]
-    rate = data["sample_rate"]
     get_class(config["model"]["_target_"])  # imports the module of a class of the user's own, where it is registered
-    model = checkpoint.build(config["model"])
-    settings = dict(config["trainer"])
-    trainer = get_class(settings.pop("_target_"))
+    trainer = get_class(config["trainer"]["_target_"])
     assert issubclass(trainer, Trainer)
-    return trainer(
-        model,
-        instantiate(config["loss"]),
-        instantiate(config["optimizer"], _partial_=True),
-        train_set(config, speakers),
-        Triplets(**data["valid"], sample_rate=rate, speakers=speakers, seed=seed),
-        Settings(**settings),
-        config["run_dir"],
-        config,
-        streamer=instantiate(config.get("streamer")),
-        scheduler=scheduler_factory(config.get("scheduler")),
-        writers=to,
-    )
-
-
-def train_set(config: dict[str, Any], speakers: Sequence[str] = ()) -> Rendered | Triplets:
-    """The examples that a config trains on."""
-    data = config["data"]
-    kind = Rendered if scenes(config) else Triplets
-    return kind(**data["train"], sample_rate=data["sample_rate"], speakers=speakers, seed=config["seed"])
-
-
-def scheduler_factory(config: dict[str, Any] | None) -> Callable[[Optimizer, int], LRScheduler | None]:
-    """(optimizer, optimizer steps of the run) -> scheduler; in its config the value `run_steps` stands for those steps."""
-
-    def make(optimizer: Optimizer, steps: int) -> LRScheduler | None:
-        if config is None:
-            return None
-        filled = {key: steps if value == "run_steps" else value for key, value in config.items()}
-        if filled.get("pct_start", 0) * steps == 1:  # torch's OneCycleLR divides by zero where a rise takes one step
-            filled["pct_start"] = 1.5 / steps
-        return instantiate(filled, optimizer=optimizer)
-
-    return make
+    return trainer(config, speakers, to)
 
 
 def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]:
