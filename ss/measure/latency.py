@@ -6,6 +6,8 @@ the same order gives the same bits wherever the values are the same, so a sample
 exchanged is loud, so that even a sample in the foot of a window shows.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ss.measure.backend import Process, Streams
@@ -14,19 +16,26 @@ DELIVERIES = 4  # times that something comes out, over which the waiting is obse
 LOUD = np.float32(1e6)  # times the level of the rest
 
 
-def measure_latency(streams: Streams) -> tuple[int, int]:
-    """Latency of live streams in samples: (waits, depends).
+class StreamLatency(NamedTuple):
+    """In samples.
 
     waits: when output sample p comes out, at most so many input samples from p on are in.
     depends: the newest input sample that changes output sample p is at most `depends` - 1 later; never more than `waits`.
     """
+
+    waits: int
+    depends: int
+
+
+def measure_latency(streams: Streams) -> StreamLatency:
+    """Latency of live streams."""
     noise = np.random.default_rng(0)
     waits = longest_wait(streams.open(), noise)
-    return waits, farthest_ahead(streams, waits, noise)
+    return StreamLatency(waits, farthest_ahead(streams, waits, noise))
 
 
 def longest_wait(process: Process, noise: np.random.Generator) -> int:
-    """Feeds sample by sample until something has come out a few times; see `measure_latency`."""
+    """Feeds sample by sample until something has come out a few times; see StreamLatency."""
     fed, given, longest, deliveries = 0, 0, 0, 0
     while deliveries < DELIVERIES:
         out = len(process(noise.standard_normal(1, np.float32)))
