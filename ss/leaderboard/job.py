@@ -12,12 +12,13 @@ from typing import Any
 from hydra.utils import instantiate
 
 from ss import audio
+from ss.data.corpus import read_genders
 from ss.datasets.triplets import find_triplets
 from ss.errors import UserError, require_positive
 from ss.leaderboard import report
 from ss.leaderboard.entries import Entry, make_entry
 from ss.leaderboard.page import make_page
-from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, read_conditions, read_genders, score
+from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, read_conditions, score
 from ss.measure.report import machine
 
 RESULTS = "\n## Results\n"  # what follows it in a document is replaced
@@ -74,7 +75,7 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
 def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
     """The folders of `folders`, which may be patterns. Raises UserError for none at one, and for two of the same name."""
     found: dict[str, TestSet] = {}
-    genders = read_genders(config["speakers"])
+    genders = read_genders(Path(config["speakers"])) if config["speakers"] else {}
     for pattern in config["folders"]:
         folders = sorted(path for path in map(Path, glob(pattern)) if path.is_dir())
         if not folders:
