@@ -146,16 +146,6 @@ def barrier() -> None:
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
-    """The main process does what is inside before the others do."""
-    if not is_main():
-        barrier()
-    yield
-    if is_main():
-        barrier()
-
-
-@contextmanager
 def sole_owner(folder: Path) -> Iterator[None]:
     """While inside, no other run may be here with the same folder. Raises UserError where one is.
 

@@ -5,7 +5,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,13 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
     train, n_speakers, path = config["data"]["train"], config["model"]["n_speakers"], config["data"].get("speakers")
     if path is None:
         path = run_dir / "speakers.txt"
-        with distributed.main_first():
-            begun = config["resume"] and (run_dir / "last.pth").exists() and path.exists()
-            if distributed.is_main() and not begun and scenes(config):
-                found = make_catalog(Sources.from_config({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
-                write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
-            elif distributed.is_main() and not begun:
-                make_filenames(train["folder"], path, n_speakers)
+        begun = config["resume"] and (run_dir / "last.pth").exists() and path.exists()
+        if distributed.is_main() and not begun and scenes(config):
+            found = make_catalog(Sources.from_config({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
+            write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
+        elif distributed.is_main() and not begun:
+            make_filenames(train["folder"], path, n_speakers)
+        distributed.barrier()
     speakers = read_speakers(path)
     if len(speakers) > n_speakers:
         raise UserError(f"{path}: expected at most {n_speakers} speakers (n_speakers), found {len(speakers)}")
@@ -138,12 +138,9 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
 
 def versions() -> dict[str, str]:
     """What this software runs with."""
+    installed = {package.name: package.version for package in distributions()}
     found = {"ss": ss.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not found"
+    found |= {name: installed.get(name, "not found") for name in PACKAGES}
     root = Path(__file__).parents[2]
     git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False)
     return found | ({"commit": git.stdout.strip()} if git.returncode == 0 else {})

@@ -132,7 +132,7 @@ class Trainer:
                     bar.set_postfix({key: f"{mean:.2f}" for key, mean in group.means(here=True).items()}, refresh=False)
                 if progress.step % self.settings.log_every == 0:
                     row = {"kind": "step", "epoch": progress.epoch, "step": progress.step, **group.means(), "grad_norm": norm}
-                    self.write({**row, "lr": self.learning_rate(), "seconds": round(progress.seconds, 2)})
+                    self.write({**row, "lr": self.optimizer.param_groups[0]["lr"], "seconds": round(progress.seconds, 2)})
                 group, heard = LossMeter(), []
                 if self.stop.asked():
                     return number >= n_batches
@@ -250,11 +250,7 @@ class Trainer:
         waited = round(progress.waited / max(progress.seconds, 1e-9), 4)  # part of all seconds
         place = {"kind": kind, "epoch": progress.epoch, "step": progress.step}
         place |= {"hours": round(progress.hours, 3), "seconds": round(progress.seconds, 2), "waited": waited}
-        return {**place, "lr": self.learning_rate(), "train": progress.meter.means(), "valid": valid}
-
-    def learning_rate(self) -> float:
-        """Of the first parameter group."""
-        return self.optimizer.param_groups[0]["lr"]
+        return {**place, "lr": self.optimizer.param_groups[0]["lr"], "train": progress.meter.means(), "valid": valid}
 
     def write(self, row: dict[str, Any]) -> None:
         """Hands a row to the writers."""
@@ -273,15 +269,13 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the weights. All processes have to ask for it."""
-        return {
-            "progress": self.progress.state(),
-            "examples_per_step": self.examples_per_step,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "random": torch.get_rng_state(),
-        }
+        parts = {name: None if part is None else part.state_dict() for name, part in self.parts().items()}
+        own = {"progress": self.progress.state(), "examples_per_step": self.examples_per_step, "random": torch.get_rng_state()}
+        return {**own, **parts}
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state of its own beside the model; None where a training has none of it."""
+        return {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler, "average": self.average}
 
     def load_state_dict(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
         """Goes on from a checkpoint's weights and `state_dict`.
@@ -290,7 +284,6 @@ class Trainer:
         """
         self.progress = Progress.restored(state["progress"])
         self.model.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             if self.settings.step_scheduler and state["examples_per_step"] != self.examples_per_step:
                 raise UserError(
@@ -304,10 +297,9 @@ class Trainer:
                     f"found {steps} in {self.settings.epochs} epochs: "
                     f"init_from={self.run_dir}/best.pth begins another run with its weights"
                 )
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None and state["average"] is not None:
-            self.average.load_state_dict(state["average"])
+        for name, part in self.parts().items():
+            if part is not None and state[name] is not None:
+                part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
 
 
