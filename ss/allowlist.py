@@ -5,7 +5,7 @@ one class of the list of its role, with plain arguments.
 """
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from ss.errors import UserError
@@ -74,8 +74,7 @@ def _check_plain(place: str, value: Any, depth: int) -> None:
 
 def class_of(name: str) -> Any:
     """The class of this name in CLASSES."""
-    module, _, attribute = name.rpartition(".")
-    return REGISTERED.get(name) or getattr(import_module(module), attribute)
+    return REGISTERED.get(name) or resolve_name(name)
 
 
 def create(role: str, config: Any) -> Any:

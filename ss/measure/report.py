@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from collections.abc import Callable, Hashable, Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -28,11 +29,10 @@ def in_rounds(names: Iterable[Key], rounds: int, run: Callable[[Key], Result]) -
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = re.search(r"^model name\s*: (.*)", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     runtime = version(ONNX) if find_spec(ONNX) else None
-    return {"cpu": names[0] if names else platform.processor(), "gpu": gpu, "torch": torch.__version__, ONNX: runtime}
+    return {"cpu": name[1].strip() if name else platform.processor(), "gpu": gpu, "torch": torch.__version__, ONNX: runtime}
 
 
 def machine_line(machine: Any) -> str:
