@@ -11,8 +11,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from hydra import compose
 from omegaconf import OmegaConf
+from scipy.optimize import isotonic_regression
 from tqdm import tqdm
 
 from ss.config import plain
@@ -144,16 +146,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def apart(heights: list[float], distance: float) -> list[float]:
-    """Rising heights moved so that neighbours are at least so far apart: those too close become a group around their middle."""
-
-    def spread(group: list[float]) -> list[float]:
-        lowest = sum(group) / len(group) - distance * (len(group) - 1) / 2
-        return [lowest + distance * i for i in range(len(group))]
-
-    groups: list[list[float]] = []
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1 and spread(groups[-2])[-1] + distance > spread(groups[-1])[0]:
-            last = groups.pop()
-            groups[-1] += last
-    return [height for group in groups for height in spread(group)]
+    """Rising heights moved as little as can be, so that neighbours are at least so far apart: those too close become a group."""
+    steps = distance * np.arange(len(heights))
+    return (isotonic_regression(np.array(heights) - steps).x + steps).tolist()
