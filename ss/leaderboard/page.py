@@ -6,6 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Template
 
 from ss.leaderboard.report import FORMS, METHOD, RANKING, Table, make_tables
@@ -63,9 +64,8 @@ def chart(
         xs = [words.index(point["x"]) + shift if words else point["x"] for point in points]
         style = "none" if words else ("-", "--")[place % 2]  # of two that coincide, both are seen
         axes.plot(xs, [point["mean"] for point in points], marker="o", ms=4, ls=style, color=colours[name])
-        for x, point in zip(xs, points, strict=True):
-            if point["low"] is not None:
-                axes.plot([x, x], [point["low"], point["high"]], color=colours[name], lw=1.2, alpha=0.5)
+        lows, highs = (np.array([point[key] for point in points], float) for key in ("low", "high"))  # NaN: there is no interval
+        axes.vlines(xs, lows, highs, color=colours[name], lw=1.2, alpha=0.5)
     if words:
         axes.set_xticks(range(len(words)), words)
         axes.set_xlim(-0.5, len(words) - 0.5)
