@@ -3,7 +3,7 @@
 Shapes: B batch, S samples, K chunks, W samples of a chunk, E speaker embedding, D conditions.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
@@ -57,18 +57,13 @@ class ExportedExtractor(ExtractionModel):
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] and ref [B,S] -> Extraction; logits [B,0] where the export has no classifier."""
         n_chunks, batch, samples = chunks.shape
-        segments: Iterable[Tensor] = chunks
-        if self.online:  # one signal, cut anew
-            whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
-            padded = F.pad(whole, (0, self.delay + -(whole.shape[-1] + self.delay) % self.hop))
-            segments = padded.split(100 * self.hop, -1)
+        whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
+        padded = F.pad(whole, (0, self.delay + -(whole.shape[-1] + self.delay) % self.hop))
         state, waves = self.init_state(self.enroll(ref, ref_lengths), samples), []
-        for segment in segments:
+        for segment in padded.split(100 * self.hop if self.online else samples, -1):
             (wave,), state = self.step(segment, state)
             waves.append(wave)
         logits = for_each(self.runtime.classify, ref, ref_lengths)
-        if not self.online:
-            return Extraction((torch.stack(waves),), logits)
         aligned = torch.cat(waves, -1)[:, self.delay :][:, : whole.shape[-1]]
         return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
 
