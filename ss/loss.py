@@ -109,7 +109,7 @@ class ExtractionLoss(nn.Module, ABC):
 
     fixes_level: ClassVar[bool] = False
 
-    def __init__(self, weights: Sequence[float], gamma: float) -> None:
+    def __init__(self, weights: Sequence[float] = (0.8, 0.1, 0.1), gamma: float = 0.5) -> None:
         super().__init__()
         self.weights, self.gamma = tuple(weights), gamma
 
@@ -146,9 +146,6 @@ class ExtractionLoss(nn.Module, ABC):
 
 class SpexPlusLoss(ExtractionLoss):
     """The distortion is negative SI-SDR: it leaves the output's level open, and says nothing about a silent target."""
-
-    def __init__(self, weights: Sequence[float] = (0.8, 0.1, 0.1), gamma: float = 0.5) -> None:
-        super().__init__(weights, gamma)
 
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
         return -masked_si_sdr(estimate, reference.target, reference.lengths)
