@@ -88,10 +88,8 @@ def create(role: str, config: Any) -> Any:
         raise UserError(f"{role}: {name} cannot be made with these arguments: {error}") from error
 
 
-def check_config(config: Any) -> None:
+def check_config(config: Mapping[str, Any]) -> None:
     """Raises UserError unless the parts of a whole config that are given and to be created are as `check` wants them."""
-    if not isinstance(config, Mapping):
-        raise UserError(f"expected a config with names and values, got {type(config).__name__}")
     for role in CLASSES:
         if config.get(role):
             check(role, config[role])

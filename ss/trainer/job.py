@@ -127,7 +127,6 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
     if not distributed.is_main():
         return []
     run_dir = Path(config["run_dir"])
-    run_dir.mkdir(parents=True, exist_ok=True)
     rows = last["trainer"]["progress"]["rows"] if last else 0
     found: list[Writer] = [JsonLines(run_dir / "log.jsonl", rows)]
     if config.get("writer"):
