@@ -11,6 +11,7 @@ class CellFormatter(Formatter):
     """Formats the values of a row as `str.format_map` does; `{macs/M:.1f}`: in one of UNITS.
 
     missing: what stands for None, and for `{times[first]}` where `times` has no `first`. Raises KeyError for a row without `times`.
+    `{times[-1]}`: the last of a list.
     """
 
     def __init__(self, missing: str) -> None:
@@ -22,7 +23,7 @@ class CellFormatter(Formatter):
         name, *keys = path.replace("]", "").split("[")
         value = kwargs[name]
         for key in keys:
-            value = value.get(key) if value else None
+            value = value[int(key)] if isinstance(value, list) else (value or {}).get(key)
         return value / UNITS[unit] if unit and value is not None else value, name
 
     def format_field(self, value: Any, format_spec: str) -> str:

@@ -24,7 +24,6 @@ from ss.measure.worker import WorkerRun, run_alone
 from ss.model import ExtractionModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.runtime.native import find_library
-from ss.tables import rows_table
 from ss.utils.predecessor import read_checkpoint
 
 METHOD = """\
@@ -41,6 +40,20 @@ SESSION_MS = 10.0  # chunks of a long session, where the model leaves the choice
 PIECES = 10  # of a session, each with a mean time
 TIMES = ("mean", "p50", "p95", "p99", "max")
 TIMES_COLUMNS = " | ".join(f"{name} ms {{milliseconds[{name}]:.2f}}" for name in TIMES)
+PARTS = (
+    "device {place} | part {part} | audio s {audio_seconds:g} | hop s {hop_seconds:g} | GMAC {macs/G:.3g} | "
+    f"GMAC/s {{macs_per_second/G:.3g}} | {TIMES_COLUMNS} | real time {{real_time_factor:.3f}} | "
+    "peak MiB {peak_memory_bytes/Mi:.0f}"
+)
+LIVE = (
+    f"live {{runtime}} | device {{place}} | chunk ms {{chunk_seconds/m:g}} | {TIMES_COLUMNS} | "
+    "real time {real_time_factor:.4f} | CPU/s {cpu_seconds_per_second:.4f}"
+)
+SESSIONS = (
+    "session {runtime} | chunk ms {chunk_seconds/m:g} | minutes {minutes:.3g} | first ms {mean_milliseconds[0]:.2f} | "
+    "last ms {mean_milliseconds[-1]:.2f} | begun MiB {begun_bytes/Mi:.0f} | ended MiB {ended_bytes/Mi:.0f} | "
+    "over idle MiB {over_idle_bytes/Mi:.0f}"
+)
 MIB = 2**20
 
 
@@ -155,13 +168,8 @@ def measure(config: dict[str, Any]) -> None:
         ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
         wait = f"{latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"
     facts = [f"algorithmic latency: {wait}", files_line(report), *(f"{name}: n/a ({why})" for name, why in missing.items())]
-    columns = (
-        "device {place} | part {part} | audio s {audio_seconds:g} | hop s {hop_seconds:g} | GMAC {macs/G:.3g} | "
-        f"GMAC/s {{macs_per_second/G:.3g}} | {TIMES_COLUMNS} | real time {{real_time_factor:.3f}} | "
-        "peak MiB {peak_memory_bytes/Mi:.0f}"
-    )
-    blocks = [rows_table(report["rows"], columns), "\n".join(facts), *live_tables(report)]
-    publish(settings.out_folder, "measurement.json", about, report, *blocks, method=METHOD)
+    tables = {"rows": PARTS, "live": LIVE, "sessions": SESSIONS}
+    publish(settings.out_folder, "measurement.json", about, report, tables, "\n".join(facts), method=METHOD)
 
 
 def measure_export(config: dict[str, Any]) -> int:
@@ -181,7 +189,7 @@ def measure_export(config: dict[str, Any]) -> int:
     }
     numbers = f"{report['parameters']:,} parameters that are not zero, {report['macs_per_second'] / 1e6:.1f} MMAC/s"
     head = f"{report['model']} ({config['exported']}): {numbers}\n{files_line(report)}"
-    publish(f"{config['run_dir']}/measure", "measurement.json", head, report, *live_tables(report))
+    publish(f"{config['run_dir']}/measure", "measurement.json", head, report, {"live": LIVE, "sessions": SESSIONS})
     return 0
 
 
@@ -333,17 +341,3 @@ def bare_rows(
 def files_line(report: dict[str, Any]) -> str:
     """What has to be shipped."""
     return "files: " + ", ".join(f"{name} {size / MIB:.2f} MiB" for name, size in report["file_bytes"].items())
-
-
-def live_tables(report: dict[str, Any]) -> list[str]:
-    """Live chunks and a long session."""
-    live = (
-        f"live {{runtime}} | device {{place}} | chunk ms {{chunk_seconds/m:g}} | {TIMES_COLUMNS} | "
-        "real time {real_time_factor:.4f} | CPU/s {cpu_seconds_per_second:.4f}"
-    )
-    session = (
-        "session {runtime} | chunk ms {chunk_seconds/m:g} | minutes {minutes:.3g} | first ms {first:.2f} | last ms {last:.2f} | "
-        "begun MiB {begun_bytes/Mi:.0f} | ended MiB {ended_bytes/Mi:.0f} | over idle MiB {over_idle_bytes/Mi:.0f}"
-    )
-    ends = [{**row, "first": row["mean_milliseconds"][0], "last": row["mean_milliseconds"][-1]} for row in report["sessions"]]
-    return [rows_table(report["live"], live), rows_table(ends, session)]

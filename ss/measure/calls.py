@@ -15,7 +15,6 @@ from ss.measure.bench import describe_times
 from ss.measure.report import publish
 from ss.runtime import Extractor
 from ss.runtime.enrolment import read_stretch
-from ss.tables import rows_table
 
 METHOD = """\
 Every call is enrolled from its first seconds; then all calls are given a frame in turn. mean to max: CPU time of a frame in ms,
@@ -71,8 +70,7 @@ def measure_calls(config: dict[str, Any]) -> None:
     columns = f"precision {{precision}} | frame ms {{frame_ms:g}} | calls {{n_calls}} | delay ms {{delay_ms:.1f}} | {times_columns}"
     columns += " | calls/core {calls_per_core:.0f}"
     report = {"rate": settings.sample_rate, "rows": rows}
-    head = f"calls at {settings.sample_rate} Hz"
-    publish(settings.out_folder, "calls.json", head, report, rows_table(rows, columns), method=METHOD)
+    publish(settings.out_folder, "calls.json", f"calls at {settings.sample_rate} Hz", report, {"rows": columns}, method=METHOD)
 
 
 def time_calls(

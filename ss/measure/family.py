@@ -24,7 +24,6 @@ from ss.measure.backend import ONNX, Workload
 from ss.measure.report import in_rounds, publish
 from ss.measure.worker import run_alone
 from ss.runtime.pretrained import SEGMENT_GRU, STEP
-from ss.tables import rows_table
 
 METHOD = """\
 Every model in turn, every runtime of it in a fresh process on the CPU, in rounds. Real-time factor and CPU time per second of
@@ -108,10 +107,10 @@ def measure_family(config: dict[str, Any]) -> None:
         "weights MiB {file_bytes[weights]/Mi:.1f} | step MiB {step_bytes/Mi:.1f} | "
         "RSS torch MiB {runtimes[torch][over_idle_bytes]/Mi:.0f} | RSS ORT MiB {runtimes[onnxruntime][over_idle_bytes]/Mi:.0f}"
     )
-    report = {"baseline": family.baseline, "rounds": family.rounds, "rows": [*rows.values()]}
-    publish(family.out_folder, "family.json", "", report, rows_table(rows.values(), columns), method=METHOD)
+    report: dict[str, Any] = {"baseline": family.baseline, "rounds": family.rounds, "rows": [*rows.values()]}
+    publish(family.out_folder, "family.json", "", report, {"rows": columns}, method=METHOD)
     picture = Path(family.out_folder, "family.png")
-    draw(list(rows.values()), picture)
+    draw(report["rows"], picture)
     print(picture)
 
 

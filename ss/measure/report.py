@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ss.measure.backend import ONNX
+from ss.tables import rows_table
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -40,13 +41,19 @@ def machine_line(machine: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in machine.items() if value)
 
 
-def publish(folder: str | Path | None, name: str, head: str, report: dict[str, Any], *blocks: str, method: str = "") -> None:
-    """Prints a report: the head with the machine, blocks of lines, and the method. Writes it as JSON where there is a folder."""
-    report = {**report, "machine": machine(), **({"method": method.replace("\n", " ")} if method else {})}
-    blocks = ("\n".join(filter(None, [head, machine_line(report["machine"])])), *blocks, *filter(None, [method]))
+def publish(
+    folder: str | None, name: str, head: str, report: dict[str, Any], tables: dict[str, str], facts: str = "", method: str = ""
+) -> None:
+    """Prints a report: a head, the machine, tables, facts, and the method. Writes it as JSON where there is a folder.
+
+    tables: the columns (see `rows_table`) of what the report has under each name.
+    """
+    report = {**report, "machine": machine(), "method": method.replace("\n", " ")}
+    about = "\n".join(filter(None, [head, machine_line(report["machine"])]))
+    printed = [about, *(rows_table(report[rows], columns) for rows, columns in tables.items()), facts, method]
     if folder:
-        path = Path(folder) / name
+        path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")
-        blocks += (str(path),)
-    print("\n\n".join(blocks))
+        printed.append(str(path))
+    print("\n\n".join(filter(None, printed)))

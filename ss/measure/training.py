@@ -26,7 +26,6 @@ from ss.errors import UserError, require_positive
 from ss.extraction import separate
 from ss.measure.report import in_rounds, publish
 from ss.measure.worker import SCRIPT, forget_peak, resident
-from ss.tables import rows_table
 
 STEP_METHOD = """\
 Forward and backward of a batch of noise, without the optimizer; each step in a fresh process, after n_warmup that are not timed;
@@ -80,8 +79,8 @@ def compare_steps(config: dict[str, Any]) -> None:
         "mixture s per CPU s {mixture_seconds_per_cpu_second:.3g} | x {times_mixture_seconds_per_cpu_second:.3g} | "
         "peak MB {peak_bytes/M:.0f} | peak x {times_peak_bytes:.2g}"
     )
-    head, report = ", ".join(f"{key} {value}" for key, value in sizes.items()), {**sizes, "rows": rows}
-    publish(config["out_folder"], "training_step.json", head, report, rows_table(rows, columns), method=STEP_METHOD)
+    head = ", ".join(f"{key} {value}" for key, value in sizes.items())
+    publish(config["out_folder"], "training_step.json", head, {**sizes, "rows": rows}, {"rows": columns}, method=STEP_METHOD)
 
 
 def median_rows(head: str, names: Iterable[str], rounds: int, run: Callable[[str], dict[str, float]]) -> list[dict[str, Any]]:
@@ -136,7 +135,7 @@ def measure_speed(config: dict[str, Any]) -> None:
         "data {data:.1%} | rest {rest:.1%} | workers {workers:.1%} | alone/CPU s {alone_per_cpu_second:.1f} | reached {reached:.1%}"
     )
     report = {"config": config, "rows": rows}
-    publish(config["out_folder"], "training_speed.json", "", report, rows_table(rows, columns), method=SPEED_METHOD)
+    publish(config["out_folder"], "training_speed.json", "", report, {"rows": columns}, method=SPEED_METHOD)
 
 
 def train_in_checkout(config: dict[str, Any], checkout: str | None = None, overrides: list[str] | None = None) -> dict[str, float]:
