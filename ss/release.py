@@ -44,9 +44,10 @@ def release(config: dict[str, Any]) -> int:
         total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
         if total > config["max_mb"]:
             raise UserError(f"expected graphs of at most {config['max_mb']:g} MB in sum, got {total:.1f} MB")
-        results = {Path(triplets).name: run_tests({**config, "folder": triplets}, aside) for triplets in config["tests"]}
-        for title, by_precision in results.items():
-            exact, rounded = (by_precision[precision][RANKING]["mean"] for precision in PRECISIONS)
+        tests = {Path(triplets).name: triplets for triplets in config["tests"]}
+        results = {(title, name): run_test(config, tests[title], aside / name) for title in tests for name in PRECISIONS}
+        for title in tests:
+            exact, rounded = (results[title, name][RANKING]["mean"] for name in PRECISIONS)
             most = config["max_int8_loss"]
             if exact is not None and rounded is not None and exact - rounded > most:
                 found = f"{rounded:.2f} and {exact:.2f} dB of SI-SDRi"
@@ -73,32 +74,24 @@ def quantize(config: dict[str, Any], folder: Path) -> None:
     store_in_half(folder / ENROLL)
 
 
-def run_tests(config: dict[str, Any], aside: Path) -> dict[str, dict[str, Any]]:
-    """What `ss.tester` finds of each precision on a config's `folder` of triplets; WORSE: the part of mixtures that got worse."""
-    results = {}
-    for precision in PRECISIONS:
-        rows, summary = tester.run_job({**config, "checkpoint": str(aside / precision)})
-        worse = [row.values[RANKING] < 0 for row in rows.values() if RANKING in row.values]
-        results[precision] = {**summary["metrics"], WORSE: sum(worse) / max(1, len(worse))}
-    return results
+def run_test(config: dict[str, Any], triplets: str, exported: Path) -> dict[str, Any]:
+    """What `ss.tester` finds of a precision on a folder of triplets, by metric; WORSE: the part of the mixtures that got worse."""
+    rows, summary = tester.run_job({**config, "checkpoint": str(exported), "folder": triplets})
+    worse = [row.values[RANKING] < 0 for row in rows.values() if RANKING in row.values]
+    return {**summary["metrics"], WORSE: sum(worse) / len(worse) if worse else None}
 
 
-def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """What the card says in numbers: of the model and its files, and a table of the tests."""
+def figures(config: dict[str, Any], aside: Path, results: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """What the card says in numbers: of the model and its files, and a table of the tests, by folder and precision."""
     extractor = Extractor.load(aside / "float32")
     behind = 1000 * extractor.latency / extractor.sample_rate
     sizes = [f"{name} {sum(path.stat().st_size for path in (aside / name).glob('*.onnx')) / 1e6:.2f} MB" for name in PRECISIONS]
-
-    def count(by_precision: dict[str, dict[str, Any]], name: str) -> int:
-        return max(metrics.get(name, {"count": 0})["count"] for metrics in by_precision.values())
-
-    columns = {name: title for name, title in TITLES.items() if any(count(by, name) for by in results.values())}
+    columns = {name: title for name, title in TITLES.items() if any(found.get(name, {}).get("count") for found in results.values())}
     rows = []
-    for title, by_precision in results.items():
-        for precision, metrics in by_precision.items():
-            found = [metrics.get(name, {"count": 0}) for name in columns]
-            cells = [f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-" for one in found]
-            rows.append([title, precision, *cells, f"{metrics[WORSE]:.0%}" if count(by_precision, RANKING) else "-"])
+    for about, metrics in results.items():
+        known = [metrics.get(name, {"count": 0}) for name in columns]
+        cells = [f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-" for one in known]
+        rows.append([*about, *cells, "-" if metrics[WORSE] is None else f"{metrics[WORSE]:.0%}"])
     return f"""\
 - {extractor.metadata["model"]}, {extractor.sample_rate} Hz, {behind:g} ms behind; {", ".join(sizes)}
 - from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config["checkpoint"]))[:16]}
