@@ -46,7 +46,8 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
     """
     run_dir, last = Path(config["run_dir"]), None
     with ExitStack() as opened:
-        opened.enter_context(distributed.sole_owner(run_dir))
+        if distributed.is_main():
+            opened.enter_context(distributed.sole_owner(run_dir))
         if config["resume"] and (run_dir / "last.pth").exists():
             last = read_checkpoint(run_dir / "last.pth")
             if found := differing(last["config"], config):
