@@ -111,14 +111,9 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
         values = report.values_of(report.RANKING, (one.row for one in next(iter(scores.values())).get(label, ())))
         return -sum(values) / len(values) if values else float("inf")
 
-    order = sorted(entries, key=rank)
-    results: dict[str, Any] = {
-        "about": config["about"],
-        "machine": machine(),
-        "entries": {label: entries[label] for label in order},
-        "tests": {},
-        "curves": {},
-    }
+    entries = {label: entries[label] for label in sorted(entries, key=rank)}
+    curves: dict[str, Any] = {}
+    results: dict[str, Any] = {"about": config["about"], "machine": machine(), "entries": entries, "tests": {}, "curves": curves}
     utterances: dict[str, dict[str, Any]] = {}
     for test in tests[: len(scores)]:
         found, by_entry = find_triplets(test.folder), scores[test.name]
@@ -128,7 +123,7 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
             "quick": test.quick,
             "utterances": len(found),
             "seconds": sum(audio.n_samples(one.mixture) / audio.sample_rate_of(one.mixture) for one in found),
-            "summaries": {label: report.summarize_scores(by_entry[label]) for label in order if label in by_entry},
+            "summaries": {label: report.summarize_scores(by_entry[label]) for label in entries if label in by_entry},
         }
         utterances[test.name] = {
             label: [
@@ -141,22 +136,17 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
         condition, metric = about.get("condition", name), about.get("metric", report.RANKING)
         chosen = [test for test in tests[: len(scores)] if any(fnmatch(test.name, pattern) for pattern in about["of"])]
         points = {}
-        for label in order:
+        for label, entry in entries.items():
             known = [
                 ({"minute": int(one.start // 60) + 1, **test.conditions.get(one.name, {})}, one.row)
                 for test in chosen
                 for one in scores[test.name].get(label, ())
                 if one.start is not None
             ]
-            if known and not entries[label]["failed"]:
+            if known and not entry["failed"]:
                 points[label] = report.curve(condition, about["edges"], known, metric)
         if any(points.values()):
-            results["curves"][name] = {
-                "condition": condition,
-                "metric": metric,
-                "tests": [test.name for test in chosen],
-                "entries": points,
-            }
+            curves[name] = {"condition": condition, "metric": metric, "tests": [test.name for test in chosen], "entries": points}
     out, text = Path(config["out_folder"]), report.markdown(report.make_tables(results))
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps({**results, "utterances": utterances}) + "\n")

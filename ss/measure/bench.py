@@ -1,7 +1,7 @@
 """Weighs a model and times it, in torch, ONNX Runtime and the C library, and as a compressed export; tables, and a JSON of all."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,10 +152,10 @@ def measure(config: dict[str, Any]) -> None:
             **describe_model(settings, model, streams, backends),
             "checkpoint": settings.checkpoint,
             "weight_bytes": n_bytes(model),
-            "live": live_rows(settings, streams, backends, devices),
+            "live": list(live_rows(settings, streams, backends, devices)),
             "sessions": [run_session(settings, streams, backend) for backend in tqdm(backends, "sessions")],
             "not_measured": missing,
-            "rows": bare_rows(settings, streams, model, backends[0], devices),
+            "rows": list(bare_rows(settings, streams, model, backends[0], devices)),
         }
     rows = [row for row in report["live"] if row["device"] == "cpu"] or report["live"]
     rows = [row for row in rows if row["runtime"] != "torch"] or rows
@@ -184,7 +184,7 @@ def measure_export(config: dict[str, Any]) -> int:
         "parameters": count_nonzero(model.state_dict()),
         "macs_per_second": macs_per_second(streams, settings.sample_rate),
         "file_bytes": file_bytes(config["exported"]),
-        "live": live_rows(settings, streams, [backend], ["cpu"]),
+        "live": list(live_rows(settings, streams, [backend], ["cpu"])),
         "sessions": [run_session(settings, streams, backend)],
     }
     numbers = f"{report['parameters']:,} parameters that are not zero, {report['macs_per_second'] / 1e6:.1f} MMAC/s"
@@ -258,16 +258,14 @@ def chunk_sizes(settings: BenchSettings, streams: Streams, milliseconds: Sequenc
 
 def live_rows(
     settings: BenchSettings, streams: Streams, backends: Sequence[Backend], devices: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A row per runtime, device and chunk size: what the calls of a stream cost, its buffer included."""
     chunks, macs = chunk_sizes(settings, streams, settings.chunk_ms), macs_per_second(streams, settings.sample_rate)
-    rows = []
     for backend in tqdm(backends, "live"):
         for device in devices if backend.runtime == "torch" else ["cpu"]:
             run = run_alone(settings.live_workload(backend, chunks, settings.live_seconds, device))
             about = {"runtime": backend.runtime, **settings.place(device), "macs_per_second": macs}
-            rows += [about | call_costs(run, i, chunk / settings.sample_rate) for i, chunk in enumerate(chunks)]
-    return rows
+            yield from (about | call_costs(run, i, chunk / settings.sample_rate) for i, chunk in enumerate(chunks))
 
 
 def call_costs(run: WorkerRun, i: int, audio_seconds: float) -> dict[str, Any]:
@@ -312,30 +310,26 @@ def bare_calls(settings: BenchSettings, streams: Streams) -> list[tuple[str, int
 
 def bare_rows(
     settings: BenchSettings, streams: Streams, model: ExtractionModel, backend: Backend, devices: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A row per device and call without a buffer: time, MACs, and peak memory, each in a process of its own."""
     with torch.no_grad():
         speaker = model.enroll(torch.randn(1, settings.samples(settings.enrolment_seconds)))
     turns = [(device, call) for device in devices for call in bare_calls(settings, streams)]
-    rows = []
     for device, (name, samples, hop, calls) in (progress := tqdm(turns, "parts")):
         progress.set_description(f"{device} {name}")
         macs = n_macs(bare_call(model, speaker, name, samples), np.zeros(samples, np.float32))
         hop_seconds, embedding = hop / settings.sample_rate, speaker[0].tolist()
         run = run_alone(Workload(backend, [samples], [calls], settings.n_warmup, 0, settings.threads, device, name, embedding))
-        rows.append(
-            {
-                "part": name,
-                **settings.place(device),
-                "audio_seconds": samples / settings.sample_rate,
-                "hop_seconds": hop_seconds,
-                "macs": macs,
-                "macs_per_second": macs / hop_seconds,
-                **call_costs(run, 0, hop_seconds),
-                "peak_memory_bytes": run.working,
-            }
-        )
-    return rows
+        yield {
+            "part": name,
+            **settings.place(device),
+            "audio_seconds": samples / settings.sample_rate,
+            "hop_seconds": hop_seconds,
+            "macs": macs,
+            "macs_per_second": macs / hop_seconds,
+            **call_costs(run, 0, hop_seconds),
+            "peak_memory_bytes": run.working,
+        }
 
 
 def files_line(report: dict[str, Any]) -> str:

@@ -54,18 +54,7 @@ def measure_calls(config: dict[str, Any]) -> None:
     for precision in settings.precisions:
         extractor = Extractor.from_pretrained(precision=precision)
         for milliseconds, n_calls in itertools.product(settings.frame_ms, settings.n_calls):
-            size = round(milliseconds * settings.sample_rate / 1000)
-            enrolling, times = time_calls(extractor, samples, settings, size, n_calls)
-            rows.append(
-                {
-                    "precision": precision,
-                    "frame_ms": milliseconds,
-                    "n_calls": n_calls,
-                    "delay_ms": 1000 * CallFilter(extractor, sample_rate=settings.sample_rate).delay / settings.sample_rate,
-                    "milliseconds": {**describe_times(times), "enrol": 1000 * max(enrolling)},
-                    "calls_per_core": milliseconds / 1000 / np.mean(times),
-                }
-            )
+            rows.append({"precision": precision, **time_calls(extractor, samples, settings, milliseconds, n_calls)})
     times_columns = " | ".join(f"{name} {{milliseconds[{name}]:.2f}}" for name in ("mean", "p50", "p99", "max", "enrol"))
     columns = f"precision {{precision}} | frame ms {{frame_ms:g}} | calls {{n_calls}} | delay ms {{delay_ms:.1f}} | {times_columns}"
     columns += " | calls/core {calls_per_core:.0f}"
@@ -73,10 +62,9 @@ def measure_calls(config: dict[str, Any]) -> None:
     publish(settings.out_folder, "calls.json", f"calls at {settings.sample_rate} Hz", report, {"rows": columns}, method=METHOD)
 
 
-def time_calls(
-    extractor: Extractor, samples: np.ndarray, settings: CallSettings, size: int, n_calls: int
-) -> tuple[list[float], list[float]]:
-    """CPU times in seconds: of the frame of `size` samples in which each call was enrolled, and of every frame after it."""
+def time_calls(extractor: Extractor, samples: np.ndarray, settings: CallSettings, frame_ms: float, n_calls: int) -> dict[str, Any]:
+    """What so many calls cost at once: CPU time of every frame after they were enrolled, and of those in which they were."""
+    size = round(frame_ms * settings.sample_rate / 1000)
 
     def frames(begin: int) -> Iterator[bytes]:
         for place in itertools.count(begin, size):
@@ -94,7 +82,13 @@ def time_calls(
         enrolling.append(spent)
     for _ in range(round(settings.seconds * settings.sample_rate / size)):
         times += [time_frame(call, next(audio)) for call, audio in calls]
-    return enrolling, times
+    return {
+        "frame_ms": frame_ms,
+        "n_calls": n_calls,
+        "delay_ms": 1000 * calls[0][0].delay / settings.sample_rate,
+        "milliseconds": {**describe_times(times), "enrol": 1000 * max(enrolling)},
+        "calls_per_core": frame_ms / 1000 / np.mean(times),
+    }
 
 
 def time_frame(call: CallFilter, frame: bytes) -> float:

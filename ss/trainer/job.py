@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import distributions
 from pathlib import Path
@@ -50,7 +50,7 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
             opened.enter_context(distributed.sole_owner(run_dir))
         if config["resume"] and (run_dir / "last.pth").exists():
             last = read_checkpoint(run_dir / "last.pth")
-            if found := differing(last["config"], config):
+            if found := list(differing(last["config"], config)):
                 more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
                 what = f"{run_dir} holds a run of another config ({'; '.join([*found[:SHOWN], *more])})"
                 raise UserError(f"{what}: choose another run_dir, or resume=false to begin anew")
@@ -83,18 +83,16 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
     return done
 
 
-def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
+def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> Iterator[str]:
     """What differs between two configs, apart from what may."""
-    found = []
     for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
         if f"{path}{key}" in FREE:
             continue
-        a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differing(a, b, f"{path}{key}.")
+            yield from differing(a, b, f"{path}{key}.")
         elif a != b:
-            found.append(f"{path}{key}: {a} then, {b} now")
-    return found
+            yield f"{path}{key}: {a} then, {b} now"
 
 
 def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
