@@ -214,9 +214,7 @@ def write_backends(settings: BenchSettings, model: ExtractionModel, folder: Path
     return [*backends, Backend(C, str(folder / "onnx")), Backend(C_INT8, str(folder / "int8"))], {}
 
 
-def describe_model(
-    settings: BenchSettings, model: ExtractionModel, streams: Streams, backends: Sequence[Backend]
-) -> dict[str, Any]:
+def describe_model(settings: BenchSettings, model: ExtractionModel, streams: Streams, backends: list[Backend]) -> dict[str, Any]:
     """What is known of a model before it is timed; file_bytes: of its weights as torch saves them, and of its export's files."""
     weights = io.BytesIO()
     torch.save(model.state_dict(), weights)
@@ -256,9 +254,7 @@ def chunk_sizes(settings: BenchSettings, streams: Streams, milliseconds: Sequenc
     return [streams.chunk] if streams.chunk else [settings.samples(ms / 1000) for ms in milliseconds]
 
 
-def live_rows(
-    settings: BenchSettings, streams: Streams, backends: Sequence[Backend], devices: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def live_rows(settings: BenchSettings, streams: Streams, backends: list[Backend], devices: list[str]) -> Iterator[dict[str, Any]]:
     """A row per runtime, device and chunk size: what the calls of a stream cost, its buffer included."""
     chunks, macs = chunk_sizes(settings, streams, settings.chunk_ms), macs_per_second(streams, settings.sample_rate)
     for backend in tqdm(backends, "live"):
@@ -309,7 +305,7 @@ def bare_calls(settings: BenchSettings, streams: Streams) -> list[tuple[str, int
 
 
 def bare_rows(
-    settings: BenchSettings, streams: Streams, model: ExtractionModel, backend: Backend, devices: Sequence[str]
+    settings: BenchSettings, streams: Streams, model: ExtractionModel, backend: Backend, devices: list[str]
 ) -> Iterator[dict[str, Any]]:
     """A row per device and call without a buffer: time, MACs, and peak memory, each in a process of its own."""
     with torch.no_grad():
