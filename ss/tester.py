@@ -44,8 +44,7 @@ def run_job(config: dict[str, Any]) -> tuple[dict[str, UtteranceScores], Summary
     if not config.get("metrics"):
         raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
-    metrics = instantiate(config["metrics"])
-    rows = run_test(inferencer(config), metrics, config["folder"], config["batch_size"], n_workers)
+    rows = run_test(inferencer(config), instantiate(config["metrics"]), config["folder"], config["batch_size"], n_workers)
     summary = summarize(list(rows.values()))
     if distributed.is_main():
         print(table(summary))

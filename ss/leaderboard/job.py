@@ -98,8 +98,7 @@ def find_costs(label: str, entry: Entry, cache: Path) -> dict[str, Any]:
     if not path.is_file():
         print(f"measuring {label}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        costs = json.dumps(entry.measure_costs())
-        path.write_text(costs)
+        path.write_text(json.dumps(entry.measure_costs()))
     return json.loads(path.read_text())
 
 

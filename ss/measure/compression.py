@@ -45,8 +45,7 @@ def compare(config: dict[str, Any]) -> int:
     abouts = {name: read_recipe(recipe).about for name, recipe in names.items()}
     folders = {name: Path(f"{config['runs']}_{name}") for name in names}
     for name, recipe in names.items():
-        run = {"recipe": recipe, "run_dir": str(folders[name]), "exported": str(folders[name] / "exported")}
-        prune_and_quantize({**config, **run})
+        prune_and_quantize({**config, "recipe": recipe, "run_dir": str(folders[name]), "exported": str(folders[name] / "exported")})
         distributed.barrier()
     quality = {name: test_export(config, folders[name]) if config["folder"] else {} for name in names}
     if not distributed.is_main():

@@ -109,13 +109,11 @@ def measure_family(config: dict[str, Any]) -> None:
     )
     report: dict[str, Any] = {"baseline": family.baseline, "rounds": family.rounds, "rows": [*rows.values()]}
     publish(family.out_folder, "family.json", "", report, {"rows": columns}, method=METHOD)
-    picture = Path(family.out_folder, "family.png")
-    draw(report["rows"], picture)
-    print(picture)
+    draw(report["rows"], Path(family.out_folder, "family.png"))
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Real-time factor against latency on logarithmic axes, a named point per model and runtime, as a PNG."""
+    """Real-time factor against latency on logarithmic axes, a named point per model and runtime, as a PNG; prints its path."""
     from matplotlib.figure import Figure  # takes a second to load
 
     figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")
@@ -142,6 +140,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.grid(which="both", color="0.9", lw=0.5)
     axes.legend()
     figure.savefig(path)
+    print(path)
 
 
 def apart(heights: list[float], distance: float) -> list[float]:

@@ -76,10 +76,8 @@ def load(work: Workload, enrolment: Samples) -> Callable[[], Process]:
     """Loads the model of a torch backend; what opens a stream of the workload, or its bare call."""
     torch.set_num_threads(work.threads)
     model = load_extractor(work.backend.source, work.device)
-    if work.speaker is None:
-        speaker = model.enroll(torch.from_numpy(enrolment)[None].to(work.device))
-    else:
-        speaker = torch.tensor([work.speaker], device=work.device)
+    heard = torch.from_numpy(enrolment)[None].to(work.device)
+    speaker = model.enroll(heard) if work.speaker is None else torch.tensor([work.speaker], device=work.device)
     if work.device != "cpu":
         torch.cuda.reset_peak_memory_stats(work.device)
     if work.call != "stream":

@@ -51,10 +51,9 @@ def measure_step(config: dict[str, Any]) -> None:
         compare_steps(config)
         return
     cost = run_step_alone(config)
-    kind = "with" if config["activation_checkpointing"] else "without"
     batch = f"{config['batch_size']} mixtures of {config['seconds']} s"
     times = f"{cost['seconds']:.1f} s, peak {cost['peak_bytes'] / 1e9:.2f} GB, gradient norm {cost['norm']:.6g}"
-    print(f"one step of {batch}, {kind} activation checkpointing: {times}")
+    print(f"one step of {batch}, {'with' if config['activation_checkpointing'] else 'without'} activation checkpointing: {times}")
 
 
 def compare_steps(config: dict[str, Any]) -> None:

@@ -215,8 +215,7 @@ class Trainer:
             meter.add(loss)
             if number == 0:
                 waves = waves.to(batch.mixture.device)
-                level = self.loss.fixes_level
-                waves = cut(waves, batch.lengths) if level else match_level(waves, batch.mixture, batch.lengths)
+                waves = cut(waves, batch.lengths) if self.loss.fixes_level else match_level(waves, batch.mixture, batch.lengths)
                 for i, name in enumerate(batch.names[: self.settings.n_audio]):
                     for kind, wave in (("mixed", batch.mixture), ("target", batch.target), ("pred", waves)):
                         for writer in self.writers:
