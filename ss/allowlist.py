@@ -5,7 +5,7 @@ one class of the list of its role, with plain arguments.
 """
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from ss.errors import UserError
@@ -74,8 +74,7 @@ def _check_plain(place: str, value: Any, depth: int) -> None:
 
 def class_of(name: str) -> Any:
     """The class of this name in CLASSES."""
-    module, _, attribute = name.rpartition(".")
-    return REGISTERED.get(name) or getattr(import_module(module), attribute)
+    return REGISTERED.get(name) or resolve_name(name)
 
 
 def create(role: str, config: Any) -> Any:
@@ -89,10 +88,8 @@ def create(role: str, config: Any) -> Any:
         raise UserError(f"{role}: {name} cannot be made with these arguments: {error}") from error
 
 
-def check_config(config: Any) -> None:
+def check_config(config: Mapping[str, Any]) -> None:
     """Raises UserError unless the parts of a whole config that are given and to be created are as `check` wants them."""
-    if not isinstance(config, Mapping):
-        raise UserError(f"expected a config with names and values, got {type(config).__name__}")
     for role in CLASSES:
         if config.get(role):
             check(role, config[role])

@@ -40,14 +40,12 @@ def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, 
 
     Raises AudioError for a file that is missing, unreadable, empty, not mono, of another rate, or not finite.
     """
-    with readable(path) as file:
-        wave, rate = soundfile.read(file, dtype="float32", always_2d=True, start=start, stop=stop)
-    if rate != sample_rate:
-        raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {rate} Hz")
-    if wave.shape[1] != 1 and not downmix:
-        raise AudioError(f"{path}: expected one channel, found {wave.shape[1]}")
-    _check_samples(path, wave)
-    return wave.mean(1) if downmix else wave[:, 0]
+    with readable(path) as source, soundfile.SoundFile(source) as file:
+        if file.samplerate != sample_rate:
+            raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {file.samplerate} Hz")
+        if file.channels != 1 and not downmix:
+            raise AudioError(f"{path}: expected one channel, found {file.channels}")
+        return _decode(path, file, start, stop)
 
 
 def read_whole(path: File, sample_rate: int | None = None, downmix: bool = False) -> tuple[Wave, int]:
@@ -69,22 +67,21 @@ def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = No
     """
     with readable(path) as source, soundfile.SoundFile(source) as file:
         rate = file.samplerate
-        seeks = rate == sample_rate and str(path).lower().endswith(SEEKABLE)
-        if seeks:
-            file.seek(start)
-        wave = file.read(stop - start if seeks and stop is not None else -1, "float32", always_2d=True)
-    _check_samples(path, wave)
-    mono = wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]
-    if seeks:
-        return mono
-    return (mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate))[start:stop]
+        if rate == sample_rate and str(path).lower().endswith(SEEKABLE):
+            return _decode(path, file, start, stop)
+        whole = _decode(path, file)
+    return (whole if rate == sample_rate else soxr.resample(whole, rate, sample_rate))[start:stop]
 
 
-def _check_samples(path: File, wave: Wave) -> None:
+def _decode(path: File, file: soundfile.SoundFile, start: int = 0, stop: int | None = None) -> Wave:
+    """The mean of the channels, from `start` up to `stop` [S]."""
+    file.seek(start)
+    wave = file.read(-1 if stop is None else stop - start, "float32", always_2d=True)
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
     if not np.isfinite(wave).all():
         raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
+    return wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]
 
 
 def sample_rate_of(path: File) -> int:

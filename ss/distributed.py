@@ -146,25 +146,12 @@ def barrier() -> None:
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
-    """The main process does what is inside before the others do."""
-    if not is_main():
-        barrier()
-    yield
-    if is_main():
-        barrier()
-
-
-@contextmanager
 def sole_owner(folder: Path) -> Iterator[None]:
-    """While inside, no other run may be here with the same folder. Raises UserError where one is.
+    """While the main process is inside, no other run may be here with the same folder. Raises UserError where one is.
 
-    The main process locks `folder/lock`. The lock is the process's own (POSIX, not `flock`): it ends with it, however it ends, and
+    It locks `folder/lock`. The lock is the process's own (POSIX, not `flock`): it ends with it, however it ends, and
     its workers, which may outlive it by seconds, do not hold it.
     """
-    if not is_main():
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:

@@ -96,9 +96,8 @@ def infer(config: dict[str, Any]) -> int:
     extractor, out = inferencer(config), Path(config["out_folder"])
     out.mkdir(parents=True, exist_ok=True)
     work = list(find_mixtures(config).items())
-    share = [work[i] for i in distributed.shard(len(work))]
     problems = []
-    for name, files in tqdm(share, "extracting", disable=not distributed.is_main()):
+    for name, files in tqdm([work[i] for i in distributed.shard(len(work))], "extracting", disable=not distributed.is_main()):
         try:
             places = choose_kinds(name, files, "mixed", "ref")
             mixture, ref = (audio.read_any(place, extractor.sample_rate) for place in places)

@@ -26,8 +26,7 @@ def extend_curve(config: dict[str, Any]) -> int:
 
     hours: heard by the checkpoint, where it does not say so itself. name: of the row; a row of this name is replaced.
     """
-    content = read_checkpoint(config["checkpoint"])
-    hours = content.get("hours") if config["hours"] is None else config["hours"]
+    hours = read_checkpoint(config["checkpoint"]).get("hours") if config["hours"] is None else config["hours"]
     if hours is None:
         raise UserError(f"{config['checkpoint']}: expected a checkpoint that says its hours, or hours=...; found neither")
     table = Path(config["table"])

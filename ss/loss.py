@@ -91,6 +91,15 @@ def thresholded_ratio(error: Tensor, reference: Tensor, tau: float) -> Tensor:
     return 10 * torch.log10((error + tau * reference + TINY) / (reference + TINY))
 
 
+def inactive_db(estimate: Tensor, reference: Reference) -> Tensor:
+    """See LossOutput; estimate [B,S] -> [B], not below -100 dB."""
+    mixture, inactive = reference.mixture, reference.inactive
+    if mixture is None or inactive is None:
+        return torch.full_like(estimate[:, 0], torch.nan)
+    level = 10 * torch.log10(energy_over(estimate, inactive) / energy_over(mixture, inactive))
+    return torch.where(inactive.any(-1), level.clamp_min(LOWEST_DB), torch.nan)
+
+
 class ExtractionLoss(nn.Module, ABC):
     """Sum of weights[i] * distortion of scale i, + gamma * cross-entropy; a speaker id of -100 adds nothing to the latter.
 
@@ -100,7 +109,7 @@ class ExtractionLoss(nn.Module, ABC):
 
     fixes_level: ClassVar[bool] = False
 
-    def __init__(self, weights: Sequence[float], gamma: float) -> None:
+    def __init__(self, weights: Sequence[float] = (0.8, 0.1, 0.1), gamma: float = 0.5) -> None:
         super().__init__()
         self.weights, self.gamma = tuple(weights), gamma
 
@@ -124,8 +133,7 @@ class ExtractionLoss(nn.Module, ABC):
         with torch.no_grad():
             silent = ~(target * length_mask(target, lengths)).any(-1)
             si_sdr = masked_si_sdr(waves[0], target, lengths).masked_fill(silent, torch.nan)
-            inactive_db = self.inactive_db(waves[0], reference)
-        return LossOutput(distortion + self.gamma * entropy, si_sdr, correct, inactive_db)
+        return LossOutput(distortion + self.gamma * entropy, si_sdr, correct, inactive_db(waves[0].detach(), reference))
 
     def reference(self, target: Tensor, lengths: Tensor, mixture: Tensor | None) -> Reference:
         """target and mixture [B,S], lengths [B] -> Reference. Raises ValueError where a mixture is needed and missing."""
@@ -135,16 +143,9 @@ class ExtractionLoss(nn.Module, ABC):
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
         """How far an estimate [B,S] is from its target, in dB -> [B]."""
 
-    def inactive_db(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See LossOutput -> [B]."""
-        return torch.full_like(estimate[:, 0], torch.nan)
-
 
 class SpexPlusLoss(ExtractionLoss):
     """The distortion is negative SI-SDR: it leaves the output's level open, and says nothing about a silent target."""
-
-    def __init__(self, weights: Sequence[float] = (0.8, 0.1, 0.1), gamma: float = 0.5) -> None:
-        super().__init__(weights, gamma)
 
     def distortion(self, estimate: Tensor, reference: Reference) -> Tensor:
         return -masked_si_sdr(estimate, reference.target, reference.lengths)
@@ -199,11 +200,3 @@ class PresenceLoss(ExtractionLoss):
         wrong = thresholded_ratio(energy_over(target - estimate, active), energy_over(target, active), self.tau)
         heard = thresholded_ratio(energy_over(estimate, inactive), energy_over(mixture, inactive), self.tau_inactive)
         return wrong + self.inactive_weight * inactive.sum(-1) / lengths * heard
-
-    def inactive_db(self, estimate: Tensor, reference: Reference) -> Tensor:
-        """See LossOutput; not below -100 dB."""
-        mixture, inactive = reference.mixture, reference.inactive
-        assert mixture is not None
-        assert inactive is not None
-        level = 10 * torch.log10(energy_over(estimate, inactive) / energy_over(mixture, inactive))
-        return torch.where(inactive.any(-1), level.clamp_min(LOWEST_DB), torch.nan)

@@ -64,7 +64,7 @@ class Muon(Optimizer):
 
     def step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Muon with Nesterov's momentum, as large as a step of AdamW. Matrices of one shape go through the products together."""
-        means, gradients = self.moments("momentum", parameters), gradients_of(parameters)
+        means, gradients = self.moments("momentum", parameters), [p.grad for p in parameters if p.grad is not None]
         torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for parameter, direction in zip(parameters, torch._foreach_lerp(gradients, means, group["momentum"]), strict=True):
@@ -79,7 +79,7 @@ class Muon(Optimizer):
     def step_vectors(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """AdamW."""
         first, second = group["betas"]
-        gradients = gradients_of(parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         means, squares = self.moments("mean", parameters), self.moments("square", parameters)
         counts = [self.state[parameter].get("count", 0) + 1 for parameter in parameters]
         for parameter, count in zip(parameters, counts, strict=True):
@@ -99,11 +99,6 @@ class Muon(Optimizer):
             if name not in self.state[parameter]:
                 self.state[parameter][name] = torch.zeros_like(parameter)
         return [self.state[parameter][name] for parameter in parameters]
-
-
-def gradients_of(parameters: list[Tensor]) -> list[Tensor]:
-    """The gradients of parameters that have one."""
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def is_matrix(parameter: Tensor) -> bool:

@@ -4,11 +4,8 @@ A release is a folder with `float32` and `int8` (enroll.onnx, step.onnx and mode
 What people write in a card stays; what stands between its two marks is written anew.
 """
 
-import csv
-import json
-import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ss import tester
 from ss.compression.quantization import first_pairs, quantize_calibrated, step_inputs, store_in_half
@@ -29,14 +26,7 @@ TITLES = {
     "absent-dB": "absent target: output over mixture, dB",
     "STOI-drop": "clean target: STOI lost",
 }
-RANKING = "SI-SDRi"
-
-
-class TestFigures(NamedTuple):
-    """A precision's figures on a folder of mixtures: what `ss.tester` found, and the part of the mixtures that got worse."""
-
-    metrics: dict[str, Any]
-    worse: float
+RANKING, WORSE = "SI-SDRi", "worse than the mixture"
 
 
 def release(config: dict[str, Any]) -> int:
@@ -54,9 +44,10 @@ def release(config: dict[str, Any]) -> int:
         total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
         if total > config["max_mb"]:
             raise UserError(f"expected graphs of at most {config['max_mb']:g} MB in sum, got {total:.1f} MB")
-        results = {Path(triplets).name: run_tests(config, triplets, aside) for triplets in config["tests"]}
-        for title, by_precision in results.items():
-            exact, rounded = (by_precision[precision].metrics[RANKING]["mean"] for precision in PRECISIONS)
+        tests = {Path(triplets).name: triplets for triplets in config["tests"]}
+        results = {(title, name): run_test(config, tests[title], aside / name) for title in tests for name in PRECISIONS}
+        for title in tests:
+            exact, rounded = (results[title, name][RANKING]["mean"] for name in PRECISIONS)
             most = config["max_int8_loss"]
             if exact is not None and rounded is not None and exact - rounded > most:
                 found = f"{rounded:.2f} and {exact:.2f} dB of SI-SDRi"
@@ -83,40 +74,28 @@ def quantize(config: dict[str, Any], folder: Path) -> None:
     store_in_half(folder / ENROLL)
 
 
-def run_tests(config: dict[str, Any], triplets: str, aside: Path) -> dict[str, TestFigures]:
-    """The figures of each precision on a folder of triplets."""
-    results = {}
-    for precision in PRECISIONS:
-        out = aside / "test"
-        tester.test({**config, "checkpoint": str(aside / precision), "folder": triplets, "out_folder": str(out)})
-        with (out / "utterances.csv").open(newline="") as file:
-            values = [float(row[RANKING]) for row in csv.DictReader(file) if row.get(RANKING)]
-        metrics = json.loads((out / "summary.json").read_text())["metrics"]
-        results[precision] = TestFigures(metrics, sum(value < 0 for value in values) / max(1, len(values)))
-        shutil.rmtree(out)
-    return results
+def run_test(config: dict[str, Any], triplets: str, exported: Path) -> dict[str, Any]:
+    """What `ss.tester` finds of a precision on a folder of triplets, by metric; WORSE: the part of the mixtures that got worse."""
+    rows, summary = tester.run_job({**config, "checkpoint": str(exported), "folder": triplets})
+    worse = [row.values[RANKING] < 0 for row in rows.values() if RANKING in row.values]
+    return {**summary["metrics"], WORSE: sum(worse) / len(worse) if worse else None}
 
 
-def figures(config: dict[str, Any], aside: Path, results: dict[str, dict[str, TestFigures]]) -> str:
-    """What the card says in numbers: of the model and its files, and a table of the tests."""
+def figures(config: dict[str, Any], aside: Path, results: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """What the card says in numbers: of the model and its files, and a table of the tests, by folder and precision."""
     extractor = Extractor.load(aside / "float32")
     behind = 1000 * extractor.latency / extractor.sample_rate
     sizes = [f"{name} {sum(path.stat().st_size for path in (aside / name).glob('*.onnx')) / 1e6:.2f} MB" for name in PRECISIONS]
-
-    def count(by_precision: dict[str, TestFigures], name: str) -> int:
-        return max(result.metrics.get(name, {"count": 0})["count"] for result in by_precision.values())
-
-    columns = {name: title for name, title in TITLES.items() if any(count(by, name) for by in results.values())}
+    columns = {name: title for name, title in TITLES.items() if any(found.get(name, {}).get("count") for found in results.values())}
     rows = []
-    for title, by_precision in results.items():
-        for precision, (metrics, worse) in by_precision.items():
-            found = [metrics.get(name, {"count": 0}) for name in columns]
-            cells = [f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-" for one in found]
-            rows.append([title, precision, *cells, f"{worse:.0%}" if count(by_precision, RANKING) else "-"])
+    for about, metrics in results.items():
+        known = [metrics.get(name, {"count": 0}) for name in columns]
+        cells = [f"{one['mean']:.2f}, {one['median']:.2f} ({one['count']})" if one["count"] else "-" for one in known]
+        rows.append([*about, *cells, "-" if metrics[WORSE] is None else f"{metrics[WORSE]:.0%}"])
     return f"""\
 - {extractor.metadata["model"]}, {extractor.sample_rate} Hz, {behind:g} ms behind; {", ".join(sizes)}
 - from a checkpoint whose SHA-256 sum begins with {sum_of(Path(config["checkpoint"]))[:16]}
 
-{markdown_table(["mixtures", "graphs", *columns.values(), "worse than the mixture"], rows)}
+{markdown_table(["mixtures", "graphs", *columns.values(), WORSE], rows)}
 
 Means, medians, and how many mixtures have a value."""

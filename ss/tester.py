@@ -17,21 +17,16 @@ from ss.extraction import may_pad
 from ss.inferencer import Inferencer, inferencer
 from ss.loss import UNKNOWN_SPEAKER
 from ss.metric import Metric, Summary, Utterance, UtteranceScores, applies, columns, evaluate_all, summarize
-from ss.tables import text_table
+from ss.tables import rows_table
 
 ACCURACY = "ACC"
 
 
 def test(config: dict[str, Any]) -> int:
     """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
-    require_positive(config, "batch_size")
-    if not config.get("metrics"):
-        raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
-    extractor, metrics = inferencer(config), instantiate(config["metrics"])
-    n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
-    rows = run_test(extractor, metrics, config["folder"], config["batch_size"], n_workers)
+    rows, summary = run_job(config)
     if distributed.is_main():
-        out, summary, names = Path(config["out_folder"]), summarize(list(rows.values())), columns(rows.values())
+        out, names = Path(config["out_folder"]), columns(rows.values())
         out.mkdir(parents=True, exist_ok=True)
         with (out / "utterances.csv").open("w", newline="") as file:
             lines = csv.writer(file)
@@ -39,9 +34,21 @@ def test(config: dict[str, Any]) -> int:
             lines.writerows([name, *(row.values.get(column, "") for column in names)] for name, row in rows.items())
         about = {"checkpoint": config["checkpoint"], "folder": config["folder"]}
         (out / "summary.json").write_text(json.dumps({**about, **summary}, indent=1) + "\n")
-        print(table(summary))
         print(f"{len(rows)} utterances of {config['folder']}; each in {config['out_folder']}/utterances.csv")
     return 0
+
+
+def run_job(config: dict[str, Any]) -> tuple[dict[str, UtteranceScores], Summary]:
+    """The rows of a config's `folder` by name (see `run_test`), and their summary, which is printed."""
+    require_positive(config, "batch_size")
+    if not config.get("metrics"):
+        raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
+    n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
+    rows = run_test(inferencer(config), instantiate(config["metrics"]), config["folder"], config["batch_size"], n_workers)
+    summary = summarize(list(rows.values()))
+    if distributed.is_main():
+        print(table(summary))
+    return rows, summary
 
 
 def run_test(
@@ -83,10 +90,10 @@ def accuracy(logits: Tensor, speaker: int) -> UtteranceScores:
 
 def table(summary: Summary) -> str:
     """The summary as text: a line per metric that is for any of the utterances, and the reasons of what is missing."""
-    head, rows = ["metric", "mean", "median", "count", "missing", ""], []
-    for name, average in summary["metrics"].items():
-        if applies(average):
-            means = ("-" if value is None else f"{value:.3f}" for value in (average["mean"], average["median"]))
-            why = "; ".join(f"{reason} ({count})" for reason, count in average["reasons"].items())
-            rows.append([name, *means, str(average["count"]), str(average["missing"]), why])
-    return text_table(head, rows, left=(0, 5))
+    rows = [
+        {"name": name, **average, "why": "; ".join(f"{reason} ({count})" for reason, count in average["reasons"].items())}
+        for name, average in summary["metrics"].items()
+        if applies(average)
+    ]
+    columns = "metric {name} | mean {mean:.3f} | median {median:.3f} | count {count} | missing {missing} |  {why}"
+    return rows_table(rows, columns, left=(0, 5), missing="-")

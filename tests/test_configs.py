@@ -16,7 +16,7 @@ from ss.config import CONFIGS
 from ss.inferencer import Inferencer
 from ss.model import ExtractionModel
 from ss.trainer import Settings, Trainer
-from ss.trainer.job import scheduler_factory
+from ss.trainer.settings import make_scheduler
 
 SOURCE = "data.train.sources.audios_dir"
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
@@ -64,7 +64,7 @@ def check_group(group: str, config: dict[str, Any], tmp_path: Path) -> None:
         case "optimizer":
             instantiate(config, [parameter()])
         case "scheduler":
-            scheduler_factory(config)(torch.optim.SGD([parameter()], 0.1), 100)
+            make_scheduler(config, torch.optim.SGD([parameter()], 0.1), 100)
         case "trainer":
             check_trainer(config)
         case "writer":

@@ -19,7 +19,7 @@ from ss.measure.worker import forget_peak, resident
 from ss.model import SpexPlusShort, SpexPlusShortGRUModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.model.tcn import DepthwiseConv, TCNBlock
-from ss.tables import text_table
+from ss.tables import rows_table, text_table
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -216,6 +216,15 @@ def test_another_streamer_may_be_chosen() -> None:
 
 def test_columns_are_aligned() -> None:
     assert text_table(["a", "b", "10"], [["long", "c", "5"]]) == "a     b  10\nlong  c   5"
+
+
+def test_cells_of_rows() -> None:
+    rows = [{"name": "a", "macs": 2.5e6, "times": [1, 2], "at": {"10": 0.5}}, {"name": "b", "macs": None, "times": [3], "at": {}}]
+    columns = "name {name} | MMAC {macs/M:.1f} | last {times[-1]:.2f} | at 10 {at[10]:.0%}"
+    expected = [["name", "MMAC", "last", "at 10"], ["a", "2.5", "2.00", "50%"], ["b", "-", "3.00", "-"]]
+    assert rows_table(rows, columns, missing="-") == text_table(expected[0], expected[1:])
+    with pytest.raises(KeyError, match="size"):
+        rows_table(rows, "size {size}")
 
 
 def test_a_users_error_is_one_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ss.checkpoint import load_extractor
 from ss.datasets import Batch
 from ss.extraction import match_level, separate
-from ss.loss import ExtractionLoss, LossOutput
+from ss.loss import LossOutput
 from ss.trainer import Trainer
 
 
@@ -32,7 +32,6 @@ class DistillingTrainer(Trainer):
             taught = separate(self.teacher, self.streamer, batch.mixture, batch.ref, batch.ref_lengths).waves[0]
             if not self.loss.fixes_level:
                 taught = match_level(taught, batch.mixture, batch.lengths)
-        assert isinstance(self.loss, ExtractionLoss)
         from_teacher, from_target = (
             self.loss.distortion(waves, self.loss.reference(wave, batch.lengths, batch.mixture)).mean()
             for wave in (taught, batch.target)

@@ -15,13 +15,14 @@ from tqdm import tqdm
 from ss import allowlist, checkpoint, distributed, inferencer, tester
 from ss.compression.constraints import Sparse, through_int8
 from ss.compression.quantization import export_recipe, training_pairs
-from ss.compression.recipe import Recipe, Stage, read_recipe
-from ss.compression.structured import Importance, choose_channels, prune_channels
+from ss.compression.recipe import Recipe, read_recipe
+from ss.compression.structured import Importance, Limits, choose_channels, prune_channels
 from ss.datasets import read_speakers
 from ss.errors import UserError
 from ss.inferencer import PREDECESSOR_RATE
 from ss.trainer import Trainer
-from ss.trainer.job import build, run_training, scenes
+from ss.trainer.job import build, run_training
+from ss.trainer.settings import scenes
 from ss.utils.predecessor import is_predecessor, read_checkpoint
 
 NARROWED = "narrowed.pth"
@@ -80,7 +81,7 @@ def fine_tune(recipe: Recipe, source: Path, run_dir: Path, overrides: dict[str, 
         if config["trainer"].get("max_minutes") is not None:
             config["trainer"]["max_minutes"] -= (time.monotonic() - began) / 60
         if stage.structured:
-            narrow_model(config, stage, model)
+            narrow_model(config, stage.structured, stage.batches, model)
         done = run_training(config, prepare)
         model = Path(config["run_dir"]) / "best.pth"
         if not done:
@@ -101,22 +102,21 @@ def prepare(trainer: Trainer) -> None:
             through_int8(model, trainer.config["quantize"]["keep"])
 
 
-def narrow_model(config: dict[str, Any], stage: Stage, model: Path) -> None:
-    """Lets a stage's config begin with fewer hidden channels: with a checkpoint of what is left of the model."""
-    assert stage.structured is not None
+def narrow_model(config: dict[str, Any], limits: Limits, n: int, model: Path) -> None:
+    """Lets a stage's config begin with fewer hidden channels, judged on n batches: from a checkpoint of what is left of a model."""
     begin = Path(config["run_dir"]) / NARROWED
     if not distributed.any_of(begin.exists()):
         path, former = config["data"].get("speakers"), checkpoint.load_extractor(model)
         trainer = build(config, read_speakers(path) if path else read_checkpoint(model).get("speakers", []), [])
         trainer.model.load_state_dict(former.state_dict())
-        importance, n = Importance(trainer.model), stage.batches
+        importance = Importance(trainer.model)
         trainer.batches.start(1)
         for batch in tqdm(islice(trainer.train_loader, n), "judging", n, disable=not distributed.is_main()):
             trainer.model.zero_grad()
             trainer.backward(batch.to(trainer.device), 1)
             importance()
         importance.share()
-        kept = choose_channels(config["model"], importance, stage.structured)
+        kept = choose_channels(config["model"], importance, limits)
         small = prune_channels(former, config["model"], importance, kept)
         if distributed.is_main():
             left = {**config, "model": {**config["model"], "hidden_channels": kept}}

@@ -27,14 +27,14 @@ from ss.export.graph import set_metadata
 from ss.files import whole_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import graphs_in
-from ss.trainer.job import train_set
+from ss.trainer.settings import train_set
 
 Pair = tuple[Wave, Wave]
 StepInputs = dict[str, NDArray[np.float32]]
 HOPS = 4  # that a step of an online model is given at once in calibration
 KINDS = ("Gemm", "MatMul", "Conv")
 FLOAT_AFTER = ("Gemm", "MatMul")  # what these give is not rounded, unless the next one takes it: fewer kernels, less error
-ATTENTION = "attention"  # as the export names its products
+ATTENTION = "attention"  # as the export names its products, most of which have no weights
 LARGE = 4096  # numbers: smaller weights are not worth a cast
 
 
@@ -95,7 +95,6 @@ def quantize_calibrated(source: Path, target: Path, inputs: Iterator[StepInputs]
 
 def quantize_with(quantize: Any, source: Path, target: Path, keep: Sequence[str], **how: Any) -> None:
     """Runs a quantization of ONNX Runtime; quantize_dynamic rounds weights and finds the range of an input each time."""
-    in_float = (ATTENTION, *keep)  # most products of attention have no weights
     logging.disable(logging.WARNING)  # the quantizer's remarks on tensors that were not to be quantized
     try:
         quantize(
@@ -105,7 +104,7 @@ def quantize_with(quantize: Any, source: Path, target: Path, keep: Sequence[str]
             per_channel=True,
             weight_type=QuantType.QInt8,
             reduce_range=True,
-            nodes_to_exclude=[name for name in product_names(source) if name.lstrip("/").startswith(in_float)],
+            nodes_to_exclude=[name for name in product_names(source) if name.lstrip("/").startswith((ATTENTION, *keep))],
             **how,
         )
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from ss.compression.structured import Limits
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys, require_positive
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
 RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes.yaml"
@@ -33,8 +33,7 @@ class Stage:
     teacher: str | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.lr <= 0 or self.batches < 1:
-            raise UserError(f"expected epochs, lr and batches above 0, got {self.epochs}, {self.lr} and {self.batches}")
+        require_positive(vars(self), "epochs", "lr", "batches")
         for key in ("sparsity", "distil"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"{key}: expected a part from 0 to below 1, got {getattr(self, key)}")

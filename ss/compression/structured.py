@@ -127,11 +127,9 @@ def count_macs(model_config: dict[str, Any]) -> int:
         return n_macs(lambda wave: model.step(wave, state)[0][0], torch.zeros(1, SECOND - SECOND % model.hop))
 
 
-def prune_channels(
-    model: ExtractionModel, model_config: dict[str, Any], importance: Importance, kept: list[int]
-) -> ExtractionModel:
+def prune_channels(model: ExtractionModel, config: dict[str, Any], importance: Importance, kept: list[int]) -> ExtractionModel:
     """What is left of a model with so many of the best hidden channels in each block, in their order (0: without the block)."""
-    small = checkpoint.build({**model_config, "hidden_channels": kept})
+    small = checkpoint.build({**config, "hidden_channels": kept})
     survivors = [(name, block, n) for (name, block), n in zip(prunable_blocks(model), kept, strict=True) if n]
     inside = tuple(f"{name}." for name, _ in prunable_blocks(model))
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith(inside)}

@@ -3,7 +3,7 @@
 Shapes: B batch, S samples, K chunks, W samples of a chunk, E speaker embedding, D conditions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ss.audio import Wave
 from ss.errors import UserError
 from ss.model.extractor import Extraction, ExtractionModel
 from ss.model.stateful import State
@@ -33,50 +34,42 @@ class ExportedExtractor(ExtractionModel):
             raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, got {on!r}")
         if PROVIDERS[on] not in (there := onnxruntime.get_available_providers()):
             raise UserError(f"provider: ONNX Runtime cannot use {on} here (it has {', '.join(there)}): pip install onnxruntime-gpu")
-        self.native = on == NATIVE
-        self.runtime = Extractor.load(folder, provider=PROVIDERS[on], backend="c" if self.native else "onnxruntime")
+        self.runtime = Extractor.load(folder, provider=PROVIDERS[on], backend="c" if on == NATIVE else "onnxruntime")
         self.online, self.latency = self.runtime.online, self.runtime.latency
         self.hop, self.delay = (self.runtime.hop, self.runtime.delay) if self.online else (1, 0)
 
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ref [B,S] -> the conditions [B,D]."""
-        return torch.cat([torch.from_numpy(self.runtime.conditions_of(one.numpy())) for one in single_enrolments(ref, lengths)])
+        return for_each(self.runtime.conditions_of, ref, lengths)
 
     def init_state(self, speaker: Tensor, samples: int = 0) -> State:
         """See ExtractionModel. Raises UserError for segments of another length than the export's."""
         if not self.online and samples != self.runtime.window:
             raise UserError(f"this export is for segments of {self.runtime.window} samples, got {samples}")
-        states = self.runtime.zeros(len(speaker))
-        return speaker, states if self.native else {key: torch.from_numpy(value) for key, value in states.items()}
+        return speaker, self.runtime.zeros(len(speaker))
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
         """See ExtractionModel."""
         conditions, states = state
-        given = states if self.native else {key: value.numpy() for key, value in states.items()}
-        wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), given)
-        after = after if self.native else {key: torch.from_numpy(value) for key, value in after.items()}
+        wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), states)
         return (torch.from_numpy(wave),), (conditions, after)
 
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] and ref [B,S] -> Extraction; logits [B,0] where the export has no classifier."""
         n_chunks, batch, samples = chunks.shape
-        segments: Iterable[Tensor] = chunks
-        if self.online:  # one signal, cut anew
-            whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
-            padded = F.pad(whole, (0, self.delay + -(whole.shape[-1] + self.delay) % self.hop))
-            segments = padded.split(100 * self.hop, -1)
+        whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
+        padded = F.pad(whole, (0, self.delay + -(whole.shape[-1] + self.delay) % self.hop))
         state, waves = self.init_state(self.enroll(ref, ref_lengths), samples), []
-        for segment in segments:
+        for segment in padded.split(100 * self.hop if self.online else samples, -1):
             (wave,), state = self.step(segment, state)
             waves.append(wave)
-        logits = torch.cat([torch.from_numpy(self.runtime.classify(one.numpy())) for one in single_enrolments(ref, ref_lengths)])
-        if not self.online:
-            return Extraction((torch.stack(waves),), logits)
+        logits = for_each(self.runtime.classify, ref, ref_lengths)
         aligned = torch.cat(waves, -1)[:, self.delay :][:, : whole.shape[-1]]
         return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
 
 
-def single_enrolments(ref: Tensor, lengths: Tensor | None) -> list[Tensor]:
-    """Enrolments [B,S] -> each by itself [1,S'], without what they were padded with."""
+def for_each(function: Callable[[Wave], Wave], ref: Tensor, lengths: Tensor | None) -> Tensor:
+    """What a function of an enrolment [1,S'] gives for each of these [B,S], without what they were padded with."""
     samples = [ref.shape[-1]] * len(ref) if lengths is None else lengths.tolist()
-    return [wave[None, :n].contiguous() for wave, n in zip(ref, samples, strict=True)]
+    waves = [wave[None, :n].contiguous().numpy() for wave, n in zip(ref, samples, strict=True)]
+    return torch.cat([torch.from_numpy(function(wave)) for wave in waves])

@@ -56,10 +56,8 @@ def recurrent_weights(layer: nn.RNNBase) -> list[Array]:
 
 def scale_and_offset(norm: nn.BatchNorm1d) -> tuple[Array, Array]:
     """What a batch norm does to a channel outside of training: scale [C] and offset [C]."""
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    scale = array(norm.weight) / np.sqrt(array(norm.running_var) + norm.eps)
-    return scale, array(norm.bias) - scale * array(norm.running_mean)
+    scale = array(norm.weight) / np.sqrt(array(norm.get_buffer("running_var")) + norm.eps)
+    return scale, array(norm.bias) - scale * array(norm.get_buffer("running_mean"))
 
 
 def normed_before(norm: nn.BatchNorm1d, inner: Product) -> Product:

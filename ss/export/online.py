@@ -57,15 +57,14 @@ def slots(g: Graph, encoder: SlotEncoder, features: Value, batch: Value) -> Valu
     weights = g.op("Transpose", g.op("Softmax", asked, axis=0), perm=[1, 2, 0])  # [B,M,T]
     found = g.op("Add", g.op("MatMul", weights, g.op("Transpose", heard, perm=[1, 0, 2])), g.weight(array(encoder.slots)))
     rows = g.reshape(found, -1, channels)
-    widths = [layer.out_features // n_stacks for layer in (encoder.keys, encoder.values)]
-    keys, values = (
-        g.split(g.reshape(g.product(rows, product(layer)), -1, n_slots, n_stacks * width), [width] * n_stacks, n_stacks, axis=2)
-        for layer, width in zip((encoder.keys, encoder.values), widths, strict=True)
-    )
-    turned = [g.op("Transpose", part, perm=[0, 2, 1]) for part in keys]
-    both = (part for pair in zip(turned, values, strict=True) for part in pair)
-    sizes = n_slots * np.array(widths * n_stacks)
-    return g.concat(*(g.reshape(part, -1, int(size)) for part, size in zip(both, sizes, strict=True)), axis=1)
+
+    def by_stack(layer: nn.Linear, perm: list[int]) -> Value:
+        """What a layer has of every slot for each stack [B,N,...]; perm: of the axes of [B,M,N,...]."""
+        parts = g.reshape(g.product(rows, product(layer)), -1, n_slots, n_stacks, layer.out_features // n_stacks)
+        return g.reshape(g.op("Transpose", parts, perm=perm), 0, n_stacks, -1)
+
+    both = g.concat(by_stack(encoder.keys, [0, 2, 3, 1]), by_stack(encoder.values, [0, 2, 1, 3]), axis=2)
+    return g.reshape(both, 0, -1)
 
 
 def layer_norm(g: Graph, norm: nn.LayerNorm, x: Value) -> Value:

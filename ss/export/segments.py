@@ -58,8 +58,7 @@ def write_segment_graphs(
             (enroll, (ref,), enrolling, ["enrolment"], ["speaker", "logits"]),
             (step, (chunk, nobody, *states.values()), stepping, inputs, outputs),
         ):
-            dynamic = {name: axes[name] for name in (*names_in, *names_out)}
-            how: dict[str, Any] = {"dynamic_axes": dynamic, "opset_version": OPSET, "dynamo": False}
+            how: dict[str, Any] = {"dynamic_axes": axes, "opset_version": OPSET, "dynamo": False}
             traced = Traced(model, function).eval()
             torch.onnx.export(traced, example, str(path), input_names=names_in, output_names=names_out, **how)
             set_metadata(path, {key: str(value) for key, value in facts.items()})

@@ -5,7 +5,7 @@ Shapes: n samples of a frame, C channels.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,6 @@ from ss.runtime.enrolment import SHORTEST, find_faults
 from ss.runtime.extractor import Recordings
 from ss.runtime.resample import Resampler, resampling_reach
 from ss.runtime.stream import LOUDEST, repair, to_float, to_type
-
-OnState: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 PIECE = 0.5  # seconds of audio, after each of which speech is looked for
 PIECES = 30  # are kept at most: of more, the quietest is dropped
@@ -52,7 +50,7 @@ class CallFilter:
         channels: int = 1,
         mute: bool = False,
         seconds: float = 5.0,
-        on_state: OnState | None = None,
+        on_state: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> None:
         if channels < 1:
             raise UserError(f"channels: expected at least 1, got {channels}")

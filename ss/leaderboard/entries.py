@@ -75,9 +75,8 @@ class ModelEntry(Entry):
 
     def measure_costs(self) -> dict[str, float | None]:
         if self.is_export:
-            return measure_streams(
-                Backend(self.runtime, str(self.path)), self.sample_rate, sum(file.stat().st_size for file in self.files)
-            )
+            size = sum(file.stat().st_size for file in self.files)
+            return measure_streams(Backend(self.runtime, str(self.path)), self.sample_rate, size)
         given = {"streamer": dict(self.streamer)} if self.streamer else {}
         settings = BenchSettings.from_checkpoint(self.path, sample_rate=self.sample_rate, **given)
         model, backend = settings.load(), Backend("torch", str(self.path), settings.streamer)
@@ -104,9 +103,7 @@ class AdapterEntry(Entry):
         return measure_streams(Backend(ADAPTER, self.config), self.sample_rate, size)
 
 
-def measure_streams(
-    backend: Backend, sample_rate: int, model_bytes: int, streams: Streams | None = None
-) -> dict[str, float | None]:
+def measure_streams(backend: Backend, sample_rate: int, size: int, streams: Streams | None = None) -> dict[str, float | None]:
     """What an entry costs (see Entry): the latency of its streams, and a stream in a process of its own, in one thread."""
     if streams is None:
         noise = np.random.default_rng(0).standard_normal(round(ENROLMENT_SECONDS * sample_rate), np.float32)
@@ -122,7 +119,7 @@ def measure_streams(
         "p99_ms": costs["milliseconds"]["p99"],
         "chunk_ms": 1000 * chunk / sample_rate,
         "peak_bytes": run.peak - run.idle,
-        "model_bytes": model_bytes,
+        "model_bytes": size,
     }
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 from hydra.utils import instantiate
 
 from ss import audio
+from ss.data.corpus import read_genders
 from ss.datasets.triplets import find_triplets
 from ss.errors import UserError, require_positive
 from ss.leaderboard import report
 from ss.leaderboard.entries import Entry, make_entry
 from ss.leaderboard.page import make_page
-from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, read_conditions, read_genders, score
+from ss.leaderboard.scoring import Score, TestSet, digest_of_folder, read_conditions, score
 from ss.measure.report import machine
 
 RESULTS = "\n## Results\n"  # what follows it in a document is replaced
@@ -37,34 +39,32 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     running: dict[str, Entry] = {}
     scores: dict[str, dict[str, list[Score]]] = {}
 
-    def fail(label: str, error: Exception) -> None:
-        entries[label]["failed"] = str(error) if isinstance(error, UserError) else repr(error)
-        print(f"{label} failed: {entries[label]['failed']}", flush=True)
-        running.pop(label, None)
+    @contextmanager
+    def noted(label: str) -> Iterator[None]:
+        """What an entry raises is told, and the entry does not run any more."""
+        try:
+            yield
+        except Exception as error:  # what others' code raises is not known
+            entries[label]["failed"] = str(error) if isinstance(error, UserError) else repr(error)
+            print(f"{label} failed: {entries[label]['failed']}", flush=True)
+            running.pop(label, None)
 
     for label, about in config["entries"].items():
         if about is not None:
             entries[label] = {"about": "", "bound": False, "failed": "", "costs": {}}
-            try:
+            with noted(label):
                 running[label] = entry = make_entry(about)
                 entries[label] |= {"about": entry.about, "bound": entry.is_bound}
-            except Exception as error:  # what others' code raises is not known
-                fail(label, error)
     for test in tests:
         scores[test.name] = {}
         for label, entry in list(running.items()):
-            if not any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
-                continue
-            try:
-                scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
-            except Exception as error:
-                fail(label, error)
+            if any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
+                with noted(label):
+                    scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
         write_results(config, entries, tests, scores)  # what is known so far, as others may take hours
     for label, entry in list(running.items()):
-        try:
+        with noted(label):
             entries[label]["costs"] = find_costs(label, entry, out / "cache")
-        except Exception as error:
-            fail(label, error)
     text = write_results(config, entries, tests, scores)
     if config["document"] is not None:
         document.write_text(f"{document.read_text().partition(RESULTS)[0]}{RESULTS}\n{text}")
@@ -75,7 +75,7 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
 def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
     """The folders of `folders`, which may be patterns. Raises UserError for none at one, and for two of the same name."""
     found: dict[str, TestSet] = {}
-    genders = read_genders(config["speakers"])
+    genders = read_genders(Path(config["speakers"])) if config["speakers"] else {}
     for pattern in config["folders"]:
         folders = sorted(path for path in map(Path, glob(pattern)) if path.is_dir())
         if not folders:
@@ -98,8 +98,7 @@ def find_costs(label: str, entry: Entry, cache: Path) -> dict[str, Any]:
     if not path.is_file():
         print(f"measuring {label}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        costs = json.dumps(entry.measure_costs())
-        path.write_text(costs)
+        path.write_text(json.dumps(entry.measure_costs()))
     return json.loads(path.read_text())
 
 
@@ -111,14 +110,9 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
         values = report.values_of(report.RANKING, (one.row for one in next(iter(scores.values())).get(label, ())))
         return -sum(values) / len(values) if values else float("inf")
 
-    order = sorted(entries, key=rank)
-    results: dict[str, Any] = {
-        "about": config["about"],
-        "machine": machine(),
-        "entries": {label: entries[label] for label in order},
-        "tests": {},
-        "curves": {},
-    }
+    entries = {label: entries[label] for label in sorted(entries, key=rank)}
+    curves: dict[str, Any] = {}
+    results: dict[str, Any] = {"about": config["about"], "machine": machine(), "entries": entries, "tests": {}, "curves": curves}
     utterances: dict[str, dict[str, Any]] = {}
     for test in tests[: len(scores)]:
         found, by_entry = find_triplets(test.folder), scores[test.name]
@@ -128,35 +122,30 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
             "quick": test.quick,
             "utterances": len(found),
             "seconds": sum(audio.n_samples(one.mixture) / audio.sample_rate_of(one.mixture) for one in found),
-            "summaries": {
-                label: report.summarize_scores(scores[test.name][label]) for label in order if label in scores[test.name]
-            },
+            "summaries": {label: report.summarize_scores(by_entry[label]) for label in entries if label in by_entry},
         }
-        for label, rows in by_entry.items():
-            utterances.setdefault(test.name, {})[label] = [
+        utterances[test.name] = {
+            label: [
                 {"name": one.name, "start": one.start, **one.row._asdict(), "conditions": test.conditions.get(one.name, {})}
                 for one in rows
             ]
+            for label, rows in by_entry.items()
+        }
     for name, about in config["curves"].items():  # those that the tests know something for
         condition, metric = about.get("condition", name), about.get("metric", report.RANKING)
         chosen = [test for test in tests[: len(scores)] if any(fnmatch(test.name, pattern) for pattern in about["of"])]
         points = {}
-        for label in order:
+        for label, entry in entries.items():
             known = [
                 ({"minute": int(one.start // 60) + 1, **test.conditions.get(one.name, {})}, one.row)
                 for test in chosen
                 for one in scores[test.name].get(label, ())
                 if one.start is not None
             ]
-            if known and not entries[label]["failed"]:
+            if known and not entry["failed"]:
                 points[label] = report.curve(condition, about["edges"], known, metric)
         if any(points.values()):
-            results["curves"][name] = {
-                "condition": condition,
-                "metric": metric,
-                "tests": [test.name for test in chosen],
-                "entries": points,
-            }
+            curves[name] = {"condition": condition, "metric": metric, "tests": [test.name for test in chosen], "entries": points}
     out, text = Path(config["out_folder"]), report.markdown(report.make_tables(results))
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps({**results, "utterances": utterances}) + "\n")

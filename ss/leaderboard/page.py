@@ -6,6 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Template
 
 from ss.leaderboard.report import FORMS, METHOD, RANKING, Table, make_tables
@@ -26,9 +27,8 @@ def make_page(results: Mapping[str, Any]) -> str:
             one = test["summaries"].get(label, {}).get(RANKING, {})
             if not test["quick"] and one.get("mean") is not None:
                 points.append({"x": name, **{key: one[key] for key in ("mean", "low", "high")}})
-    charts = [chart("test", on_tests, colours, cut=False)]
-    for one in results["curves"].values():
-        charts.append(chart(LABELS.get(one["condition"], one["condition"]), one["entries"], colours, one["metric"]))
+    curves = ((LABELS.get(one["condition"], one["condition"]), one["entries"], one["metric"]) for one in results["curves"].values())
+    charts = [chart("test", on_tests, colours, cut=False), *(chart(x, entries, colours, y) for x, entries, y in curves)]
     template = Template(Path(__file__).with_name("page.html").read_text(), autoescape=True, keep_trailing_newline=True)
     given = {"tables": make_tables(results), "bounds": bounds, "colours": colours, "charts": charts, "best_cells": best_cells}
     return template.render(about=results["about"], method=METHOD, **given)
@@ -64,9 +64,8 @@ def chart(
         xs = [words.index(point["x"]) + shift if words else point["x"] for point in points]
         style = "none" if words else ("-", "--")[place % 2]  # of two that coincide, both are seen
         axes.plot(xs, [point["mean"] for point in points], marker="o", ms=4, ls=style, color=colours[name])
-        for x, point in zip(xs, points, strict=True):
-            if point["low"] is not None:
-                axes.plot([x, x], [point["low"], point["high"]], color=colours[name], lw=1.2, alpha=0.5)
+        lows, highs = (np.array([point[key] for point in points], float) for key in ("low", "high"))  # NaN: there is no interval
+        axes.vlines(xs, lows, highs, color=colours[name], lw=1.2, alpha=0.5)
     if words:
         axes.set_xticks(range(len(words)), words)
         axes.set_xlim(-0.5, len(words) - 0.5)

@@ -100,12 +100,12 @@ def curve(
         groups: list[Any] = [[pair for pair in found if pair[0] == value] for value in sorted({value for value, _ in found})]
     else:
         groups = [[pair for pair in found if low <= pair[0] < high] for low, high in pairwise(edges)]
-    points = []
-    for group in filter(None, groups):
+
+    def point(group: list[tuple[Any, UtteranceScores]]) -> dict[str, Any]:
         xs, values = [x for x, _ in group], values_of(metric, (row for _, row in group))
-        x = xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs)
-        points.append({"x": x, **interval(values)})
-    return points
+        return {"x": xs[0] if isinstance(xs[0], str) else math.fsum(xs) / len(xs), **interval(values)}
+
+    return [point(group) for group in groups if group]
 
 
 def make_tables(results: Mapping[str, Any]) -> list[Table]:
@@ -170,9 +170,8 @@ def curve_table(one: Mapping[str, Any]) -> Table:
     head = ["", *(f"{place} (n = {point['count']})" for place, point in zip(places, first, strict=True))]
     form = FORMS.get(one["metric"], "{:.3f}")
     rows = [[label, *(number(point["mean"], form) for point in points)] for label, points in one["entries"].items()]
-    return Table(
-        f"{one['metric']} by {LABELS.get(one['condition'], one['condition'])}, on {', '.join(one['tests'])}", head, rows, []
-    )
+    title = f"{one['metric']} by {LABELS.get(one['condition'], one['condition'])}, on {', '.join(one['tests'])}"
+    return Table(title, head, rows, [])
 
 
 def metric_cells(metric: str, one: Mapping[str, Any]) -> dict[str, str]:
@@ -183,11 +182,8 @@ def metric_cells(metric: str, one: Mapping[str, Any]) -> dict[str, str]:
     if metric != RANKING:
         return {metric: mean}
     bounds = "" if one.get("low") is None else f" ({one['low']:.1f} to {one['high']:.1f})"
-    return {
-        RANKING: mean + bounds,
-        "median": number(one.get("median"), FORMS[RANKING]),
-        "below 0": number(one.get("below_0"), "{:.0%}"),
-    }
+    median, below = number(one.get("median"), FORMS[RANKING]), number(one.get("below_0"), "{:.0%}")
+    return {RANKING: mean + bounds, "median": median, "below 0": below}
 
 
 HEADLINE = (  # metric, which of its cells, title

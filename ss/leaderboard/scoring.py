@@ -4,7 +4,6 @@ of a mixture beside its audio, from the manifest in its folder and a table of sp
 A condition is a number (dB, seconds, a part, a minute) or a word; what nobody knows has none.
 """
 
-import csv
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,7 +18,6 @@ from tqdm import tqdm
 
 from ss.data import manifest
 from ss.datasets import Triplets, find_triplets
-from ss.errors import UserError
 from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, UtteranceScores, evaluate
 
@@ -110,19 +108,6 @@ def pieces(samples: int, longest: int) -> list[slice]:
     n = max(1, (samples + longest // 2) // longest)
     edges = [*(i * longest for i in range(n)), samples]
     return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
-def read_genders(table: str | Path | None) -> dict[str, str]:
-    """Gender by speaker, from a CSV file with these columns. Raises UserError for no such file and for other columns."""
-    if table is None:
-        return {}
-    if not Path(table).is_file():
-        raise UserError(f"{table}: expected a table of speakers, but there is no such file")
-    with Path(table).open(newline="") as file:
-        rows = csv.DictReader(file)
-        if missing := {"speaker", "gender"} - set(rows.fieldnames or ()):
-            raise UserError(f"{table}: expected columns speaker and gender, found no {' and no '.join(sorted(missing))}")
-        return {row["speaker"]: row["gender"] for row in rows if row["gender"]}
 
 
 def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, KnownConditions]:

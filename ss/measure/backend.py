@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ss.allowlist import class_of
 from ss.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def unclipped(stream: "Stream") -> Process:
 
 def make_adapter(config: str) -> Any:
     """The adapter of a config in JSON: its `_target_` is called with the other keys. Raises UserError where that fails."""
-    arguments = dict(json.loads(config))
-    module, _, name = arguments.pop("_target_").rpartition(".")
+    arguments = json.loads(config)
+    name = arguments.pop("_target_")
     try:
-        return getattr(import_module(module), name)(**arguments)
+        return class_of(name)(**arguments)
     except Exception as error:  # what others' code raises is not known
         said = f"{type(error).__name__}: {error}"
-        raise UserError(f"{module}.{name}: expected an adapter that is installed and takes these arguments, but {said}") from error
+        raise UserError(f"{name}: expected an adapter that is installed and takes these arguments, but {said}") from error
 
 
 class AdapterModel:
@@ -113,9 +113,6 @@ def streams_of(backend: Backend, enrolment: Samples, threads: int = 1) -> Stream
         return Streams(lambda: unclipped(stream_of(AdapterModel(adapter, enrolment))), adapter.hop, adapter.hop)
     from ss.runtime import Extractor
 
-    if backend.runtime in (C, C_INT8):
-        native = Extractor.load(backend.source, backend="c")
-        return Streams(lambda: native.stream(enrolment).process, native.window, native.hop)
-    extractor = Extractor.load(backend.source, threads, backend=ONNX)
+    extractor = Extractor.load(backend.source, threads, backend=backend.runtime.split()[0])
     chunk = None if extractor.online else extractor.hop
     return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)

@@ -1,7 +1,7 @@
 """Weighs a model and times it, in torch, ONNX Runtime and the C library, and as a compressed export; tables, and a JSON of all."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,13 +18,12 @@ from ss.compression.constraints import count_nonzero
 from ss.errors import UserError, reject_unknown_keys, require_positive
 from ss.measure.backend import C_INT8, ONNX, Backend, C, Streams, Workload
 from ss.measure.latency import measure_latency
-from ss.measure.report import machine, machine_line, publish
+from ss.measure.report import publish
 from ss.measure.streams import bare_call, model_streams
 from ss.measure.worker import WorkerRun, run_alone
 from ss.model import ExtractionModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.runtime.native import find_library
-from ss.tables import Column, rows_table, scaled
 from ss.utils.predecessor import read_checkpoint
 
 METHOD = """\
@@ -40,6 +39,21 @@ Files: the weights as torch saves them, the two graphs for ONNX Runtime, model.s
 SESSION_MS = 10.0  # chunks of a long session, where the model leaves the choice
 PIECES = 10  # of a session, each with a mean time
 TIMES = ("mean", "p50", "p95", "p99", "max")
+TIMES_COLUMNS = " | ".join(f"{name} ms {{milliseconds[{name}]:.2f}}" for name in TIMES)
+PARTS = (
+    "device {place} | part {part} | audio s {audio_seconds:g} | hop s {hop_seconds:g} | GMAC {macs/G:.3g} | "
+    f"GMAC/s {{macs_per_second/G:.3g}} | {TIMES_COLUMNS} | real time {{real_time_factor:.3f}} | "
+    "peak MiB {peak_memory_bytes/Mi:.0f}"
+)
+LIVE = (
+    f"live {{runtime}} | device {{place}} | chunk ms {{chunk_seconds/m:g}} | {TIMES_COLUMNS} | "
+    "real time {real_time_factor:.4f} | CPU/s {cpu_seconds_per_second:.4f}"
+)
+SESSIONS = (
+    "session {runtime} | chunk ms {chunk_seconds/m:g} | minutes {minutes:.3g} | first ms {mean_milliseconds[0]:.2f} | "
+    "last ms {mean_milliseconds[-1]:.2f} | begun MiB {begun_bytes/Mi:.0f} | ended MiB {ended_bytes/Mi:.0f} | "
+    "over idle MiB {over_idle_bytes/Mi:.0f}"
+)
 MIB = 2**20
 
 
@@ -82,8 +96,7 @@ class BenchSettings:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BenchSettings":
         """Raises UserError for an unknown key; `n_gpu` and `n_processes` are the launcher's business."""
-        settings = {key: value for key, value in config.items() if key not in ("n_gpu", "n_processes")}
-        return cls(**reject_unknown_keys(cls, settings))
+        return cls(**reject_unknown_keys(cls, {key: config[key] for key in config if key not in ("n_gpu", "n_processes")}))
 
     @classmethod
     def from_checkpoint(cls, path: Path, **changes: Any) -> "BenchSettings":
@@ -110,6 +123,11 @@ class BenchSettings:
             speaker = model.enroll(0.1 * torch.randn(1, self.samples(self.enrolment_seconds)))
         return model_streams(model, instantiate(self.streamer), speaker, self.samples(self.utterance_seconds))
 
+    def place(self, device: str) -> dict[str, Any]:
+        """What a row says of a device: on a CPU also how many threads."""
+        threads = self.threads if device == "cpu" else None
+        return {"device": device, "threads": threads, "place": f"{device} x{threads}" if threads else device}
+
     def live_workload(self, backend: Backend, chunks: list[int], seconds: float, device: str = "cpu") -> Workload:
         """Streams of so many seconds for every chunk size."""
         calls = [max(1, round(seconds * self.sample_rate / chunk)) for chunk in chunks]
@@ -124,9 +142,8 @@ def measure(config: dict[str, Any]) -> None:
     settings = BenchSettings.from_config(config)
     usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     devices = usable if settings.devices is None else settings.devices
-    for device in devices:
-        if device.split(":")[0] not in usable:
-            raise UserError(f"devices: expected some of {usable}, got {device!r}")
+    if unknown := [device for device in devices if device.split(":")[0] not in usable]:
+        raise UserError(f"devices: expected some of {usable}, got {unknown[0]!r}")
     model = settings.load()
     streams = settings.streams(model)
     with TemporaryDirectory() as folder:
@@ -135,38 +152,24 @@ def measure(config: dict[str, Any]) -> None:
             **describe_model(settings, model, streams, backends),
             "checkpoint": settings.checkpoint,
             "weight_bytes": n_bytes(model),
-            "machine": machine(),
-            "method": METHOD.replace("\n", " "),
-            "live": live_rows(settings, streams, backends, devices),
+            "live": list(live_rows(settings, streams, backends, devices)),
             "sessions": [run_session(settings, streams, backend) for backend in tqdm(backends, "sessions")],
             "not_measured": missing,
-            "rows": bare_rows(settings, streams, model, backends[0], devices),
+            "rows": list(bare_rows(settings, streams, model, backends[0], devices)),
         }
     rows = [row for row in report["live"] if row["device"] == "cpu"] or report["live"]
     rows = [row for row in rows if row["runtime"] != "torch"] or rows
     row = min(rows, key=lambda row: abs(1000 * row["chunk_seconds"] - SESSION_MS))  # the real-time factor to quote
     report["headline"] = {"real_time_factor": row["real_time_factor"], "runtime": row["runtime"]}
-    origin = settings.checkpoint or "random weights"
-    about = f"{report['model']} ({origin}): {report['parameters']:,} parameters, {report['weight_bytes'] / MIB:.1f} MiB"
-    latency = report["latency"]
+    size = f"{report['parameters']:,} parameters, {report['weight_bytes'] / MIB:.1f} MiB"
+    about, latency = f"{report['model']} ({settings.checkpoint or 'random weights'}): {size}", report["latency"]
     wait = latency["waits_for"]
-    if latency["samples"] is not None:
+    if streams.live:
         ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
         wait = f"{latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"
     facts = [f"algorithmic latency: {wait}", files_line(report), *(f"{name}: n/a ({why})" for name, why in missing.items())]
-    columns: dict[str, Column] = {
-        "device": device_cell,
-        "part": "{part}",
-        "audio s": "{audio_seconds:g}",
-        "hop s": "{hop_seconds:g}",
-        "GMAC": scaled("macs", 1e9, ".3g"),
-        "GMAC/s": scaled("macs_per_second", 1e9, ".3g"),
-        **{f"{name} ms": f"{{milliseconds[{name}]:.1f}}" for name in TIMES},
-        "real time": "{real_time_factor:.3f}",
-        "peak MiB": scaled("peak_memory_bytes", MIB, ".0f"),
-    }
-    blocks = [f"{about}\n{machine_line(report['machine'])}", rows_table(report["rows"], columns), "\n".join(facts)]
-    publish(report, Path(settings.out_folder) / "measurement.json", *blocks, *live_tables(report), METHOD)
+    tables = {"rows": PARTS, "live": LIVE, "sessions": SESSIONS}
+    publish(settings.out_folder, "measurement.json", about, report, tables, "\n".join(facts), method=METHOD)
 
 
 def measure_export(config: dict[str, Any]) -> int:
@@ -180,14 +183,13 @@ def measure_export(config: dict[str, Any]) -> int:
         "exported": config["exported"],
         "parameters": count_nonzero(model.state_dict()),
         "macs_per_second": macs_per_second(streams, settings.sample_rate),
-        "machine": machine(),
         "file_bytes": file_bytes(config["exported"]),
-        "live": live_rows(settings, streams, [backend], ["cpu"]),
+        "live": list(live_rows(settings, streams, [backend], ["cpu"])),
         "sessions": [run_session(settings, streams, backend)],
     }
     numbers = f"{report['parameters']:,} parameters that are not zero, {report['macs_per_second'] / 1e6:.1f} MMAC/s"
-    head = [f"{report['model']} ({config['exported']}): {numbers}", machine_line(report["machine"]), files_line(report)]
-    publish(report, Path(config["run_dir"]) / "measure" / "measurement.json", "\n".join(head), *live_tables(report))
+    head = f"{report['model']} ({config['exported']}): {numbers}\n{files_line(report)}"
+    publish(f"{config['run_dir']}/measure", "measurement.json", head, report, {"live": LIVE, "sessions": SESSIONS})
     return 0
 
 
@@ -212,9 +214,7 @@ def write_backends(settings: BenchSettings, model: ExtractionModel, folder: Path
     return [*backends, Backend(C, str(folder / "onnx")), Backend(C_INT8, str(folder / "int8"))], {}
 
 
-def describe_model(
-    settings: BenchSettings, model: ExtractionModel, streams: Streams, backends: Sequence[Backend]
-) -> dict[str, Any]:
+def describe_model(settings: BenchSettings, model: ExtractionModel, streams: Streams, backends: list[Backend]) -> dict[str, Any]:
     """What is known of a model before it is timed; file_bytes: of its weights as torch saves them, and of its export's files."""
     weights = io.BytesIO()
     torch.save(model.state_dict(), weights)
@@ -254,19 +254,14 @@ def chunk_sizes(settings: BenchSettings, streams: Streams, milliseconds: Sequenc
     return [streams.chunk] if streams.chunk else [settings.samples(ms / 1000) for ms in milliseconds]
 
 
-def live_rows(
-    settings: BenchSettings, streams: Streams, backends: Sequence[Backend], devices: Sequence[str]
-) -> list[dict[str, Any]]:
+def live_rows(settings: BenchSettings, streams: Streams, backends: list[Backend], devices: list[str]) -> Iterator[dict[str, Any]]:
     """A row per runtime, device and chunk size: what the calls of a stream cost, its buffer included."""
     chunks, macs = chunk_sizes(settings, streams, settings.chunk_ms), macs_per_second(streams, settings.sample_rate)
-    rows = []
     for backend in tqdm(backends, "live"):
         for device in devices if backend.runtime == "torch" else ["cpu"]:
             run = run_alone(settings.live_workload(backend, chunks, settings.live_seconds, device))
-            threads = settings.threads if device == "cpu" else None
-            about = {"runtime": backend.runtime, "device": device, "threads": threads, "macs_per_second": macs}
-            rows += [about | call_costs(run, i, chunk / settings.sample_rate) for i, chunk in enumerate(chunks)]
-    return rows
+            about = {"runtime": backend.runtime, **settings.place(device), "macs_per_second": macs}
+            yield from (about | call_costs(run, i, chunk / settings.sample_rate) for i, chunk in enumerate(chunks))
 
 
 def call_costs(run: WorkerRun, i: int, audio_seconds: float) -> dict[str, Any]:
@@ -305,67 +300,34 @@ def run_session(settings: BenchSettings, streams: Streams, backend: Backend) -> 
 def bare_calls(settings: BenchSettings, streams: Streams) -> list[tuple[str, int, int, int]]:
     """(name, samples of a call, samples of audio that it adds, calls) of a chunk or an utterance, and of an enrolment."""
     whole, enrolment = settings.samples(settings.utterance_seconds), settings.samples(settings.enrolment_seconds)
-    segments = streams.live and streams.chunk
-    stream = ("chunk", streams.window, streams.hop) if segments else ("utterance", whole, whole)
+    stream = ("chunk", streams.window, streams.hop) if streams.live and streams.chunk else ("utterance", whole, whole)
     return [(*stream, settings.n_chunks), ("enrolment", enrolment, enrolment, settings.n_enrolments)]
 
 
 def bare_rows(
-    settings: BenchSettings, streams: Streams, model: ExtractionModel, backend: Backend, devices: Sequence[str]
-) -> list[dict[str, Any]]:
+    settings: BenchSettings, streams: Streams, model: ExtractionModel, backend: Backend, devices: list[str]
+) -> Iterator[dict[str, Any]]:
     """A row per device and call without a buffer: time, MACs, and peak memory, each in a process of its own."""
     with torch.no_grad():
         speaker = model.enroll(torch.randn(1, settings.samples(settings.enrolment_seconds)))
     turns = [(device, call) for device in devices for call in bare_calls(settings, streams)]
-    rows = []
     for device, (name, samples, hop, calls) in (progress := tqdm(turns, "parts")):
         progress.set_description(f"{device} {name}")
         macs = n_macs(bare_call(model, speaker, name, samples), np.zeros(samples, np.float32))
         hop_seconds, embedding = hop / settings.sample_rate, speaker[0].tolist()
         run = run_alone(Workload(backend, [samples], [calls], settings.n_warmup, 0, settings.threads, device, name, embedding))
-        costs = call_costs(run, 0, hop_seconds)
-        rows.append(
-            {
-                "part": name,
-                "device": device,
-                "threads": settings.threads if device == "cpu" else None,
-                "audio_seconds": samples / settings.sample_rate,
-                "hop_seconds": hop_seconds,
-                "macs": macs,
-                "macs_per_second": macs / hop_seconds,
-                **{key: costs[key] for key in ("calls", "milliseconds", "real_time_factor")},
-                "peak_memory_bytes": run.working,
-            }
-        )
-    return rows
+        yield {
+            "part": name,
+            **settings.place(device),
+            "audio_seconds": samples / settings.sample_rate,
+            "hop_seconds": hop_seconds,
+            "macs": macs,
+            "macs_per_second": macs / hop_seconds,
+            **call_costs(run, 0, hop_seconds),
+            "peak_memory_bytes": run.working,
+        }
 
 
 def files_line(report: dict[str, Any]) -> str:
     """What has to be shipped."""
     return "files: " + ", ".join(f"{name} {size / MIB:.2f} MiB" for name, size in report["file_bytes"].items())
-
-
-def device_cell(row: dict[str, Any]) -> str:
-    """A device, and on a CPU how many threads."""
-    return row["device"] if row["threads"] is None else f"{row['device']} x{row['threads']}"
-
-
-def live_tables(report: dict[str, Any]) -> list[str]:
-    """Live chunks and a long session."""
-    live: dict[str, Column] = {
-        "live": "{runtime}",
-        "device": device_cell,
-        "chunk ms": scaled("chunk_seconds", 1e-3, "g"),
-        **{f"{name} ms": f"{{milliseconds[{name}]:.2f}}" for name in TIMES},
-        "real time": "{real_time_factor:.4f}",
-        "CPU/s": "{cpu_seconds_per_second:.4f}",
-    }
-    session: dict[str, Column] = {
-        "session": "{runtime}",
-        "chunk ms": scaled("chunk_seconds", 1e-3, "g"),
-        "minutes": "{minutes:.3g}",
-        "first ms": "{mean_milliseconds[0]:.2f}",
-        "last ms": lambda row: f"{row['mean_milliseconds'][-1]:.2f}",
-        **{f"{name.replace('_', ' ')} MiB": scaled(f"{name}_bytes", MIB, ".0f") for name in ("begun", "ended", "over_idle")},
-    }
-    return [rows_table(report["live"], live), rows_table(report["sessions"], session)]

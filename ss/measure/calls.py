@@ -4,7 +4,6 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ import soxr
 
 from ss.errors import UserError, reject_unknown_keys, require_positive
 from ss.integrations.call import EXTRACTING, CallFilter
-from ss.measure.report import machine, machine_line, publish
+from ss.measure.bench import describe_times
+from ss.measure.report import publish
 from ss.runtime import Extractor
 from ss.runtime.enrolment import read_stretch
-from ss.tables import rows_table
 
 METHOD = """\
 Every call is enrolled from its first seconds; then all calls are given a frame in turn. mean to max: CPU time of a frame in ms,
@@ -55,37 +54,17 @@ def measure_calls(config: dict[str, Any]) -> None:
     for precision in settings.precisions:
         extractor = Extractor.from_pretrained(precision=precision)
         for milliseconds, n_calls in itertools.product(settings.frame_ms, settings.n_calls):
-            size = round(milliseconds * settings.sample_rate / 1000)
-            enrolling, times = time_calls(extractor, samples, settings, size, n_calls)
-            p50, p99, most = np.percentile(times, [50, 99, 100])
-            rows.append(
-                {
-                    "precision": precision,
-                    "frame_ms": milliseconds,
-                    "n_calls": n_calls,
-                    "delay_ms": 1000 * CallFilter(extractor, sample_rate=settings.sample_rate).delay / settings.sample_rate,
-                    "milliseconds": {"mean": np.mean(times), "p50": p50, "p99": p99, "max": most, "enrol": max(enrolling)},
-                    "calls_per_core": milliseconds / np.mean(times),
-                }
-            )
-    report = {"rate": settings.sample_rate, "machine": machine(), "method": METHOD.replace("\n", " "), "rows": rows}
-    columns = {
-        "precision": "{precision}",
-        "frame ms": "{frame_ms:g}",
-        "calls": "{n_calls}",
-        "delay ms": "{delay_ms:.1f}",
-        **{name: f"{{milliseconds[{name}]:.2f}}" for name in ("mean", "p50", "p99", "max", "enrol")},
-        "calls/core": "{calls_per_core:.0f}",
-    }
-    path = Path(settings.out_folder) / "calls.json" if settings.out_folder else None
-    head = f"calls at {settings.sample_rate} Hz\n{machine_line(report['machine'])}"
-    publish(report, path, head, rows_table(rows, columns), METHOD)
+            rows.append({"precision": precision, **time_calls(extractor, samples, settings, milliseconds, n_calls)})
+    times_columns = " | ".join(f"{name} {{milliseconds[{name}]:.2f}}" for name in ("mean", "p50", "p99", "max", "enrol"))
+    columns = f"precision {{precision}} | frame ms {{frame_ms:g}} | calls {{n_calls}} | delay ms {{delay_ms:.1f}} | {times_columns}"
+    columns += " | calls/core {calls_per_core:.0f}"
+    report = {"rate": settings.sample_rate, "rows": rows}
+    publish(settings.out_folder, "calls.json", f"calls at {settings.sample_rate} Hz", report, {"rows": columns}, method=METHOD)
 
 
-def time_calls(
-    extractor: Extractor, samples: np.ndarray, settings: CallSettings, size: int, n_calls: int
-) -> tuple[list[float], list[float]]:
-    """CPU times in ms: of the frame of `size` samples in which each call was enrolled, and of every frame after it."""
+def time_calls(extractor: Extractor, samples: np.ndarray, settings: CallSettings, frame_ms: float, n_calls: int) -> dict[str, Any]:
+    """What so many calls cost at once: CPU time of every frame after they were enrolled, and of those in which they were."""
+    size = round(frame_ms * settings.sample_rate / 1000)
 
     def frames(begin: int) -> Iterator[bytes]:
         for place in itertools.count(begin, size):
@@ -103,11 +82,17 @@ def time_calls(
         enrolling.append(spent)
     for _ in range(round(settings.seconds * settings.sample_rate / size)):
         times += [time_frame(call, next(audio)) for call, audio in calls]
-    return enrolling, times
+    return {
+        "frame_ms": frame_ms,
+        "n_calls": n_calls,
+        "delay_ms": 1000 * calls[0][0].delay / settings.sample_rate,
+        "milliseconds": {**describe_times(times), "enrol": 1000 * max(enrolling)},
+        "calls_per_core": frame_ms / 1000 / np.mean(times),
+    }
 
 
 def time_frame(call: CallFilter, frame: bytes) -> float:
-    """CPU time in ms."""
+    """CPU time in seconds."""
     before = time.thread_time()
     call.process(frame)
-    return 1000 * (time.thread_time() - before)
+    return time.thread_time() - before

@@ -1,6 +1,5 @@
 """What compression buys and costs: all recipes side by side, and int8 layer by layer."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -24,11 +23,11 @@ from ss.export import export
 from ss.inferencer import Inferencer
 from ss.measure.backend import ONNX, Backend
 from ss.measure.bench import BenchSettings, file_bytes, macs_per_second
-from ss.measure.report import in_rounds, machine, machine_line, publish
+from ss.measure.report import in_rounds, publish
 from ss.measure.worker import run_alone
 from ss.metric import SISDR
-from ss.runtime.pretrained import graphs_in
-from ss.tables import Column, rows_table, scaled
+from ss.runtime.pretrained import graphs_in, sum_of
+from ss.tables import rows_table
 
 QUALITY = ("SI-SDRi", "PESQ", "STOI")
 CHUNK_MS = (10, 150)
@@ -46,8 +45,7 @@ def compare(config: dict[str, Any]) -> int:
     abouts = {name: read_recipe(recipe).about for name, recipe in names.items()}
     folders = {name: Path(f"{config['runs']}_{name}") for name in names}
     for name, recipe in names.items():
-        run = {"recipe": recipe, "run_dir": str(folders[name]), "exported": str(folders[name] / "exported")}
-        prune_and_quantize({**config, **run})
+        prune_and_quantize({**config, "recipe": recipe, "run_dir": str(folders[name]), "exported": str(folders[name] / "exported")})
         distributed.barrier()
     quality = {name: test_export(config, folders[name]) if config["folder"] else {} for name in names}
     if not distributed.is_main():
@@ -57,45 +55,35 @@ def compare(config: dict[str, Any]) -> int:
     backends = {name: Backend(ONNX, str(folder / "exported")) for name, folder in folders.items()}
     work = {name: settings.live_workload(backend, chunks, config["live_seconds"]) for name, backend in backends.items()}
     runs = in_rounds(names, config["rounds"], lambda name: run_alone(work[name]))
-    rows = []
+    rows = {}
     for name, folder in folders.items():
         pruned = BenchSettings.from_checkpoint(folder / "best.pth")
-        model = pruned.load()
-        factors = {ms: median(mean(run.seconds[i]) for run in runs[name]) / (ms / 1000) for i, ms in enumerate(CHUNK_MS)}
-        rows.append(
-            {
-                "recipe": name,
-                "about": abouts[name],
-                "parameters": count_nonzero(model.state_dict()),
-                "macs_per_second": macs_per_second(pruned.streams(model), pruned.sample_rate),
-                "bytes": file_bytes(folder / "exported"),
-                "real_time_factors": factors,
-                "quality": quality[name],
-            }
-        )
-    report = {"checkpoint": config["checkpoint"], "machine": machine(), "rounds": config["rounds"], "rows": rows}
-
-    def quality_column(name: str) -> Column:
-        return lambda row: f"{row['quality'][name]:.3f}" if name in row["quality"] else "-"
-
-    columns: dict[str, Column] = {
-        "recipe": "{recipe}",
-        "what": "{about}",
-        "parameters": "{parameters:,}",
-        "MMAC/s": scaled("macs_per_second", 1e6, ".1f"),
-        "MB": lambda row: f"{sum(row['bytes'].values()) / 1e6:.2f}",
-        **{f"RTF {ms} ms": f"{{real_time_factors[{ms}]:.4f}}" for ms in CHUNK_MS},
-        **{name: quality_column(name) for name in QUALITY},
-    }
-    publish(report, Path(config["out_folder"]) / "table.json", machine_line(report["machine"]), rows_table(rows, columns))
+        model, sizes = pruned.load(), file_bytes(folder / "exported")
+        factors = {str(ms): median(mean(run.seconds[i]) for run in runs[name]) / (ms / 1000) for i, ms in enumerate(CHUNK_MS)}
+        rows[name] = {
+            "recipe": name,
+            "about": abouts[name],
+            "parameters": count_nonzero(model.state_dict()),
+            "macs_per_second": macs_per_second(pruned.streams(model), pruned.sample_rate),
+            "bytes": sizes,
+            "total_bytes": sum(sizes.values()),
+            "real_time_factors": factors,
+            "quality": quality[name],
+        }
+    columns = (
+        "recipe {recipe} | what {about} | parameters {parameters:,} | MMAC/s {macs_per_second/M:.1f} | MB {total_bytes/M:.2f} | "
+        "RTF 10 ms {real_time_factors[10]:.4f} | RTF 150 ms {real_time_factors[150]:.4f} | "
+        "SI-SDRi {quality[SI-SDRi]:.3f} | PESQ {quality[PESQ]:.3f} | STOI {quality[STOI]:.3f}"
+    )
+    report = {"checkpoint": config["checkpoint"], "rounds": config["rounds"], "rows": [*rows.values()]}
+    publish(config["out_folder"], "table.json", "", report, {"rows": columns})
     return 0
 
 
 def test_export(config: dict[str, Any], folder: Path) -> dict[str, float]:
     """Means of the metrics on the test set; the same graphs are not tested with the same metrics on the same folder again."""
     out = folder / "compared"
-    exported = sorted((folder / "exported").iterdir())
-    graphs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in exported}
+    graphs = {path.name: sum_of(path) for path in sorted((folder / "exported").iterdir())}
     of = json.dumps({"graphs": graphs, "folder": config["folder"], "metrics": config["metrics"]}, indent=1)
     if not distributed.any_of((out / OF).exists() and (out / OF).read_text() == of):
         tester.test({**config, "checkpoint": str(folder / "exported"), "out_folder": str(out)})
@@ -135,8 +123,9 @@ def sensitivity(config: dict[str, Any]) -> int:
             energy = sum(np.square(wave).sum() for wave in expected)
             rows.append({"layer": name, "si_sdr_lost": score - own, "error_db": float(10 * np.log10(error / energy))})
     draw(rows, out / "sensitivity.png")
-    columns: dict[str, Column] = {"layer": "{layer}", "SI-SDR lost (dB)": "{si_sdr_lost:.3f}", "error (dB)": "{error_db:.1f}"}
-    publish(rows, out / "sensitivity.json", rows_table(rows, columns, left=[0]), pictures=[out / "sensitivity.png"])
+    columns = "layer {layer} | SI-SDR lost (dB) {si_sdr_lost:.3f} | error (dB) {error_db:.1f}"
+    (out / "sensitivity.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"{rows_table(rows, columns, left=[0])}\n\n{out / 'sensitivity.json'}\n{out / 'sensitivity.png'}")
     return 0
 
 

@@ -11,18 +11,19 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from hydra import compose
 from omegaconf import OmegaConf
+from scipy.optimize import isotonic_regression
 from tqdm import tqdm
 
 from ss.config import plain
 from ss.errors import UserError, reject_unknown_keys, require_positive
 from ss.measure import bench
 from ss.measure.backend import ONNX, Workload
-from ss.measure.report import in_rounds, machine, machine_line, publish
+from ss.measure.report import in_rounds, publish
 from ss.measure.worker import run_alone
 from ss.runtime.pretrained import SEGMENT_GRU, STEP
-from ss.tables import Column, rows_table
 
 METHOD = """\
 Every model in turn, every runtime of it in a fresh process on the CPU, in rounds. Real-time factor and CPU time per second of
@@ -71,11 +72,9 @@ def measure_family(config: dict[str, Any]) -> None:
     rows: dict[str, dict[str, Any]] = {}
     with TemporaryDirectory() as temporary:
         for name, settings in tqdm(all_settings.items(), "latency, export"):
-            folder = Path(temporary) / name
-            folder.mkdir()
             model = settings.load()
             streams = settings.streams(model)
-            backends, missing = bench.write_backends(settings, model, folder)
+            backends, missing = bench.write_backends(settings, model, Path(temporary, name))
             (chunk,) = bench.chunk_sizes(settings, streams, [family.chunk_ms])
             for backend in backends:
                 workloads[name, backend.runtime] = settings.live_workload(backend, [chunk], settings.live_seconds)
@@ -90,48 +89,31 @@ def measure_family(config: dict[str, Any]) -> None:
             }
         runs = in_rounds(workloads, family.rounds, lambda key: run_alone(workloads[key]))
     for (name, runtime), rounds in runs.items():
-        costs = [bench.call_costs(run, 0, rows[name]["chunk_seconds"]) for run in rounds]
+        in_round = [bench.call_costs(run, 0, rows[name]["chunk_seconds"]) for run in rounds]
         rows[name]["runtimes"][runtime] = {
-            **{key: median(each[key] for each in costs) for key in ("real_time_factor", "cpu_seconds_per_second")},
+            **{key: median(each[key] for each in in_round) for key in ("real_time_factor", "cpu_seconds_per_second")},
             "milliseconds": bench.describe_times([second for run in rounds for second in run.seconds[0]]),
             "over_idle_bytes": median(run.ended - run.idle for run in rounds),
         }
-    for row in rows.values():
-        row["cpu_seconds_per_second"] = row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"]
-    for row in rows.values():
-        row["times_less_cpu"] = rows[family.baseline]["cpu_seconds_per_second"] / row["cpu_seconds_per_second"]
-    report = {"baseline": family.baseline, "rounds": family.rounds, "machine": machine(), "method": METHOD.replace("\n", " ")}
-    out = Path(family.out_folder)
-    out.mkdir(parents=True, exist_ok=True)
-    draw(list(rows.values()), out / "family.png")
-
-    def of_runtime(runtime: str, key: str, unit: float, form: str) -> Column:
-        return lambda row: format(row["runtimes"][runtime][key] / unit, form) if runtime in row["runtimes"] else "n/a"
-
-    def mebibytes(*names: str) -> Column:
-        return lambda row: next((f"{row['file_bytes'][name] / 2**20:.1f}" for name in names if name in row["file_bytes"]), "n/a")
-
-    columns: dict[str, Column] = {
-        "name": "{name}",
-        "model": "{model}",
-        "parameters": "{parameters:,}",
-        "GMAC/s": lambda row: f"{row['macs_per_second'] / 1e9:.3g}",
-        "latency ms": lambda row: f"{row['latency']['milliseconds']:g}" if row["live"] else "utterance",
-        "RTF torch": of_runtime("torch", "real_time_factor", 1, ".4f"),
-        "RTF ORT": of_runtime(ONNX, "real_time_factor", 1, ".4f"),
-        "CPU/s": "{cpu_seconds_per_second:.4f}",
-        "less CPU": "{times_less_cpu:.1f}x",
-        "weights MiB": mebibytes("weights"),
-        "step MiB": mebibytes(STEP, SEGMENT_GRU[1]),
-        "RSS torch MiB": of_runtime("torch", "over_idle_bytes", 2**20, ".0f"),
-        "RSS ORT MiB": of_runtime(ONNX, "over_idle_bytes", 2**20, ".0f"),
-    }
-    blocks = [machine_line(report["machine"]), rows_table(rows.values(), columns), METHOD]
-    publish(report | {"rows": [*rows.values()]}, out / "family.json", *blocks, pictures=[out / "family.png"])
+    costs = {name: row["runtimes"].get(ONNX, row["runtimes"]["torch"])["cpu_seconds_per_second"] for name, row in rows.items()}
+    for name, row in rows.items():
+        sizes, wait = row["file_bytes"], row["latency"]["milliseconds"]
+        row |= {"cpu_seconds_per_second": costs[name], "times_less_cpu": costs[family.baseline] / costs[name]}
+        row |= {"step_bytes": sizes.get(STEP, sizes.get(SEGMENT_GRU[1])), "wait": f"{wait:g}" if row["live"] else "utterance"}
+    columns = (
+        "name {name} | model {model} | parameters {parameters:,} | GMAC/s {macs_per_second/G:.3g} | latency ms {wait} | "
+        "RTF torch {runtimes[torch][real_time_factor]:.4f} | RTF ORT {runtimes[onnxruntime][real_time_factor]:.4f} | "
+        "CPU/s {cpu_seconds_per_second:.4f} | less CPU {times_less_cpu:.1f}x | "
+        "weights MiB {file_bytes[weights]/Mi:.1f} | step MiB {step_bytes/Mi:.1f} | "
+        "RSS torch MiB {runtimes[torch][over_idle_bytes]/Mi:.0f} | RSS ORT MiB {runtimes[onnxruntime][over_idle_bytes]/Mi:.0f}"
+    )
+    report: dict[str, Any] = {"baseline": family.baseline, "rounds": family.rounds, "rows": [*rows.values()]}
+    publish(family.out_folder, "family.json", "", report, {"rows": columns}, method=METHOD)
+    draw(report["rows"], Path(family.out_folder, "family.png"))
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Real-time factor against latency on logarithmic axes, a named point per model and runtime, as a PNG."""
+    """Real-time factor against latency on logarithmic axes, a named point per model and runtime, as a PNG; prints its path."""
     from matplotlib.figure import Figure  # takes a second to load
 
     figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")
@@ -158,19 +140,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.grid(which="both", color="0.9", lw=0.5)
     axes.legend()
     figure.savefig(path)
+    print(path)
 
 
 def apart(heights: list[float], distance: float) -> list[float]:
-    """Rising heights moved so that neighbours are at least so far apart: those too close become a group around their middle."""
-
-    def spread(group: list[float]) -> list[float]:
-        lowest = sum(group) / len(group) - distance * (len(group) - 1) / 2
-        return [lowest + distance * i for i in range(len(group))]
-
-    groups: list[list[float]] = []
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1 and spread(groups[-2])[-1] + distance > spread(groups[-1])[0]:
-            last = groups.pop()
-            groups[-1] += last
-    return [height for group in groups for height in spread(group)]
+    """Rising heights moved as little as can be, so that neighbours are at least so far apart: those too close become a group."""
+    steps = distance * np.arange(len(heights))
+    return (isotonic_regression(np.array(heights) - steps).x + steps).tolist()

@@ -2,7 +2,8 @@
 
 import json
 import platform
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ss.measure.backend import ONNX
+from ss.tables import rows_table
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -28,11 +30,10 @@ def in_rounds(names: Iterable[Key], rounds: int, run: Callable[[Key], Result]) -
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = re.search(r"^model name\s*: (.*)", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     runtime = version(ONNX) if find_spec(ONNX) else None
-    return {"cpu": names[0] if names else platform.processor(), "gpu": gpu, "torch": torch.__version__, ONNX: runtime}
+    return {"cpu": name[1].strip() if name else platform.processor(), "gpu": gpu, "torch": torch.__version__, ONNX: runtime}
 
 
 def machine_line(machine: Any) -> str:
@@ -40,10 +41,19 @@ def machine_line(machine: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in machine.items() if value)
 
 
-def publish(report: Any, path: Path | None, *blocks: str, pictures: Sequence[Path] = ()) -> None:
-    """Writes a report as JSON, where there is a path, and prints blocks of lines and the paths."""
-    files = [path, *pictures] if path else []
-    if path:
+def publish(
+    folder: str | None, name: str, head: str, report: dict[str, Any], tables: dict[str, str], facts: str = "", method: str = ""
+) -> None:
+    """Prints a report: a head, the machine, tables, facts, and the method. Writes it as JSON where there is a folder.
+
+    tables: the columns (see `rows_table`) of what the report has under each name.
+    """
+    report = {**report, "machine": machine(), "method": method.replace("\n", " ")}
+    about = "\n".join(filter(None, [head, machine_line(report["machine"])]))
+    printed = [about, *(rows_table(report[rows], columns) for rows, columns in tables.items()), facts, method]
+    if folder:
+        path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")
-    print("\n\n".join([*blocks, *(["\n".join(map(str, files))] if files else [])]))
+        printed.append(str(path))
+    print("\n\n".join(filter(None, printed)))

@@ -5,7 +5,6 @@ Shapes: B streams, n samples of a chunk, E speaker embedding.
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from torch import Tensor
@@ -42,20 +41,18 @@ class TorchModel:
 
 def bare_call(model: ExtractionModel, speaker: Tensor, name: str, samples: int) -> Process:
     """A call without a buffer, on so many samples: an "enrolment", a whole "utterance", or the next "chunk" of a stream [1,E]."""
-    stepped = TorchModel(model, speaker, samples, samples)
-    state = stepped.zeros(1) if name == "chunk" else None
+    state: State = None
 
     @torch.no_grad()
     def call(wave: Samples) -> Samples:
         nonlocal state
-        if name == "chunk":
-            estimate, state = stepped.step(wave[None], np.zeros((1, 0), np.float32), state)
-            return estimate[0]
         audio = torch.from_numpy(wave)[None].to(speaker.device)
         if name == "enrolment":
             return model.enroll(audio).cpu().numpy()
         audio = F.pad(audio, (0, -samples % model.hop))
-        return model.step(audio, model.init_state(speaker, audio.shape[-1]))[0][0][0].cpu().numpy()
+        waves, after = model.step(audio, state or model.init_state(speaker, audio.shape[-1]))
+        state = after if name == "chunk" else None  # an utterance begins anew
+        return waves[0][0].cpu().numpy()
 
     return call
 
@@ -79,10 +76,8 @@ def load(work: Workload, enrolment: Samples) -> Callable[[], Process]:
     """Loads the model of a torch backend; what opens a stream of the workload, or its bare call."""
     torch.set_num_threads(work.threads)
     model = load_extractor(work.backend.source, work.device)
-    if work.speaker is None:
-        speaker = model.enroll(torch.from_numpy(enrolment)[None].to(work.device))
-    else:
-        speaker = torch.tensor([work.speaker], device=work.device)
+    heard = torch.from_numpy(enrolment)[None].to(work.device)
+    speaker = model.enroll(heard) if work.speaker is None else torch.tensor([work.speaker], device=work.device)
     if work.device != "cpu":
         torch.cuda.reset_peak_memory_stats(work.device)
     if work.call != "stream":

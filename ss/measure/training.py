@@ -24,9 +24,8 @@ from ss.checkpoint import build
 from ss.config import plain
 from ss.errors import UserError, require_positive
 from ss.extraction import separate
-from ss.measure.report import in_rounds, machine, machine_line, publish
+from ss.measure.report import in_rounds, publish
 from ss.measure.worker import SCRIPT, forget_peak, resident
-from ss.tables import Column, rows_table, scaled
 
 STEP_METHOD = """\
 Forward and backward of a batch of noise, without the optimizer; each step in a fresh process, after n_warmup that are not timed;
@@ -52,10 +51,9 @@ def measure_step(config: dict[str, Any]) -> None:
         compare_steps(config)
         return
     cost = run_step_alone(config)
-    kind = "with" if config["activation_checkpointing"] else "without"
     batch = f"{config['batch_size']} mixtures of {config['seconds']} s"
     times = f"{cost['seconds']:.1f} s, peak {cost['peak_bytes'] / 1e9:.2f} GB, gradient norm {cost['norm']:.6g}"
-    print(f"one step of {batch}, {kind} activation checkpointing: {times}")
+    print(f"one step of {batch}, {'with' if config['activation_checkpointing'] else 'without'} activation checkpointing: {times}")
 
 
 def compare_steps(config: dict[str, Any]) -> None:
@@ -75,33 +73,19 @@ def compare_steps(config: dict[str, Any]) -> None:
         row["mixture_seconds_per_cpu_second"] = config["batch_size"] * config["seconds"] / row["cpu_seconds"]
         row |= {f"times_{key}": row[key] / rows[0][key] for key in ("mixture_seconds_per_cpu_second", "peak_bytes")}
     sizes = {key: config[key] for key in ("batch_size", "seconds", "activation_checkpointing", "threads", "n_warmup", "rounds")}
-    columns: dict[str, Column] = {
-        "name": "{name}",
-        "loss": "{loss}",
-        "step s": "{seconds:.2f}",
-        "CPU s": "{cpu_seconds:.2f}",
-        "mixture s per CPU s": "{mixture_seconds_per_cpu_second:.3g}",
-        "x": "{times_mixture_seconds_per_cpu_second:.3g}",
-        "peak MB": scaled("peak_bytes", 1e6, ".0f"),
-        "peak x": "{times_peak_bytes:.2g}",
-    }
-    publish_rows(config, "training_step.json", sizes, rows, columns, STEP_METHOD)
+    columns = (
+        "name {name} | loss {loss} | step s {seconds:.2f} | CPU s {cpu_seconds:.2f} | "
+        "mixture s per CPU s {mixture_seconds_per_cpu_second:.3g} | x {times_mixture_seconds_per_cpu_second:.3g} | "
+        "peak MB {peak_bytes/M:.0f} | peak x {times_peak_bytes:.2g}"
+    )
+    head = ", ".join(f"{key} {value}" for key, value in sizes.items())
+    publish(config["out_folder"], "training_step.json", head, {**sizes, "rows": rows}, {"rows": columns}, method=STEP_METHOD)
 
 
 def median_rows(head: str, names: Iterable[str], rounds: int, run: Callable[[str], dict[str, float]]) -> list[dict[str, Any]]:
     """A row for each name, which is under `head`: the medians over the rounds of what `run` gives."""
     found = in_rounds(names, rounds, run)
     return [{head: name, **{key: median(one[key] for one in all_of) for key in all_of[0]}} for name, all_of in found.items()]
-
-
-def publish_rows(
-    config: dict[str, Any], file: str, about: dict[str, Any], rows: list[dict[str, Any]], columns: dict[str, Column], method: str
-) -> None:
-    """Prints a table, and writes a report with `about` where the config has an out_folder."""
-    report = {**about, "machine": machine(), "method": method.replace("\n", " "), "rows": rows}
-    path = Path(config["out_folder"]) / file if config["out_folder"] else None
-    facts = ", ".join(f"{key} {value}" for key, value in about.items() if not isinstance(value, dict))
-    publish(report, path, "\n".join(filter(None, [machine_line(report["machine"]), facts])), rows_table(rows, columns), method)
 
 
 def run_step_alone(config: dict[str, Any]) -> dict[str, float]:
@@ -144,18 +128,13 @@ def measure_speed(config: dict[str, Any]) -> None:
     rows = median_rows("variant", variants, config["rounds"], lambda name: train_in_checkout(config, **variants[name]))
     for row in rows:
         row["times"] = row["heard_per_cpu_second"] / rows[0]["heard_per_cpu_second"]
-    shares = ("forward_backward", "optimizer", "data", "rest", "workers")
-    columns: dict[str, Column] = {
-        "variant": "{variant}",
-        "batch": "{batch_size:.0f} x {example_seconds:.2g} s",
-        "heard/s": "{heard_per_second:.1f}",
-        "heard/CPU s": "{heard_per_cpu_second:.1f}",
-        "x": "{times:.2f}",
-        **{name.replace("forward_backward", "fwd+bwd"): f"{{{name}:.1%}}" for name in shares},
-        "alone/CPU s": "{alone_per_cpu_second:.1f}",
-        "reached": "{reached:.1%}",
-    }
-    publish_rows(config, "training_speed.json", {"config": config}, rows, columns, SPEED_METHOD)
+    columns = (
+        "variant {variant} | batch {batch_size:.0f} x {example_seconds:.2g} s | heard/s {heard_per_second:.1f} | "
+        "heard/CPU s {heard_per_cpu_second:.1f} | x {times:.2f} | fwd+bwd {forward_backward:.1%} | optimizer {optimizer:.1%} | "
+        "data {data:.1%} | rest {rest:.1%} | workers {workers:.1%} | alone/CPU s {alone_per_cpu_second:.1f} | reached {reached:.1%}"
+    )
+    report = {"config": config, "rows": rows}
+    publish(config["out_folder"], "training_speed.json", "", report, {"rows": columns}, method=SPEED_METHOD)
 
 
 def train_in_checkout(config: dict[str, Any], checkout: str | None = None, overrides: list[str] | None = None) -> dict[str, float]:

@@ -84,10 +84,9 @@ def run(work: Workload) -> WorkerRun:
     for process, chunk in zip(processes, work.chunks, strict=True):
         time_calls(process, audio, chunk, np.empty(work.warmup))
     begun = resident("VmRSS")
-    for tenth in range(10):
-        for i, (process, chunk) in enumerate(zip(processes, work.chunks, strict=True)):
-            first, last = (len(seconds[i]) * part // 10 for part in (tenth, tenth + 1))
-            cpu_seconds[i] += time_calls(process, audio, chunk, seconds[i][first:last])
+    for tenths in zip(*(np.array_split(times, 10) for times in seconds), strict=True):
+        for i, (process, chunk, tenth) in enumerate(zip(processes, work.chunks, tenths, strict=True)):
+            cpu_seconds[i] += time_calls(process, audio, chunk, tenth)
     ended, highest = resident("VmRSS"), resident("VmHWM")
     working = highest - imported
     if work.device != "cpu":

@@ -3,26 +3,24 @@
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from hydra.utils import get_class, instantiate
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 import ss
 from ss import checkpoint, distributed
 from ss.data.catalog import make_catalog
 from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
-from ss.datasets import Rendered, Triplets, find_triplets, make_filenames, read_speakers, write_speakers
+from ss.datasets import find_triplets, make_filenames, read_speakers, write_speakers
 from ss.errors import UserError
-from ss.trainer.settings import Settings
+from ss.trainer.settings import scenes
 from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
 from ss.utils.predecessor import read_checkpoint
@@ -48,10 +46,11 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
     """
     run_dir, last = Path(config["run_dir"]), None
     with ExitStack() as opened:
-        opened.enter_context(distributed.sole_owner(run_dir))
+        if distributed.is_main():
+            opened.enter_context(distributed.sole_owner(run_dir))
         if config["resume"] and (run_dir / "last.pth").exists():
             last = read_checkpoint(run_dir / "last.pth")
-            if found := differing(last["config"], config):
+            if found := list(differing(last["config"], config)):
                 more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
                 what = f"{run_dir} holds a run of another config ({'; '.join([*found[:SHOWN], *more])})"
                 raise UserError(f"{what}: choose another run_dir, or resume=false to begin anew")
@@ -84,18 +83,16 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
     return done
 
 
-def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
+def differing(old: dict[str, Any], new: dict[str, Any], path: str = "") -> Iterator[str]:
     """What differs between two configs, apart from what may."""
-    found = []
     for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
         if f"{path}{key}" in FREE:
             continue
-        a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differing(a, b, f"{path}{key}.")
+            yield from differing(a, b, f"{path}{key}.")
         elif a != b:
-            found.append(f"{path}{key}: {a} then, {b} now")
-    return found
+            yield f"{path}{key}: {a} then, {b} now"
 
 
 def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
@@ -103,67 +100,25 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
     train, n_speakers, path = config["data"]["train"], config["model"]["n_speakers"], config["data"].get("speakers")
     if path is None:
         path = run_dir / "speakers.txt"
-        with distributed.main_first():
-            begun = config["resume"] and (run_dir / "last.pth").exists() and path.exists()
-            if distributed.is_main() and not begun and scenes(config):
-                found = make_catalog(Sources.from_config({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
-                write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
-            elif distributed.is_main() and not begun:
-                make_filenames(train["folder"], path, n_speakers)
+        begun = config["resume"] and (run_dir / "last.pth").exists() and path.exists()
+        if distributed.is_main() and not begun and scenes(config):
+            found = make_catalog(Sources.from_config({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
+            write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
+        elif distributed.is_main() and not begun:
+            make_filenames(train["folder"], path, n_speakers)
+        distributed.barrier()
     speakers = read_speakers(path)
     if len(speakers) > n_speakers:
         raise UserError(f"{path}: expected at most {n_speakers} speakers (n_speakers), found {len(speakers)}")
     return speakers
 
 
-def scenes(config: dict[str, Any]) -> bool:
-    """Whether a config trains on scenes that are rendered meanwhile, instead of on a folder."""
-    return "scene" in config["data"]["train"]
-
-
 def build(config: dict[str, Any], speakers: list[str], to: list[Writer]) -> Trainer:
     """The trainer that a config describes."""
-    data, seed = config["data"], config["seed"]
-    rate = data["sample_rate"]
     get_class(config["model"]["_target_"])  # imports the module of a class of the user's own, where it is registered
-    model = checkpoint.build(config["model"])
-    settings = dict(config["trainer"])
-    trainer = get_class(settings.pop("_target_"))
+    trainer = get_class(config["trainer"]["_target_"])
     assert issubclass(trainer, Trainer)
-    return trainer(
-        model,
-        instantiate(config["loss"]),
-        instantiate(config["optimizer"], _partial_=True),
-        train_set(config, speakers),
-        Triplets(**data["valid"], sample_rate=rate, speakers=speakers, seed=seed),
-        Settings(**settings),
-        config["run_dir"],
-        config,
-        streamer=instantiate(config.get("streamer")),
-        scheduler=scheduler_factory(config.get("scheduler")),
-        writers=to,
-    )
-
-
-def train_set(config: dict[str, Any], speakers: Sequence[str] = ()) -> Rendered | Triplets:
-    """The examples that a config trains on."""
-    data = config["data"]
-    kind = Rendered if scenes(config) else Triplets
-    return kind(**data["train"], sample_rate=data["sample_rate"], speakers=speakers, seed=config["seed"])
-
-
-def scheduler_factory(config: dict[str, Any] | None) -> Callable[[Optimizer, int], LRScheduler | None]:
-    """(optimizer, optimizer steps of the run) -> scheduler; in its config the value `run_steps` stands for those steps."""
-
-    def make(optimizer: Optimizer, steps: int) -> LRScheduler | None:
-        if config is None:
-            return None
-        filled = {key: steps if value == "run_steps" else value for key, value in config.items()}
-        if filled.get("pct_start", 0) * steps == 1:  # torch's OneCycleLR divides by zero where a rise takes one step
-            filled["pct_start"] = 1.5 / steps
-        return instantiate(filled, optimizer=optimizer)
-
-    return make
+    return trainer(config, speakers, to)
 
 
 def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]:
@@ -171,7 +126,6 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
     if not distributed.is_main():
         return []
     run_dir = Path(config["run_dir"])
-    run_dir.mkdir(parents=True, exist_ok=True)
     rows = last["trainer"]["progress"]["rows"] if last else 0
     found: list[Writer] = [JsonLines(run_dir / "log.jsonl", rows)]
     if config.get("writer"):
@@ -182,12 +136,9 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
 
 def versions() -> dict[str, str]:
     """What this software runs with."""
+    installed = {package.name: package.version for package in distributions()}
     found = {"ss": ss.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not found"
+    found |= {name: installed.get(name, "not found") for name in PACKAGES}
     root = Path(__file__).parents[2]
     git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False)
     return found | ({"commit": git.stdout.strip()} if git.returncode == 0 else {})

@@ -115,8 +115,7 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """While inside, a signal asks for a clean stop; a second one ends at once, unless a launcher may have passed it on."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._hear) for number in signals}
+        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

@@ -1,10 +1,16 @@
-"""How to train: the keys of a config's `trainer`, checked."""
+"""What a training's config asks for: the keys of its `trainer`, checked, its examples, and its scheduler."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from hydra.utils import instantiate
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ss import distributed
+from ss.datasets import Rendered, Triplets
 from ss.errors import UserError
 
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,3 +62,25 @@ class Settings:
             return self.num_workers
         spare = distributed.n_spare_cores()
         return min(1, spare) if distributed.device().type == "cpu" else max(1, spare)
+
+
+def scenes(config: dict[str, Any]) -> bool:
+    """Whether a config trains on scenes that are rendered meanwhile, instead of on a folder."""
+    return "scene" in config["data"]["train"]
+
+
+def train_set(config: dict[str, Any], speakers: Sequence[str] = ()) -> Rendered | Triplets:
+    """The examples that a config trains on."""
+    data = config["data"]
+    kind = Rendered if scenes(config) else Triplets
+    return kind(**data["train"], sample_rate=data["sample_rate"], speakers=speakers, seed=config["seed"])
+
+
+def make_scheduler(config: dict[str, Any] | None, optimizer: Optimizer, steps: int) -> LRScheduler | None:
+    """The scheduler of a config, in which the value `run_steps` stands for `steps`, the optimizer steps of the run."""
+    if config is None:
+        return None
+    filled = {key: steps if value == "run_steps" else value for key, value in config.items()}
+    if filled.get("pct_start", 0) * steps == 1:  # torch's OneCycleLR divides by zero where a rise takes one step
+        filled["pct_start"] = 1.5 / steps
+    return instantiate(filled, optimizer=optimizer)

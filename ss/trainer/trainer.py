@@ -6,27 +6,28 @@ can stop at any optimizer step and go on from there later, bit for bit as if it 
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from ss import checkpoint, distributed
-from ss.datasets import Batch, EvaluationBatches, Rendered, TrainingBatches, Triplets, loader
+from ss.datasets import Batch, EvaluationBatches, TrainingBatches, Triplets, loader
 from ss.errors import UserError
 from ss.extraction import Chunking, cut, match_level, may_pad, separate
 from ss.loss import LossOutput
 from ss.model import ExtractionModel
 from ss.streamer import Streamer, Whole
 from ss.trainer.progress import LossMeter, Monitor, Progress, Stop
-from ss.trainer.settings import Settings
+from ss.trainer.settings import Settings, make_scheduler, train_set
 from ss.trainer.writers import Writer
 
 POSTFIX_SECONDS = 0.5  # between two looks at the losses for the progress bar
@@ -52,28 +53,20 @@ class WeightAverage(AveragedModel):
 class Trainer:
     """Trains an extractor on triplets.
 
-    optimizer: parameters -> torch optimizer; scheduler: (optimizer, number of optimizer steps in all) -> torch scheduler or
-    None; streamer: cuts utterances into chunks (Whole: each is one chunk); config: what checkpoints carry beside the weights.
+    config: of the whole run, which checkpoints carry beside the weights (docs/training.md); without a streamer, each utterance is
+    one chunk. speakers: of the training set, in the order of the classifier's rows.
     """
 
-    def __init__(
-        self,
-        model: ExtractionModel,
-        loss: nn.Module,
-        optimizer: Callable[..., Optimizer],
-        train: Triplets | Rendered,
-        valid: Triplets,
-        settings: Settings,
-        run_dir: str | Path,
-        config: dict[str, Any],
-        streamer: Chunking | None = None,
-        scheduler: Callable[[Optimizer, int], LRScheduler | None] = lambda optimizer, steps: None,
-        writers: Sequence[Writer] = (),
-    ) -> None:
+    def __init__(self, config: dict[str, Any], speakers: Sequence[str], writers: Sequence[Writer] = ()) -> None:
         distributed.keep_freed_memory()
-        self.settings, self.run_dir, self.config, self.writers = settings, Path(run_dir), config, writers
-        self.device, self.streamer, self.loss = distributed.device(), streamer or Whole(), loss
-        self.speakers, self.sample_rate = list(train.speakers), train.sample_rate
+        model: ExtractionModel = checkpoint.build(config["model"])
+        settings = Settings(**{key: value for key, value in config["trainer"].items() if key != "_target_"})
+        self.settings, self.run_dir, self.config, self.writers = settings, Path(config["run_dir"]), config, writers
+        self.device, self.loss = distributed.device(), instantiate(config["loss"])
+        self.streamer: Chunking = instantiate(config.get("streamer")) or Whole()
+        self.speakers, self.sample_rate = list(speakers), config["data"]["sample_rate"]
+        train = train_set(config, speakers)
+        valid = Triplets(**config["data"]["valid"], sample_rate=self.sample_rate, speakers=speakers, seed=config["seed"])
         self.model = model.to(self.device)
         self.model.checkpointing = settings.activation_checkpointing
         distributed.share(self.model.state_dict().values())
@@ -82,10 +75,10 @@ class Trainer:
         valid_batches = EvaluationBatches(valid.lengths(), settings.batch_size, may_pad(model, self.streamer))
         self.valid_loader = loader(valid, valid_batches, settings.n_workers())
         self.average = None if settings.average is None else WeightAverage(self.model, settings.average)
-        self.optimizer = optimizer(self.model.parameters())
+        self.optimizer: Optimizer = instantiate(config["optimizer"], _partial_=True)(self.model.parameters())
         self.examples_per_step = settings.batch_size * distributed.world_size() * settings.accumulate
         self.steps_per_epoch = -(-len(self.batches) // settings.accumulate)
-        self.scheduler = scheduler(self.optimizer, settings.epochs * self.steps_per_epoch)
+        self.scheduler = make_scheduler(config.get("scheduler"), self.optimizer, settings.epochs * self.steps_per_epoch)
         self.dtype = settings.dtype()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.monitor, self.progress = Monitor(settings.monitor), Progress()
@@ -139,7 +132,7 @@ class Trainer:
                     bar.set_postfix({key: f"{mean:.2f}" for key, mean in group.means(here=True).items()}, refresh=False)
                 if progress.step % self.settings.log_every == 0:
                     row = {"kind": "step", "epoch": progress.epoch, "step": progress.step, **group.means(), "grad_norm": norm}
-                    self.write({**row, "lr": self.learning_rate(), "seconds": round(progress.seconds, 2)})
+                    self.write({**row, "lr": self.optimizer.param_groups[0]["lr"], "seconds": round(progress.seconds, 2)})
                 group, heard = LossMeter(), []
                 if self.stop.asked():
                     return number >= n_batches
@@ -222,8 +215,7 @@ class Trainer:
             meter.add(loss)
             if number == 0:
                 waves = waves.to(batch.mixture.device)
-                level = self.loss.fixes_level
-                waves = cut(waves, batch.lengths) if level else match_level(waves, batch.mixture, batch.lengths)
+                waves = cut(waves, batch.lengths) if self.loss.fixes_level else match_level(waves, batch.mixture, batch.lengths)
                 for i, name in enumerate(batch.names[: self.settings.n_audio]):
                     for kind, wave in (("mixed", batch.mixture), ("target", batch.target), ("pred", waves)):
                         for writer in self.writers:
@@ -257,11 +249,7 @@ class Trainer:
         waited = round(progress.waited / max(progress.seconds, 1e-9), 4)  # part of all seconds
         place = {"kind": kind, "epoch": progress.epoch, "step": progress.step}
         place |= {"hours": round(progress.hours, 3), "seconds": round(progress.seconds, 2), "waited": waited}
-        return {**place, "lr": self.learning_rate(), "train": progress.meter.means(), "valid": valid}
-
-    def learning_rate(self) -> float:
-        """Of the first parameter group."""
-        return self.optimizer.param_groups[0]["lr"]
+        return {**place, "lr": self.optimizer.param_groups[0]["lr"], "train": progress.meter.means(), "valid": valid}
 
     def write(self, row: dict[str, Any]) -> None:
         """Hands a row to the writers."""
@@ -280,15 +268,13 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the weights. All processes have to ask for it."""
-        return {
-            "progress": self.progress.state(),
-            "examples_per_step": self.examples_per_step,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "random": torch.get_rng_state(),
-        }
+        parts = {name: None if part is None else part.state_dict() for name, part in self.parts().items()}
+        own = {"progress": self.progress.state(), "examples_per_step": self.examples_per_step, "random": torch.get_rng_state()}
+        return {**own, **parts}
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state of its own beside the model; None where a training has none of it."""
+        return {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler, "average": self.average}
 
     def load_state_dict(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
         """Goes on from a checkpoint's weights and `state_dict`.
@@ -297,7 +283,6 @@ class Trainer:
         """
         self.progress = Progress.restored(state["progress"])
         self.model.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             if self.settings.step_scheduler and state["examples_per_step"] != self.examples_per_step:
                 raise UserError(
@@ -311,10 +296,9 @@ class Trainer:
                     f"found {steps} in {self.settings.epochs} epochs: "
                     f"init_from={self.run_dir}/best.pth begins another run with its weights"
                 )
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None and state["average"] is not None:
-            self.average.load_state_dict(state["average"])
+        for name, part in self.parts().items():
+            if part is not None and state[name] is not None:
+                part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
 
 
@@ -322,9 +306,9 @@ class CausalTrainer(Trainer):
     """A Trainer over segments: it wants a streamer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if not isinstance(kwargs.get("streamer"), Streamer):
-            raise UserError("streamer: this training is over segments and needs one, e.g. streamer=half")
         super().__init__(*args, **kwargs)
+        if not isinstance(self.streamer, Streamer):
+            raise UserError("streamer: this training is over segments and needs one, e.g. streamer=half")
 
 
 ShortCausalTrainer = SimpleShortCausalTrainer = CausalTrainer

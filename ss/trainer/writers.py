@@ -1,7 +1,6 @@
 """Where a training's rows and audio go: always to a JSON-lines file, and to TensorBoard or wandb if asked for."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,6 @@ def flat(row: dict[str, Any]) -> dict[str, float]:
     return plain | nested
 
 
-def as_json(value: Any) -> Any:
-    """The value with None for every number that JSON does not have: NaN and the infinite ones."""
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 class JsonLines(Writer):
     """One JSON object a line, null for what is not finite.
 
@@ -55,8 +45,9 @@ class JsonLines(Writer):
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends the row."""
+        finite = json.loads(json.dumps(row), parse_constant=lambda name: None)  # called for NaN and the infinite ones
         with self.path.open("a") as file:
-            file.write(json.dumps(as_json(row), allow_nan=False) + "\n")
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
 
 
 class TensorBoard(Writer):
