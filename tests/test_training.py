@@ -326,6 +326,7 @@ def test_another_config_in_the_same_folder_is_refused(trained: Path, triplets: P
         ("scheduler.mode=min", "scheduler.mode is min, but the monitor is 'max valid.si_sdr'"),
         ("loss=spexplus", "this loss is for a model of 3 scales, but the model gave 1"),
         ("trainer.batch_size=9", "expected at least 9 training examples"),
+        ("+trainer.epoch=9", "unknown key epoch: expected some of epochs, "),
     ],
 )
 def test_clear_errors(triplets: Path, tmp_path: Path, override: str, message: str) -> None:

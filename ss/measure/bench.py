@@ -24,7 +24,7 @@ from ss.measure.worker import WorkerRun, run_alone
 from ss.model import ExtractionModel
 from ss.model.cost import n_bytes, n_macs, n_parameters
 from ss.runtime.native import find_library
-from ss.utils.predecessor import read_checkpoint
+from ss.utils.predecessor import plain, read_checkpoint
 
 METHOD = """\
 Algorithmic latency: so many samples have to be in before an output sample comes out of a live stream; and the output changes with
@@ -101,7 +101,7 @@ class BenchSettings:
     @classmethod
     def from_checkpoint(cls, path: Path, **changes: Any) -> "BenchSettings":
         """How to measure a checkpoint, as its config says."""
-        trained = read_checkpoint(path)["config"]
+        trained = plain(read_checkpoint(path)["config"])
         given = {"streamer": trained.get("streamer"), "sample_rate": trained.get("data", {}).get("sample_rate", 16000), **changes}
         allowlist.check("streamer", given["streamer"])
         return cls("", checkpoint=str(path), **given)

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -54,8 +54,8 @@ class Progress:
 
     epoch: the one going on, from 1; examples: those of it that all processes have heard; step: optimizer steps in all; hours: of
     mixtures that the weights have heard, with those of the checkpoint that they began from; seconds: spent in all; waited: those in
-    which no batch was there yet; best, bad_epochs: the monitored value's best so far and epochs since; history: a row per finished
-    epoch; rows: lines written to the log; meter: of the epoch's examples.
+    which no batch was there yet; best, bad_epochs: the monitored value's best so far and epochs since; rows: lines written to the
+    log; meter: of the epoch's examples.
     """
 
     epoch: int = 1
@@ -67,17 +67,17 @@ class Progress:
     best: float | None = None
     bad_epochs: int = 0
     rows: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
     meter: LossMeter = field(default_factory=LossMeter)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps. All processes have to ask for it."""
-        return {**vars(self), "history": list(self.history), "meter": self.meter.state()}
+        return {**vars(self), "meter": self.meter.state()}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
         """The reverse of `state`; the main process holds the sums of all."""
-        return cls(**{**state, "meter": LossMeter(state["meter"] if distributed.is_main() else None)})
+        known = {one.name: state[one.name] for one in fields(cls) if one.name != "meter"}  # older checkpoints hold more
+        return cls(**known, meter=LossMeter(state["meter"] if distributed.is_main() else None))
 
     def next_epoch(self) -> None:
         """Begins another epoch."""

@@ -1,6 +1,6 @@
 """The training loop: one for every model of the family, on one process or many.
 
-An epoch is the unit of commit: its row goes to the history, its weights to `last.pth` (and `best.pth`). In between, a training
+An epoch is the unit of commit: its row goes to the log, its weights to `last.pth` (and `best.pth`). In between, a training
 can stop at any optimizer step and go on from there later, bit for bit as if it had never stopped (on a CPU).
 """
 
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ss import checkpoint, distributed
 from ss.datasets import Batch, EvaluationBatches, TrainingBatches, Triplets, loader
-from ss.errors import UserError
+from ss.errors import UserError, reject_unknown_keys
 from ss.extraction import Chunking, cut, match_level, may_pad, separate
 from ss.loss import LossOutput
 from ss.model import ExtractionModel
@@ -60,7 +60,8 @@ class Trainer:
     def __init__(self, config: dict[str, Any], speakers: Sequence[str], writers: Sequence[Writer] = ()) -> None:
         distributed.keep_freed_memory()
         model: ExtractionModel = checkpoint.build(config["model"])
-        settings = Settings(**{key: value for key, value in config["trainer"].items() if key != "_target_"})
+        trainer = {key: value for key, value in config["trainer"].items() if key != "_target_"}
+        settings = Settings(**reject_unknown_keys(Settings, trainer))
         self.settings, self.run_dir, self.config, self.writers = settings, Path(config["run_dir"]), config, writers
         self.device, self.loss = distributed.device(), instantiate(config["loss"])
         self.streamer: Chunking = instantiate(config.get("streamer")) or Whole()
@@ -233,7 +234,6 @@ class Trainer:
             self.scheduler.step(value)
         elif self.scheduler is not None and not self.settings.step_scheduler:
             self.scheduler.step()
-        progress.history.append({key: row[key] for key in ("epoch", "step", "lr", "train", "valid")})
         self.write(row)
         epoch = progress.epoch
         progress.next_epoch()
