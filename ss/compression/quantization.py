@@ -3,6 +3,7 @@
 int8: weights are rounded once, for each output channel by itself; inputs over the range that calibration on real mixtures saw.
 ONNX Runtime's kernels take both as they are: nothing is measured while the stream runs. A dynamic quantization loses its time with
 convolutions: the ConvInteger that it needs takes three times as long as the float one.
+The int8 weights of the C library are made by `ss/export/native.py`.
 Weights have 7 bits: CPUs without VNNI add two products in 16 bits, which overflow with 8.
 """
 

@@ -1,7 +1,7 @@
 """From a trained online model to `model.ss`, the file that the C library reads (libss/ss.h): options, then weights in fixed order.
 
-Batch norms, and the gains and offsets of layer norms, are folded into the products beside
-them. docs/c_library.md has the format.
+Batch norms, and the gains and offsets of layer norms, are folded into the products beside them. For int8 the products of a step are
+rounded here, too; `ss/compression/quantization.py` does it for ONNX Runtime. docs/c_library.md has the format.
 
 Shapes: a channels in, b channels out.
 """

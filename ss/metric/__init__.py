@@ -1,6 +1,7 @@
 """Metrics of extracted speech, one utterance at a time, and summaries that say what could not be computed and why.
 
-A test computes those that `configs/groups/metrics.yaml` names; `COLUMNS` in `ss/metric/summary.py` says how each is shown.
+A new one is a subclass of SingleMetric (`base.py`) that is imported here. A test computes those that `configs/groups/metrics.yaml`
+names, and shows them in the order of `COLUMNS` (`summary.py`).
 """
 
 from ss.metric.absence import STOIDrop, Suppression

@@ -1,6 +1,7 @@
 """Frame-recurrent memories for the online models: what a stream remembers beyond the reach of its convolutions.
 
-MEMORIES, at the end, names those that a config can ask for.
+MEMORIES, at the end, names those that a config can ask for; `ss/export/layers.py` and
+`ss/export/native.py` write them for the runtimes.
 
 Shapes: B batch, T frames, C channels. Frames come before channels here: x [B,T,C].
 """

@@ -52,10 +52,10 @@ class LossMeter:
 class Progress:
     """Counters of a training; with the random states and the optimizer's, all that a resumed run goes on from.
 
-    epoch: the one going on, from 1; examples: those of it that all processes have heard; step: optimizer steps in all; hours: of
-    mixtures that the weights have heard, with those of the checkpoint that they began from; seconds: spent in all; waited: those in
-    which no batch was there yet; best, bad_epochs: the monitored value's best so far and epochs since; rows: lines written to the
-    log; meter: of the epoch's examples.
+    epoch: the one going on, from 1; examples: those of it that all processes have heard, which `ss.datasets.TrainingBatches` leaves
+    out when the run goes on; step: optimizer steps in all; hours: of mixtures that the weights have heard, with those of the
+    checkpoint that they began from; seconds: spent in all; waited: those in which no batch was there yet; best, bad_epochs: the
+    monitored value's best so far and epochs since; rows: lines written to the log; meter: of the epoch's examples.
     """
 
     epoch: int = 1
