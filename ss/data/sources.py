@@ -58,9 +58,6 @@ class Sources:
     def from_config(cls, config: Mapping[str, Any]) -> "Sources":
         """From the keys of a config. Raises UserError for keys and values that cannot be."""
         config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}  # to be looked up
-        if "drawn" in config:  # a checkpoint of release 1 says how it was trained with these two keys
-            config["speaker_sampling"] = "by_duration" if config.pop("drawn") == "speech" else "uniform"
-            config["speaker_group_regex"] = config.pop("within", None)
         return cls(**reject_unknown_keys(cls, config))
 
 
