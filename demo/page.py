@@ -128,9 +128,10 @@ def _tiles(log: list[dict[str, Any]], summary: dict[str, Any], measurement: dict
     tiles.append(
         (f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min", f"of training, {epochs} epoch{'s' * (epochs != 1)}")
     )
-    for key, text in (("parameters", "parameters"), ("real_time_factor", "of real time spent computing")):
-        if isinstance(value := tables.find(measurement, key), int | float):
-            tiles.append((f"{100 * value:.0f} %" if key == "real_time_factor" else tables.number(value), text))
+    if "parameters" in measurement:
+        tiles.append((tables.number(measurement["parameters"]), "parameters"))
+    if "headline" in measurement:
+        tiles.append((f"{100 * measurement['headline']['real_time_factor']:.2g} %", "of real time spent computing"))
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in tiles)
 
 

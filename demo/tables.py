@@ -73,10 +73,5 @@ def report(values: Mapping[str, Any]) -> str:
     return "".join(f'<div class="card">{card}</div>' for card in cards if card)
 
 
-def find(values: Any, name: str) -> Any:
-    """The first value under a key, however deep, or None."""
-    return next((value for key, value in flat(values) if key.split(" ")[-1] == name), None)
-
-
 def _is_records(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)

@@ -154,7 +154,8 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     measurement = {
         "parameters": 1234567,
         "machine": {"cpu": "a <fast> one"},
-        "rows": [{"part": "chunk", "real_time_factor": 0.25}],
+        "live": [{"runtime": "torch", "real_time_factor": 0.58}, {"runtime": "onnxruntime", "real_time_factor": 0.25}],
+        "headline": {"runtime": "onnxruntime", "real_time_factor": 0.25},
     }
     (tmp_path / "measurement.json").write_text(json.dumps(measurement))
     exported = PACKAGED / "spexplus_online" / "float32"
