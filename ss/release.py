@@ -76,7 +76,7 @@ def quantize(config: dict[str, Any], folder: Path) -> None:
 
 def run_test(config: dict[str, Any], triplets: str, exported: Path) -> dict[str, Any]:
     """What `ss.tester` finds of a precision on a folder of triplets, by metric; WORSE: the part of the mixtures that got worse."""
-    rows, summary = tester.run_job({**config, "checkpoint": str(exported), "folder": triplets})
+    rows, summary = tester.run_from_config({**config, "checkpoint": str(exported), "folder": triplets})
     worse = [row.values[RANKING] < 0 for row in rows.values() if RANKING in row.values]
     return {**summary["metrics"], WORSE: sum(worse) / len(worse) if worse else None}
 

@@ -24,7 +24,7 @@ ACCURACY = "ACC"
 
 def test(config: dict[str, Any]) -> int:
     """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
-    rows, summary = run_job(config)
+    rows, summary = run_from_config(config)
     if distributed.is_main():
         out, names = Path(config["out_folder"]), columns(rows.values())
         out.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def test(config: dict[str, Any]) -> int:
     return 0
 
 
-def run_job(config: dict[str, Any]) -> tuple[dict[str, UtteranceScores], Summary]:
+def run_from_config(config: dict[str, Any]) -> tuple[dict[str, UtteranceScores], Summary]:
     """The rows of a config's `folder` by name (see `run_test`), and their summary, which is printed."""
     require_positive(config, "batch_size")
     if not config.get("metrics"):

@@ -362,6 +362,7 @@ def test_codecs_keep_length_and_place(codec: str) -> None:
         ({"patterns": {"sung": 1}}, "patterns: expected some of full, partial"),
         ({"interferers": [1, 4]}, "interferers: expected 0 to 3"),
         ({"sir": [5, -5]}, r"sir: expected \[low, high\]"),
+        ({"sir": [float("nan"), 5]}, r"sir: expected \[low, high\]"),
         ({"noise_share": 2}, "noise_share: expected a part from 0 to 1"),
         ({"codecs": ["tape"]}, "codecs: expected some of mulaw"),
         ({"sir_levels": []}, "sir_levels: expected at least one level in dB, found none"),
@@ -568,6 +569,10 @@ def test_the_released_model_says_how_it_was_trained() -> None:
     released = Sources.from_config(train["sources"])
     assert (released.speaker_sampling, released.speaker_group_regex) == ("by_duration", "[a-z]+")
     assert Scene.from_config(train["scene"]).patterns["full"] == 0.78
+
+
+def test_sources_can_be_looked_up() -> None:
+    assert len({Sources("corpus", parts=["a", "b"], speakers=["s"]), Sources("corpus", parts=("a", "b"), speakers=("s",))}) == 1
 
 
 def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def check_ranges_and_shares(config: Scene | Enrolment) -> None:
         key, value = one.name, getattr(config, one.name)
         if one.type in (Range, WholeRange) or (one.type == Range | None and value is not None):
             pair = (value, value) if isinstance(value, (int, float)) else tuple(value or ())
-            if len(pair) != 2 or pair[0] > pair[1]:
+            if len(pair) != 2 or not pair[0] <= pair[1]:  # NaN is refused, too
                 raise UserError(f"{key}: expected [low, high], found {value}")
             if key in ABOVE_ZERO and pair[0] <= 0:
                 raise UserError(f"{key}: expected more than 0, found {list(pair)}")

@@ -46,6 +46,9 @@ class Sources:
     num_workers: int = 1
 
     def __post_init__(self) -> None:
+        for key in ("parts", "speakers", "exclude_speakers"):  # so that sources can be compared and looked up
+            if isinstance(getattr(self, key), list):
+                object.__setattr__(self, key, tuple(getattr(self, key)))
         for key in ("sample_rate", "num_workers", "trim_db", "max_n_speakers"):
             value = getattr(self, key)
             if value is not None and value <= 0:
@@ -57,7 +60,6 @@ class Sources:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Sources":
         """From the keys of a config. Raises UserError for keys and values that cannot be."""
-        config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}  # to be looked up
         return cls(**reject_unknown_keys(cls, config))
 
 

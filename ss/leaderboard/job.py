@@ -40,7 +40,7 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     scores: dict[str, dict[str, list[Score]]] = {}
 
     @contextmanager
-    def noted(label: str) -> Iterator[None]:
+    def failures_noted(label: str) -> Iterator[None]:
         """What an entry raises is told, and the entry does not run any more."""
         try:
             yield
@@ -52,18 +52,18 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     for label, about in config["entries"].items():
         if about is not None:
             entries[label] = {"about": "", "bound": False, "failed": "", "costs": {}}
-            with noted(label):
+            with failures_noted(label):
                 running[label] = entry = make_entry(about)
                 entries[label] |= {"about": entry.about, "bound": entry.is_bound}
     for test in tests:
         scores[test.name] = {}
         for label, entry in list(running.items()):
             if any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
-                with noted(label):
+                with failures_noted(label):
                     scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
         write_results(config, entries, tests, scores)  # what is known so far, as others may take hours
     for label, entry in list(running.items()):
-        with noted(label):
+        with failures_noted(label):
             entries[label]["costs"] = find_costs(label, entry, out / "cache")
     text = write_results(config, entries, tests, scores)
     if config["document"] is not None:

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ss.allowlist import class_of
 from ss.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def make_adapter(config: str) -> Any:
     arguments = json.loads(config)
     name = arguments.pop("_target_")
     try:
-        return class_of(name)(**arguments)
+        return resolve_name(name)(**arguments)
     except Exception as error:  # what others' code raises is not known
         said = f"{type(error).__name__}: {error}"
         raise UserError(f"{name}: expected an adapter that is installed and takes these arguments, but {said}") from error
@@ -113,6 +113,6 @@ def streams_of(backend: Backend, enrolment: Samples, threads: int = 1) -> Stream
         return Streams(lambda: unclipped(stream_of(AdapterModel(adapter, enrolment))), adapter.hop, adapter.hop)
     from ss.runtime import Extractor
 
-    extractor = Extractor.load(backend.source, threads, backend=backend.runtime.split()[0])
+    extractor = Extractor.load(backend.source, threads, backend=ONNX if backend.runtime == ONNX else "c")
     chunk = None if extractor.online else extractor.hop
     return Streams(lambda: unclipped(extractor.stream(enrolment)), extractor.window, extractor.hop, chunk)

@@ -162,8 +162,8 @@ def measure(config: dict[str, Any]) -> None:
     row = min(rows, key=lambda row: abs(1000 * row["chunk_seconds"] - SESSION_MS))  # the real-time factor to quote
     report["headline"] = {"real_time_factor": row["real_time_factor"], "runtime": row["runtime"]}
     size = f"{report['parameters']:,} parameters, {report['weight_bytes'] / MIB:.1f} MiB"
-    about, latency = f"{report['model']} ({settings.checkpoint or 'random weights'}): {size}", report["latency"]
-    wait = latency["waits_for"]
+    about = f"{report['model']} ({settings.checkpoint or 'random weights'}): {size}"
+    latency, wait = report["latency"], report["latency"]["waits_for"]
     if streams.live:
         ahead = f"the output depends on input up to {latency['depends_samples'] - 1} samples later"
         wait = f"{latency['milliseconds']:g} ms ({latency['samples']} samples; {ahead})"

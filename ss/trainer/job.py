@@ -5,7 +5,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +136,12 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
 
 def versions() -> dict[str, str]:
     """What this software runs with."""
-    installed = {package.name: package.version for package in distributions()}
     found = {"ss": ss.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    found |= {name: installed.get(name, "not found") for name in PACKAGES}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not found"
     root = Path(__file__).parents[2]
     git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False)
     return found | ({"commit": git.stdout.strip()} if git.returncode == 0 else {})
