@@ -559,6 +559,7 @@ while last < end:
         stalls.append(round(1000 * (last - before), 1))
 print(json.dumps(stalls))
 """
+MANY_STALLS = 20  # in ten minutes
 
 
 @pytest.mark.skipif("REALTIME" not in os.environ, reason="twenty minutes on a machine without other work: REALTIME=1")
@@ -589,7 +590,10 @@ def test_ten_minutes_without_underruns(server: str, quantum: int, tmp_path: Path
         stalls = json.loads(sleeper.communicate(timeout=60)[0])
     seen = (tmp_path / "top").read_text(errors="replace").rpartition("QUANT")[2]
     missed = {name: int(n) for n, name in re.findall(r"(\d+) +[FS]\d+\w+ \d \d+  \+ ([\w.-]+)", seen)}
-    print(f"quantum {quantum}: {said}missed cycles: {missed}; the machine stood still for (ms): {stalls}")
+    stood_still = f"the machine stood still {len(stalls)} times, for at most {max(stalls, default=0)} ms"
+    print(f"quantum {quantum}: {said}missed cycles: {missed}; {stood_still}")
+    if len(stalls) > MANY_STALLS:
+        pytest.skip(f"{stood_still}: so busy a machine shows nothing")
     assert status.blocks > 600 * 48000 / quantum
     assert max(status.late, missed["ss-mic.capture"]) <= len(stalls)
 

@@ -503,6 +503,17 @@ def test_an_enrolment_has_a_level_of_its_own(found: Catalog, render: Renderer) -
             assert 20 * np.log10(np.sqrt(np.square(wave.astype(float)).mean()) / 32768) == pytest.approx(level, abs=0.1)
 
 
+def test_an_enrolment_has_a_speed_of_its_own(found: Catalog, render: Renderer) -> None:
+    scene = Scene(speed_share=0.5, speed=(0.9, 1.1), enrolment=Enrolment(speed=(0.95, 1.05)))
+    rows = plan(found, scene, 0, 12)
+    factors = [row.enrolment.speed / row.target.speed for row in rows]
+    assert all(0.9499 <= factor <= 1.0501 for factor in factors)
+    assert len(set(factors)) == 12
+    for row in rows:
+        assert len(render(row).ref) == row.ref_samples
+    assert all(row.enrolment.speed == row.target.speed for row in plan(found, replace(scene, enrolment=Enrolment()), 0, 12))
+
+
 def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:
     plain, data = dataset(sources), dataset(sources, gain_db=(-12.0, 6.0))
     for number in range(4):
