@@ -76,7 +76,7 @@ def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = No
 def _decode(path: File, file: soundfile.SoundFile, start: int = 0, stop: int | None = None) -> Wave:
     """The mean of the channels, from `start` up to `stop` [S]."""
     file.seek(start)
-    wave = file.read(-1 if stop is None else stop - start, "float32", always_2d=True)
+    wave = file.read(-1 if stop is None else max(0, stop - start), "float32", always_2d=True)
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
     if not np.isfinite(wave).all():
@@ -110,6 +110,8 @@ def readable(path: File) -> Iterator[str | BinaryIO]:
     try:
         if isinstance(path, (str, Path)) and not Path(path).is_file():
             raise FileNotFoundError("there is no such file")  # libsndfile only says "System error"
+        if str(path).lower().endswith(".raw"):
+            raise OSError("a .raw file does not say its sample rate")
         yield str(path) if isinstance(path, (str, Path)) else path.open()
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error

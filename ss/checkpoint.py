@@ -43,7 +43,12 @@ def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.
     else:
         config = content["config"]
         model = build(config.get("model") if isinstance(config, dict) else config)
-        model.load_state_dict(content["model"])
+        try:
+            model.load_state_dict(content["model"])
+        except (RuntimeError, TypeError) as error:
+            raise UserError(
+                f"expected the weights of the {type(model).__name__} of the checkpoint's config, but: {error}"
+            ) from error
     return model.to(device).eval()
 
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from ss.errors import UserError
 from ss.loss import length_mask
 from ss.model.extractor import Extraction, ExtractionModel
 from ss.streamer import Streamer, Whole
@@ -18,6 +19,12 @@ Chunking: TypeAlias = Streamer | Whole  # what cuts and joins
 def may_pad(model: ExtractionModel, streamer: Chunking) -> bool:
     """Whether zeros behind an utterance change nothing before them, so that a batch may hold utterances of different lengths."""
     return model.online or streamer.causal
+
+
+def check_chunks(model: ExtractionModel, streamer: Chunking) -> None:
+    """Raises UserError for an online model in chunks that overlap: it carries all it needs, and would hear a part of them twice."""
+    if model.online and streamer.step != streamer.window:
+        raise UserError("streamer: expected streamer=whole, as an online model streams by itself; found chunks that overlap")
 
 
 def separate(

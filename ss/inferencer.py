@@ -18,7 +18,7 @@ from ss.checkpoint import load_extractor
 from ss.data.packed import Place
 from ss.datasets import choose_kinds, scan
 from ss.errors import UserError
-from ss.extraction import Chunking, cut, match_level, separate
+from ss.extraction import Chunking, check_chunks, cut, match_level, separate
 from ss.model import Extraction, ExtractionModel
 from ss.utils.predecessor import read_checkpoint
 
@@ -49,8 +49,9 @@ class Inferencer:
                 wanted = "give a streamer, e.g. +streamer=half or +streamer=whole"
                 raise UserError(f"{checkpoint} does not say how it cuts utterances: {wanted}")
             streamer = allowlist.create("streamer", trained["streamer"])
+        check_chunks(self.model, streamer)
         self.streamer: Chunking = streamer
-        self.sample_rate: int = trained.get("data", {}).get("sample_rate", PREDECESSOR_RATE)
+        self.sample_rate: int = (trained.get("data") or {}).get("sample_rate", PREDECESSOR_RATE)
         self.speakers: list[str] = content.get("speakers", [])
         loss = (trained.get("loss") or {}).get("_target_")
         self.fixes_level: bool = loss in allowlist.CLASSES["loss"] and allowlist.class_of(loss).fixes_level
@@ -75,7 +76,8 @@ class CausalInferencer(Inferencer):
     def __init__(self, checkpoint: str | Path, streamer: Chunking | None = None, provider: str = "cpu") -> None:
         super().__init__(checkpoint, streamer, provider)
         if self.streamer.window is None:
-            raise UserError(f"{checkpoint} was trained on whole utterances: give a streamer, e.g. +streamer=half")
+            hint = "test.py and inference.py take it as it is" if self.model.online else "give a streamer, e.g. +streamer=half"
+            raise UserError(f"{checkpoint} was trained on whole utterances: {hint}")
 
 
 ShortCausalInferencer = CausalInferencer

@@ -95,6 +95,13 @@ def test_our_own_checkpoint_is_plain_and_whole(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["best.pth"]
 
 
+def test_weights_of_another_model_are_refused() -> None:
+    config = {"model": {"_target_": "ss.model.SpexPlusShort", **SIZES, "short_kernel": 40}}
+    for weights in ({}, []):
+        with pytest.raises(UserError, match="expected the weights of the SpexPlusShort of the checkpoint's config, but: "):
+            checkpoint.load_extractor({"model": weights, "config": config})
+
+
 def test_a_failed_save_leaves_the_former_file(tmp_path: Path) -> None:
     path = tmp_path / "last.pth"
     checkpoint.save(path, {"model": {}, "config": {"n": 1}})

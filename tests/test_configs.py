@@ -127,7 +127,10 @@ def test_a_script_says_what_extracts() -> None:
         checkpoint = f"checkpoint={ROOT}/models/spexplus_online/best.pth"
         done = run(script, "-cn", "spexplus_online", checkpoint, check=False)
         assert done.returncode == 2
-        assert "was trained on whole utterances: give a streamer" in done.stderr
+        assert "was trained on whole utterances: test.py and inference.py take it as it is" in done.stderr
+    done = run("testing/test.py", "-cn", "spexplus_online", checkpoint, "+streamer=half", check=False)
+    assert done.returncode == 2
+    assert "streamer: expected streamer=whole, as an online model streams by itself; found chunks that overlap" in done.stderr
 
 
 def test_there_are_few_files() -> None:

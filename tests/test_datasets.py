@@ -283,6 +283,15 @@ def test_speaker_list_keeps_numbers(folder: Path, tmp_path: Path) -> None:
         make_filenames(folder, path, n_speakers=2)
 
 
+def test_ids_of_speakers_may_have_spaces(tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "train", ["s0_1", "s1_2"])
+    for path in folder.iterdir():
+        path.rename(folder / path.name.replace("s0", "Ann Lee").replace("s1", "John Smith"))
+    assert (
+        make_filenames(folder, tmp_path / "speakers.txt") == read_speakers(tmp_path / "speakers.txt") == ["Ann Lee", "John Smith"]
+    )
+
+
 def as_process(rank: int, n: int) -> mock._patch:
     return mock.patch.multiple("ss.distributed", rank=lambda: rank, world_size=lambda: n)
 

@@ -165,6 +165,12 @@ def test_a_bad_file_is_named_and_the_others_are_done(files: Path, tmp_path: Path
     assert (tmp_path / "out" / "empty.wav").read_text() == "from before"
 
 
+def test_a_file_without_a_header_is_named(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(bytes(32000))
+    message = f"error: {tmp_path}/x.raw: expected a readable audio file, but: a .raw file does not say its sample rate"
+    assert extract(files, tmp_path / "x.raw", "-o", tmp_path / "y.wav", code=2, enrol="anna.wav").splitlines() == [message]
+
+
 ERRORS = {
     "no input": (["nowhere.wav", "-o", "x.wav"], "nowhere.wav: expected a recording or a folder, but there is none"),
     "kind": (["call.wav", "-o", "x.m4a"], "x.m4a: expected a name that ends in one of ."),

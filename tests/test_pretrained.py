@@ -23,6 +23,7 @@ from ss.errors import UserError
 from ss.export import export
 from ss.release import BEGIN, END
 from ss.runtime import Extractor, pretrained
+from ss.runtime.extractor import NativeExtractor
 
 GRAPHS = [f"{precision}/{name}" for precision in ("float32", "int8") for name in ("enroll.onnx", "model.ss", "step.onnx")]
 
@@ -150,6 +151,16 @@ def test_a_pinned_url_takes_no_other_release(server: Server, release: Path) -> N
     Extractor.from_pretrained(f"{server.url}#sha256={pin}")
     with pytest.raises(UserError, match=rf"SHA256SUMS: expected the SHA-256 sum {'0' * 64}, found {pin}"):
         Extractor.from_pretrained(f"{server.url}#sha256={'0' * 64}")
+
+
+def test_a_model_that_the_sums_do_not_list_is_not_used(server: Server, release: Path) -> None:
+    Extractor.from_pretrained(server.url)
+    sums = "".join(line for line in (release / "SHA256SUMS").read_text().splitlines(True) if "model.ss" not in line)
+    (release / "SHA256SUMS").write_text(sums)  # another release at the same URL, without a model for the C library
+    pin = hashlib.sha256(sums.encode()).hexdigest()
+    assert not isinstance(Extractor.from_pretrained(f"{server.url}#sha256={pin}"), NativeExtractor)
+    with pytest.raises(UserError, match=r"float32/model\.ss: expected only files that SHA256SUMS lists"):
+        Extractor.from_pretrained(release)
 
 
 def test_no_network_and_nothing_in_the_cache(server: Server) -> None:

@@ -607,12 +607,30 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
         ("who,path\na,b\n", "list.csv, entry 1: expected speaker or speaker_id or spk, found only path, who"),
         ("speaker,path\nann,x.wav\n,y.wav\n", "list.csv, entry 2: expected a speaker, found none"),
         ("speaker,path\n", "list.csv: expected entries with a path and a speaker, found none"),
+        ("speaker,path\na_b,x.wav\na-b,y.wav\n", "ids differ by more than _, - and /, found a_b and a-b"),
+        ("speaker,path\nZo\xeb,x.wav\n", "list.csv: expected a CSV file, or a JSON object on each line, in UTF-8"),
     ],
 )
 def test_a_wrong_list_is_refused(sources: Sources, tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "list.csv").write_text(content)
+    (tmp_path / "list.csv").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=message):
         make_catalog(replace(sources, manifest=str(tmp_path / "list.csv")))
+
+
+def test_a_speaker_is_no_folder(sources: Sources, tmp_path: Path) -> None:
+    entries = [f"{name},part/{number}/1/{take}.flac\n" for number, name in enumerate(("../x/a", "b")) for take in range(2)]
+    (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(entries))
+    rows = plan(make_catalog(replace(sources, manifest=str(tmp_path / "list.csv"))), Scene(), 0, 8)
+    assert {row.target.speaker for row in rows} == {"..-x-a", "b"}
+
+
+def test_parts_may_lie_in_folders(sources: Sources) -> None:
+    root = Path(sources.audios_dir)
+    folder, name = str(root.parent), f"{root.name}/part"
+    found = make_catalog(replace(sources, audios_dir=folder, parts=[name], template="{part}/{speaker}/?/*")).speakers
+    assert set(found) == set(make_catalog(sources).speakers)
+    with pytest.raises(UserError, match=r"template: expected no patterns but \* and \?, found"):
+        make_catalog(replace(sources, template="part/{speaker}/[01]/*"))
 
 
 def test_a_list_as_spreadsheets_write_it(sources: Sources, tmp_path: Path) -> None:

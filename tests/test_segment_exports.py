@@ -52,6 +52,12 @@ def save(path: Path, name: str = "SpexPlusShortGRUModel 0", method: str = "half"
     return path
 
 
+def test_a_checkpoint_of_the_predecessor_exports(tmp_path: Path) -> None:
+    streamer = {"_target_": "ss.streamer.Streamer", "chunk_window": WINDOW, "chunk_step": WINDOW // 2, "overlap_add_method": "half"}
+    golden = ROOT / "tests" / "assets" / "golden" / "predecessor_checkpoint.pth"
+    assert export(golden, tmp_path / "exported", streamer=streamer) < 1e-4
+
+
 def in_torch(path: Path, mixture: np.ndarray, enrolment: np.ndarray) -> np.ndarray:
     """The estimate as training and testing compute it, before it is brought to a level."""
     with torch.inference_mode():

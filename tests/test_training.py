@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, command, run, run_command, training
+from conftest import ROOT, command, composed, lively, run, run_command, training
 
+from ss import checkpoint
 from ss.checkpoint import load_extractor
+from ss.compression.distillation import DistillingTrainer
+from ss.datasets import Batch, make_filenames
 from ss.distributed import sole_owner
+from ss.extraction import cut, match_level, separate
+from ss.loss import masked_si_sdr
 from ss.utils.predecessor import read_checkpoint
 
 SCRIPT = ("training/short_causal_train.py", "-cn", "spexplusshort_gru")
@@ -207,6 +212,30 @@ def test_two_processes_give_the_gradient_of_a_double_batch(triplets: Path, tmp_p
             assert a["valid"]["si_sdr"] == pytest.approx(b["valid"]["si_sdr"], rel=1e-4)
 
 
+def test_a_teacher_hears_no_padding_and_has_its_part_of_the_first_scale(triplets: Path, tmp_path: Path) -> None:
+    config = composed(
+        "training", "spexplus_causal", *training(triplets, tmp_path), "streamer.chunk_window=800", "streamer.chunk_step=400"
+    )
+    checkpoint.save(tmp_path / "teacher.pth", {"model": lively(checkpoint.build(config["model"])).state_dict(), "config": config})
+    speakers = make_filenames(triplets / "train", tmp_path / "speakers.txt")
+    taught = DistillingTrainer({**config, "distil": {"teacher": str(tmp_path / "teacher.pth"), "weight": 0.5}}, speakers)
+    model, batch = taught.model.eval(), next(iter(taught.train_loader))
+    batch = batch._replace(lengths=batch.lengths // torch.tensor([1, 3]))
+    batch = batch._replace(mixture=cut(batch.mixture, batch.lengths), target=cut(batch.target, batch.lengths))
+    alone = []
+    for i, n in enumerate(batch.lengths):
+        one = Batch(batch.names[i : i + 1], *(x[i : i + 1] for x in batch[1:]))
+        alone.append(one._replace(mixture=one.mixture[:, :n], target=one.target[:, :n]))
+    together, *apart = (taught.forward(model, each)[0].total for each in (batch, *alone))
+    torch.testing.assert_close(together, torch.stack(apart).mean())
+    taught.loss.weights, taught.loss.gamma = (0.8, 0.0, 0.0), 0.0
+    (_, mixture, target, lengths, ref, ref_lengths, _), (loss, waves) = alone[0], taught.forward(model, alone[0])
+    with torch.no_grad():
+        said = match_level(separate(taught.teacher, taught.streamer, mixture, ref, ref_lengths).waves[0], mixture, lengths)
+    from_teacher, from_target = (-masked_si_sdr(waves, wave, lengths).mean() for wave in (said, target))
+    torch.testing.assert_close(loss.total, 0.8 * (from_teacher + from_target) / 2)
+
+
 @pytest.mark.slow
 def test_joins_under_torchrun(triplets: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -327,6 +356,7 @@ def test_another_config_in_the_same_folder_is_refused(trained: Path, triplets: P
         ("loss=spexplus", "this loss is for a model of 3 scales, but the model gave 1"),
         ("trainer.batch_size=9", "expected at least 9 training examples"),
         ("+trainer.epoch=9", "unknown key epoch: expected some of epochs, "),
+        ("trainer.log_every=0", "log_every: expected at least 1, found 0"),
     ],
 )
 def test_clear_errors(triplets: Path, tmp_path: Path, override: str, message: str) -> None:

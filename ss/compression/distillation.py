@@ -29,11 +29,12 @@ class DistillingTrainer(Trainer):
         if not torch.is_grad_enabled():
             return loss, waves
         with torch.no_grad():
-            taught = separate(self.teacher, self.streamer, batch.mixture, batch.ref, batch.ref_lengths).waves[0]
+            taught = separate(self.teacher, self.streamer, batch.mixture, batch.ref, batch.ref_lengths, batch.lengths).waves[0]
             if not self.loss.fixes_level:
                 taught = match_level(taught, batch.mixture, batch.lengths)
         from_teacher, from_target = (
             self.loss.distortion(waves, self.loss.reference(wave, batch.lengths, batch.mixture)).mean()
             for wave in (taught, batch.target)
         )
-        return loss._replace(total=loss.total + self.weight * (from_teacher - from_target)), waves
+        weight = self.weight * self.loss.weights[0]
+        return loss._replace(total=loss.total + weight * (from_teacher - from_target)), waves

@@ -32,8 +32,14 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
     Raises UserError where a folder or speaker is not found, or no file matches.
     """
     check_folder("audios_dir", sources.audios_dir)
-    files = find_by_template(sources) if sources.manifest is None else read_list(Path(sources.manifest))
-    known = {speaker for speaker, _ in files}
+    files: list[tuple[str, str]] = []
+    ids: dict[str, str] = {}
+    for found, path in find_by_template(sources) if sources.manifest is None else read_list(Path(sources.manifest)):
+        speaker = clean_id(found)
+        if (other := ids.setdefault(speaker, found)) != found:
+            raise UserError(f"expected speakers whose ids differ by more than _, - and /, found {other} and {found}")
+        files.append((speaker, path))
+    known = set(ids)
     named = {key: set(map(clean_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
         if missing := sorted(ids - known):
@@ -46,7 +52,7 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
 
 
 def find_by_template(sources: Sources) -> list[tuple[str, str]]:
-    """(speaker, path) of the audio files that match the template.
+    """(speaker, path) of the audio files that match the template, sorted by path.
 
     The template is a path with `*` and with names in braces: `{speaker}` says where the speaker's id is, `{part}` stands for
     each of `parts` (names or patterns), other names for anything; a name that comes again must be the same again. Files that are
@@ -68,30 +74,28 @@ def find_by_template(sources: Sources) -> list[tuple[str, str]]:
         if not matches:
             raise UserError(f"{root}: expected audio files ({' '.join(audio.EXTENSIONS)}) that match {pattern}, found none")
         found.update(matches)
-    regex = re.escape(template).replace(r"\*", "[^/]*")
+    regex = re.escape(template).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
     for name in set(re.findall(r"\{(\w+)\}", template)):
         place = re.escape(f"{{{name}}}")
-        regex = regex.replace(place, f"(?P<{name}>[^/]+?)", 1).replace(place, f"(?P={name})")
-    files: list[tuple[str, str]] = []
-    ids: dict[str, str] = {}
+        one = ".+?" if name == "part" else "[^/]+?"  # parts may lie in folders
+        regex = regex.replace(place, f"(?P<{name}>{one})", 1).replace(place, f"(?P={name})")
+    files = []
     for path in sorted(found):
-        match = re.fullmatch(regex, path)
-        assert match, f"{path} was found by {template}"
-        speaker = clean_id(match["speaker"])
-        if ids.setdefault(speaker, match["speaker"]) != match["speaker"]:
-            raise UserError("expected speakers whose ids differ by more than _ and -, found some that do not")
-        files.append((speaker, path))
+        if not (match := re.fullmatch(regex, path)):
+            raise UserError(f"template: expected no patterns but * and ?, found {template}")
+        files.append((match["speaker"], path))
     return files
 
 
 def clean_id(speaker: object) -> str:
-    """A speaker's id as names of triplets have it: an underscore ends it there, so those inside become hyphens."""
-    return str(speaker).replace("_", "-")
+    """A speaker's id as names of triplets have it: an underscore ends it there, and it is no folder, so these become hyphens."""
+    return re.sub(r"[_/\\\0]", "-", str(speaker))
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
     """(speaker, path) of the lines of a CSV or JSONL file. Raises UserError with the entry where one is missing, and for none."""
-    files = [(speaker, read_cell(line, PATH_COLUMNS, where)) for where, speaker, line in read_table(path)]
+    table = read_table(path)
+    files = [(read_cell(line, SPEAKER_COLUMNS, where), read_cell(line, PATH_COLUMNS, where)) for where, line in table]
     if not files:
         raise UserError(f"{path}: expected entries with a path and a speaker, found none")
     return files
@@ -100,8 +104,8 @@ def read_list(path: Path) -> list[tuple[str, str]]:
 def read_genders(path: Path) -> dict[str, str]:
     """The gender of each speaker of whom a CSV or JSONL file gives it. Raises UserError where it gives none, or two of one."""
     known: dict[str, str] = {}
-    for where, speaker, line in read_table(path):
-        gender = line.get("gender")
+    for where, line in read_table(path):
+        speaker, gender = clean_id(read_cell(line, SPEAKER_COLUMNS, where)), line.get("gender")
         if gender and known.setdefault(speaker, gender) != gender:
             raise UserError(f"{where}: expected {known[speaker]} as the gender of {speaker}, like before, found {gender}")
     if not known:
@@ -109,17 +113,16 @@ def read_genders(path: Path) -> dict[str, str]:
     return known
 
 
-def read_table(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Where each line of a CSV or JSONL file is, its speaker, and all of it. Raises UserError for no such file, or no speaker."""
+def read_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each line of a CSV or JSONL file is, and the line. Raises UserError for no such file, and one that is not in UTF-8."""
     if not path.is_file():
         raise UserError(f"{path}: expected a CSV or JSONL file, found none")
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             for number, line in enumerate(csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file), start=1):
-                where = f"{path}, entry {number}"
-                yield where, clean_id(read_cell(line, SPEAKER_COLUMNS, where)), line
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: expected a JSON object on each line, but: {error}") from error
+                yield f"{path}, entry {number}", line
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: expected a CSV file, or a JSON object on each line, in UTF-8, but: {error}") from error
 
 
 def read_cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:

@@ -60,7 +60,7 @@ def export(
     """
     content = {} if isinstance(model, nn.Module) else read_checkpoint(model)
     extractor = deepcopy(cast(ExtractionModel, model)).cpu().eval() if isinstance(model, nn.Module) else load_extractor(content)
-    config = content.get("config", {})
+    config = content["config"] if isinstance(content.get("config"), dict) else {}  # the predecessor's is none of ours
     streamer = streamer or config.get("streamer")
     cutter = allowlist.create("streamer", streamer) if streamer else None
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)

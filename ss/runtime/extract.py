@@ -20,6 +20,7 @@ from pathlib import Path
 
 import soundfile
 
+from ss.audio import AudioError, sample_rate_of
 from ss.errors import UserError
 from ss.files import whole_file
 from ss.runtime.command import ENROL, Parser, model_options, run_command
@@ -90,9 +91,10 @@ def extract(extractor: Extractor, speaker: Conditions, source: Path, target: Pat
     16-bit recordings stay so, rounded and clipped; others are computed with in floating point. Raises InterruptedError where a stop
     is requested; UserError, OSError and soundfile's errors for what cannot be read or written.
     """
-    begun = shown = time.monotonic()
+    begun, rate, kind = time.monotonic(), sample_rate_of(source), container(target)
+    shown = begun
     with soundfile.SoundFile(str(source)) as heard:
-        rate, frames, kind = heard.samplerate, heard.frames, container(target)
+        frames = heard.frames
         subtype = "OPUS" if target.suffix.lower() == ".opus" else heard.subtype
         subtype = subtype if soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
         dtype = "int16" if heard.subtype == "PCM_16" else "float32"
@@ -135,7 +137,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         except InterruptedError:
             return STOPPED
         except (UserError, OSError, soundfile.SoundFileError) as error:
-            complain("error", f"{source}: {error}")
+            complain("error", str(error) if isinstance(error, AudioError) else f"{source}: {error}")
             failed += 1
     return 2 if failed else 0
 

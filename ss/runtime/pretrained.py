@@ -51,6 +51,8 @@ def find_model(source: str | Path | None = None, precision: str = "float32") -> 
             raise UserError(f"{folder / name}: expected a file of the release, but there is none")
         if (found := sum_of(folder / name)) != sums.get(name):
             raise UserError(f"{folder / name}: expected the SHA-256 sum {sums.get(name)} of {SUMS}, found {found}")
+    if (native := folder / precision / NATIVE).exists() and f"{precision}/{NATIVE}" not in sums:
+        raise UserError(f"{native}: expected only files that {SUMS} lists")
     return folder / precision
 
 
@@ -90,6 +92,8 @@ def download(url: str, precision: str) -> Path:
     if not (folder / SUMS).is_file() or (pin and sum_of(folder / SUMS) != pin):
         fetch(f"{url}/{SUMS}", folder / SUMS, pin)
     sums = read_sums(folder / SUMS)
+    if f"{precision}/{NATIVE}" not in sums:
+        (folder / precision / NATIVE).unlink(missing_ok=True)  # of another release at this URL
     for name in files(precision, sums):
         if name not in sums:
             raise UserError(f"{url}/{SUMS}: expected the sum of {name}, found {', '.join(sums) or 'none'}")

@@ -143,5 +143,8 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not found"
     root = Path(__file__).parents[2]
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False)
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return found
     return found | ({"commit": git.stdout.strip()} if git.returncode == 0 else {})

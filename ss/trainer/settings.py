@@ -41,7 +41,7 @@ class Settings:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for key, least in (("epochs", 0), ("batch_size", 1), ("accumulate", 1), ("num_workers", 0)):
+        for key, least in (("epochs", 0), ("batch_size", 1), ("accumulate", 1), ("num_workers", 0), ("log_every", 1)):
             if (value := getattr(self, key)) is not None and value < least:
                 raise UserError(f"{key}: expected at least {least}, found {value}")
         if self.precision not in PRECISIONS:

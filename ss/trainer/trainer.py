@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ss import checkpoint, distributed
 from ss.datasets import Batch, EvaluationBatches, TrainingBatches, Triplets, loader
 from ss.errors import UserError, reject_unknown_keys
-from ss.extraction import Chunking, cut, match_level, may_pad, separate
+from ss.extraction import Chunking, check_chunks, cut, match_level, may_pad, separate
 from ss.loss import LossOutput
 from ss.model import ExtractionModel
 from ss.streamer import Streamer, Whole
@@ -65,6 +65,7 @@ class Trainer:
         self.settings, self.run_dir, self.config, self.writers = settings, Path(config["run_dir"]), config, writers
         self.device, self.loss = distributed.device(), instantiate(config["loss"])
         self.streamer: Chunking = instantiate(config.get("streamer")) or Whole()
+        check_chunks(model, self.streamer)
         self.speakers, self.sample_rate = list(speakers), config["data"]["sample_rate"]
         train = train_set(config, speakers)
         valid = Triplets(**config["data"]["valid"], sample_rate=self.sample_rate, speakers=speakers, seed=config["seed"])
