@@ -1,4 +1,4 @@
-"""Makes the release that the package brings: python3 ./inferencing/release.py -cp ./configs/ -cn release checkpoint=best.pth"""
+"""Makes a release, as the package brings one: python3 ./inferencing/release.py -cp ./configs/ -cn release checkpoint=best.pth"""
 
 import hydra
 from omegaconf import DictConfig

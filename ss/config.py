@@ -31,6 +31,7 @@ Names: TypeAlias = list[str]
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 TRAININGS = ROOT / "training" / "configs"
+STOPPED = 130  # the exit code after Ctrl-C, as shells have it
 NO_TRAININGS = {"default", "learning_curve"}  # of the files in that folder
 
 
@@ -126,7 +127,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Prints a user's error as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from.
+    """Prints a user's error as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from. Ctrl-C ends with 130.
 
     Any other error is one of the software, and shows its traceback.
     """
@@ -137,6 +138,9 @@ def clear_errors() -> Iterator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
 
 
 def with_clear_errors(job: Job, values: dict[str, Any]) -> int | None:

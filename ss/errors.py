@@ -3,7 +3,11 @@
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from importlib import import_module
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
+
+
+PLAIN = {int, float, bool, str, NoneType}  # types that are checked
 
 
 class UserError(ValueError):
@@ -11,10 +15,14 @@ class UserError(ValueError):
 
 
 def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config, if all its keys are fields of a dataclass. Raises UserError."""
-    names = [field.name for field in fields(kind)]
-    if unknown := sorted(set(config) - set(names)):
-        raise UserError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(names)}")
+    """The config, if all its keys are fields of a dataclass, and what should be a number, text or flag is one. Raises UserError."""
+    types = {one.name: {*get_args(one.type)} if isinstance(one.type, UnionType) else {one.type} for one in fields(kind)}
+    if unknown := sorted(set(config) - set(types)):
+        raise UserError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(types)}")
+    for key, value in config.items():
+        expected = types[key] | ({int} if float in types[key] else set())
+        if types[key] <= PLAIN and type(value) not in expected:
+            raise UserError(f"{key}: expected {' or '.join(sorted(one.__name__ for one in types[key]))}, found {value!r}")
     return dict(config)
 
 

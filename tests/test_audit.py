@@ -298,7 +298,7 @@ def test_shards_are_audited_like_their_folder(folder: Path, tmp_path: Path, no_p
         ({"folders": None}, "folders: expected one or several, each once"),
         ({"folders": ["x", "./x"]}, "folders: expected one or several, each once"),
         ({"folders": "nowhere"}, "nowhere: expected a folder of triplets, but there is none"),
-        ({"clip_run": 2.5}, "clip_run: expected a whole number above 0, found 2.5"),
+        ({"clip_run": 2.5}, "clip_run: expected int, found 2.5"),
         ({"silent_db": 3}, "silent_db: expected a number below 0, found 3"),
         ({"num_workers": 0}, "num_workers: expected a whole number above 0, found 0"),
         ({"min_length": 1}, "unknown key min_length: expected some of folders"),

@@ -54,7 +54,10 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def long_training(triplets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """Overrides of a run of 3 epochs of 8 steps that saves at every step, and the folder of such a run done in one go."""
+    """Overrides of a run of 3 epochs of 8 steps that saves at every step, and the folder of such a run done in one go.
+
+    All in processes of their own: beside what other tests left in this one, some CPUs round a gradient's last bit otherwise.
+    """
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     more = [
         "trainer.epochs=3",
@@ -64,7 +67,7 @@ def long_training(triplets: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         "trainer.save_minutes=0",
         "writer=none",
     ]
-    run(*SCRIPT, *training(triplets, run_dir), *more)
+    run_command(*SCRIPT, *training(triplets, run_dir), *more)
     return more, run_dir
 
 
@@ -94,7 +97,7 @@ def test_killed_and_started_again_is_the_same_run(long_training: tuple[list[str]
     progress = read_checkpoint(tmp_path / "run" / "last.pth")["trainer"]["progress"]
     assert progress["epoch"] == 2
     assert 0 < progress["examples"] < 8
-    assert "resuming" in run(*SCRIPT, *overrides).stdout
+    assert "resuming" in run_command(*SCRIPT, *overrides).stdout
     assert_same_run(whole, tmp_path / "run")
 
 
@@ -105,18 +108,18 @@ def test_ctrl_c_stops_cleanly_and_goes_on(long_training: tuple[list[str], Path],
     assert process.returncode == 0
     assert process.stdout is not None
     assert "stopped; the same command goes on" in process.stdout.read()
-    run(*SCRIPT, *overrides)
+    run_command(*SCRIPT, *overrides)
     assert_same_run(whole, tmp_path / "run")
 
 
 def test_a_time_budget_stops_and_goes_on(long_training: tuple[list[str], Path], triplets: Path, tmp_path: Path) -> None:
     more, whole = long_training
     overrides = [*training(triplets, tmp_path / "run"), *more]
-    done = run(*SCRIPT, *overrides, "trainer.max_minutes=0.002")
+    done = run_command(*SCRIPT, *overrides, "trainer.max_minutes=0.002")
     assert "stopped; the same command goes on" in done.stdout
     assert log(tmp_path / "run")[-1]["kind"] == "stop"
     assert load_extractor(tmp_path / "run" / "best.pth")
-    run(*SCRIPT, *overrides)
+    run_command(*SCRIPT, *overrides)
     assert_same_run(whole, tmp_path / "run")
 
 
@@ -357,6 +360,7 @@ def test_another_config_in_the_same_folder_is_refused(trained: Path, triplets: P
         ("trainer.batch_size=9", "expected at least 9 training examples"),
         ("+trainer.epoch=9", "unknown key epoch: expected some of epochs, "),
         ("trainer.log_every=0", "log_every: expected at least 1, found 0"),
+        ("trainer.max_minutes=soon", "max_minutes: expected NoneType or float, found 'soon'"),
     ],
 )
 def test_clear_errors(triplets: Path, tmp_path: Path, override: str, message: str) -> None:

@@ -33,13 +33,13 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
     """
     check_folder("audios_dir", sources.audios_dir)
     files: list[tuple[str, str]] = []
-    ids: dict[str, str] = {}
+    as_found: dict[str, str] = {}
     for found, path in find_by_template(sources) if sources.manifest is None else read_list(Path(sources.manifest)):
         speaker = clean_id(found)
-        if (other := ids.setdefault(speaker, found)) != found:
+        if (other := as_found.setdefault(speaker, found)) != found:
             raise UserError(f"expected speakers whose ids differ by more than _, - and /, found {other} and {found}")
         files.append((speaker, path))
-    known = set(ids)
+    known = set(as_found)
     named = {key: set(map(clean_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
         if missing := sorted(ids - known):
@@ -60,7 +60,7 @@ def find_by_template(sources: Sources) -> list[tuple[str, str]]:
     """
     root, template = sources.audios_dir, sources.template
     if sources.parts and "{part}" not in template:
-        raise UserError(f"template: expected {{part}} in it because parts are given, found {template}")
+        raise UserError(f"template: expected {{part}} in it because parts are given (parts=null: no parts), found {template}")
     if "{speaker}" not in template:
         raise UserError(f"template: expected {{speaker}} in it, found {template}")
     found: set[str] = set()

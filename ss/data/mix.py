@@ -16,7 +16,7 @@ from ss.data.plan import plan
 from ss.data.render import Renderer
 from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
-from ss.errors import UserError
+from ss.errors import UserError, reject_unknown_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def read_config(config: Mapping[str, Any]) -> tuple[Scene, Sources, Folder]:
     config = config if "scene" in config else as_scenes(config)
     scene = Scene.from_config(config["scene"])
     names = {one.name for one in fields(Folder)}
-    folder = Folder(**{key: config[key] for key in names & set(config)})
+    folder = Folder(**reject_unknown_keys(Folder, {key: config[key] for key in names & set(config)}))
     both = {"num_workers", "random_state"}
     sources = Sources.from_config({key: value for key, value in config.items() if key not in names - both | {"scene"}})
     check_sources(scene, sources)

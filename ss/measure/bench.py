@@ -95,8 +95,9 @@ class BenchSettings:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BenchSettings":
-        """Raises UserError for an unknown key; `n_gpu` and `n_processes` are the launcher's business."""
-        return cls(**reject_unknown_keys(cls, {key: config[key] for key in config if key not in ("n_gpu", "n_processes")}))
+        """Raises UserError for an unknown key; `run_dir`, `n_gpu` and `n_processes` are others' business."""
+        others = ("run_dir", "n_gpu", "n_processes")
+        return cls(**reject_unknown_keys(cls, {key: config[key] for key in config if key not in others}))
 
     @classmethod
     def from_checkpoint(cls, path: Path, **changes: Any) -> "BenchSettings":

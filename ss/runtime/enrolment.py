@@ -31,6 +31,8 @@ def read_stretch(name: str | Path) -> tuple[Wave, int]:
     Raises AudioError for a file that cannot be used and a stretch that does not lie in it.
     """
     path, begin, end = split_stretch(name)
+    if begin is None and not path.is_file() and Path(str(path).rpartition("@")[0]).is_file():
+        raise AudioError(f"{path}: expected FILE@START-END with both in seconds, such as call.wav@3.0-7.5")
     rate = audio.sample_rate_of(path)
     if begin is None or end is None:
         return audio.read(path, rate, downmix=True), rate

@@ -32,6 +32,7 @@ from ss.runtime.voice import SUFFIX, Conditions
 
 CONTAINERS = {name.lower(): name for name in soundfile.available_formats() if name != "RAW"}
 CONTAINERS |= {"opus": "OGG", "oga": "OGG", "aif": "AIFF"}
+UNCODED = ("PCM_", "FLOAT", "DOUBLE", "OPUS")  # subtypes that go from one kind of file into another
 STOPPED = 130  # the exit code, as shells have it
 BLOCK = 1.0  # seconds that are in memory at once
 
@@ -96,7 +97,8 @@ def extract(extractor: Extractor, speaker: Conditions, source: Path, target: Pat
     with soundfile.SoundFile(str(source)) as heard:
         frames = heard.frames
         subtype = "OPUS" if target.suffix.lower() == ".opus" else heard.subtype
-        subtype = subtype if soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
+        kept = kind == heard.format or subtype.startswith(UNCODED)  # libsndfile says that it writes MP3 into WAV, but cannot
+        subtype = subtype if kept and soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
         dtype = "int16" if heard.subtype == "PCM_16" else "float32"
         stream, done, speed = extractor.stream(speaker, rate), 0, ""
         with whole_file(target) as aside:
@@ -146,7 +148,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     top = Parser("ss-extract", __doc__)
     top.add_argument("inputs", metavar="INPUT", nargs="+", help=f"a recording, or a folder of some; {', '.join(CONTAINERS)}")
-    top.add_argument("--enrol", metavar="FILE", action="append", required=True, help=ENROL)
+    top.add_argument("--enrol", "--enroll", metavar="FILE", action="append", required=True, help=ENROL)
     top.add_argument("-o", "--output", metavar="PATH", required=True, help="a file for one recording; a folder for several")
     model_options(top)
     return run_command(run, top.parse_args(words))

@@ -156,7 +156,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     top = Parser("ss-live", __doc__)
     add = top.add_argument_group("who is to be heard").add_argument
-    add("--enrol", metavar="FILE", action="append", help=ENROL)
+    add("--enrol", "--enroll", metavar="FILE", action="append", help=ENROL)
     add("--enrol-seconds", metavar="N", type=positive, help="or: the first N seconds of the input; the output begins after them")
     add("--save-enrolment", metavar="FILE", help="keep those seconds, for --enrol")
     add = top.add_argument_group("from where to where").add_argument

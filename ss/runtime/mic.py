@@ -271,7 +271,7 @@ JOBS = {"enrol": enrol, "start": start, "stop": stop, "status": show_status, "co
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     top = Parser(NAME, __doc__)
-    top.add_argument("job", choices=JOBS)
+    top.add_argument("job", choices=JOBS, help="what to do")
     add = top.add_argument
     add("recordings", metavar="FILE", nargs="*", help="enrol: of the speaker alone, or FILE@START-END; none: a microphone")
     add("--voice", metavar="NAME", default="me", help="who is to be heard; default: me")

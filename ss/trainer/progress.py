@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,8 @@ class Stop:
     def _hear(self, number: int, frame: Any) -> None:
         if self.signalled and not distributed.launched():
             raise KeyboardInterrupt
+        if distributed.is_main():
+            print("\nstopping after this step and a validation; Ctrl-C again ends at once", file=sys.stderr)
         self.signalled = True
 
     def asked(self) -> bool:
