@@ -437,6 +437,23 @@ def test_the_cache_changes_no_byte(tmp_path: Path) -> None:
         assert len(kept.read(path)) > 2 * RATE
 
 
+def test_a_file_that_two_processes_decode_at_once_is_kept_once() -> None:
+    files = {Path("a"): np.full(100, 0.25, np.float32), Path("b"): np.full(100, 0.5, np.float32)}
+    decoded: list[Path] = []
+
+    def decode(path: Path, **part: int) -> np.ndarray:
+        decoded.append(path)
+        if len(decoded) == 1:  # another process is as far, and is done before this one
+            assert (cache.read(path) == files[path]).all()
+        return files[path]
+
+    cache = AudioCache(files, decode, 800e-6)  # room for both
+    for path in [*files, *files]:
+        assert (cache.read(path) == files[path]).all()
+    assert [path.name for path in decoded] == ["a", "a", "b"]
+    assert cache.used == 800
+
+
 def test_noise_goes_on_with_its_beginning(tmp_path: Path) -> None:
     hum, path = np.arange(100, dtype=np.int16), tmp_path / "hum.wav"
     soundfile.write(path, hum, RATE)
