@@ -1,6 +1,6 @@
 """Files and folders that are whole or absent, and text that is UTF-8."""
 
-import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     So nobody ever meets half a file, and an interrupted write leaves the former one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")  # nobody else's, and no longer than names may be
     try:
         yield aside
         aside.replace(path)
