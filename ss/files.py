@@ -1,5 +1,7 @@
-"""Files and folders that are whole or absent, and text that is UTF-8."""
+"""Files and folders that are whole or absent, folders that one process has for itself, and text that is UTF-8."""
 
+import os
+import platform
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +48,28 @@ def whole_folder(folder: Path, *names: str) -> Iterator[Path]:
             if former.exists():
                 former.rename(folder)
             raise
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """While this process is inside, no other run may be here with the same folder. Raises UserError where one is.
+
+    It locks `folder/lock`. The lock is the process's own (POSIX, not `flock`): it ends with it, however it ends, and
+    its workers, which may outlive it by seconds, do not hold it.
+    """
+    import fcntl  # which Windows lacks, where all else of this module works
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(f"{folder}: expected no other run in this folder, found {file.read().strip()} at work") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 def read_text(path: str | Path) -> str:

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, command, run, run_command, training
 
 from ss.checkpoint import load_extractor
-from ss.distributed import sole_owner
+from ss.files import sole_owner
 from ss.utils.predecessor import read_checkpoint
 
 SCRIPT = ("training/short_causal_train.py", "-cn", "spexplusshort_gru")
