@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import yaml
 from conftest import RATE, ROOT, TINY, composed, make_triplets, run, voice
 from hypothesis import HealthCheck, given, settings
@@ -347,13 +348,21 @@ def test_rooms_may_be_from_files_and_simulated(found: Catalog) -> None:
     assert np.mean([row.target.room is not None for row in rows]) == pytest.approx(0.3, abs=0.06)
 
 
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 96000])
 @pytest.mark.parametrize("codec", CODECS)
-def test_codecs_keep_length_and_place(codec: str) -> None:
-    wave = voice(np.random.default_rng(0), 200, 2 * RATE)
-    back = apply_codec(wave, codec, RATE)
+def test_codecs_keep_length_and_place(codec: str, rate: int) -> None:
+    wave = soxr.resample(voice(np.random.default_rng(0), 200, 2 * RATE), RATE, rate)
+    back = apply_codec(wave, codec, rate)
     assert len(back) == len(wave)
     error = np.square(back - wave).sum() / np.square(wave).sum()
     assert 1e-6 < error < 0.1
+
+
+def test_a_bandwidth_that_a_rate_has_anyway_changes_nothing(sources: Sources) -> None:
+    narrow = replace(sources, sample_rate=8000)
+    row = plan_row(make_catalog(narrow), Scene(bandwidth_share=1), 0, 0, 0)
+    assert row.bandwidth == 4000
+    assert (Renderer(narrow)(row).mixture == Renderer(narrow)(replace(row, bandwidth=None)).mixture).all()
 
 
 @pytest.mark.parametrize(
