@@ -601,6 +601,17 @@ def test_the_index_is_made_once_and_follows_change(sources: Sources, tmp_path: P
     assert changed["p/a/1/x.wav"] == first[0]
 
 
+def test_where_no_index_can_be_kept_it_is_made_again(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = index(sources)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert index(sources) == index(sources) == kept
+    said = f"no index of {sources.audios_dir} is kept: [Errno 20] Not a directory: '{tmp_path}/file/ss'"
+    assert [record.getMessage() for record in caplog.records] == [said] * 2
+
+
 def test_the_released_model_says_how_it_was_trained() -> None:
     train = yaml.safe_load((ROOT / "models/spexplus_online/config.yaml").read_text())["data"]["train"]
     released = Sources.from_config(train["sources"])
