@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from glob import glob
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -89,10 +90,10 @@ def make_catalog(sources: Sources) -> Catalog:
 
 
 def list_audio(key: str, folder: str | None) -> list[str]:
-    """The audio files of a folder and its subfolders. Raises UserError where one is asked for and there are none."""
+    """The audio files of a folder and its subfolders, linked or not. Raises UserError where one is asked for and there are none."""
     if folder is None:
         return []
-    names = contents(folder) if is_packed(folder) else (str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+    names = contents(folder) if is_packed(folder) else glob("**/*", root_dir=folder, recursive=True)
     paths = sorted(name for name in names if name.lower().endswith(audio.EXTENSIONS))
     if not paths:
         raise UserError(f"{key}: expected a folder with audio files ({' '.join(audio.EXTENSIONS)}), found none in {folder}")
