@@ -612,6 +612,15 @@ def test_where_no_index_can_be_kept_it_is_made_again(
     assert [record.getMessage() for record in caplog.records] == [said] * 2
 
 
+def test_noise_of_less_than_a_sample_is_left_out(sources: Sources, tmp_path: Path) -> None:
+    put(tmp_path / "noise/click.wav", np.ones(2), 48000)
+    put(tmp_path / "noise/hum.wav", np.ones(3), 48000)
+    found = make_catalog(replace(sources, noise=str(tmp_path / "noise")))
+    assert found.noise == (("hum.wav", 1),)
+    assert found.unusable == (f"{tmp_path}/noise/click.wav: expected noise, found less than a sample at 16000 Hz",)
+    assert all(row.noise and row.noise.path == "hum.wav" for row in plan(found, Scene(noise_share=1), 0, 10))
+
+
 def test_the_released_model_says_how_it_was_trained() -> None:
     train = yaml.safe_load((ROOT / "models/spexplus_online/config.yaml").read_text())["data"]["train"]
     released = Sources.from_config(train["sources"])
