@@ -5,13 +5,10 @@ machine or several, the processes are there already and join.
 """
 
 import ctypes
-import fcntl
 import os
-import platform
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,26 +140,6 @@ def barrier() -> None:
     """Waits for all processes."""
     if world_size() > 1:
         dist.barrier()
-
-
-@contextmanager
-def sole_owner(folder: Path) -> Iterator[None]:
-    """While the main process is inside, no other run may be here with the same folder. Raises UserError where one is.
-
-    It locks `folder/lock`. The lock is the process's own (POSIX, not `flock`): it ends with it, however it ends, and
-    its workers, which may outlive it by seconds, do not hold it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UserError(f"{folder}: expected no other run in this folder, found {file.read().strip()} at work") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
 
 
 def share(tensors: Iterable[Tensor]) -> None:

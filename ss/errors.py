@@ -6,7 +6,6 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
-
 PLAIN = {int, float, bool, str, NoneType}  # types that are checked
 
 

@@ -1,6 +1,8 @@
-"""Files and folders that are whole or absent, and text that is UTF-8."""
+"""Files and folders that are whole or absent, folders that one process has for itself, and text that is UTF-8."""
 
 import os
+import platform
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     So nobody ever meets half a file, and an interrupted write leaves the former one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")  # nobody else's, and no longer than names may be
     try:
         yield aside
         aside.replace(path)
@@ -46,6 +48,28 @@ def whole_folder(folder: Path, *names: str) -> Iterator[Path]:
             if former.exists():
                 former.rename(folder)
             raise
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """While this process is inside, no other run may be here with the same folder. Raises UserError where one is.
+
+    It locks `folder/lock`. The lock is the process's own (POSIX, not `flock`): it ends with it, however it ends, and
+    its workers, which may outlive it by seconds, do not hold it.
+    """
+    import fcntl  # which Windows lacks, where all else of this module works
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(f"{folder}: expected no other run in this folder, found {file.read().strip()} at work") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 def read_text(path: str | Path) -> str:

@@ -21,6 +21,7 @@ from ss.datasets import (
     read_speakers,
 )
 from ss.errors import UserError
+from ss.files import whole_file
 
 
 @pytest.fixture
@@ -435,3 +436,12 @@ def test_a_written_file_is_whole_or_absent(tmp_path: Path) -> None:
         audio.write(path, np.array(["no", "numbers"]), RATE)
     assert audio.n_samples(path) == 10
     assert list(tmp_path.glob("*.wav")) == [path]
+
+
+def test_two_may_write_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / f"{'ä' * 125}.json"  # as long as a name may be
+    with whole_file(path) as one, whole_file(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"  # renamed last
+    assert list(tmp_path.iterdir()) == [path]

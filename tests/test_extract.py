@@ -155,12 +155,16 @@ def test_a_bad_file_is_named_and_the_others_are_done(files: Path, tmp_path: Path
     inputs.mkdir()
     (inputs / "bad.wav").write_text("no audio")
     soundfile.write(inputs / "empty.wav", np.zeros(0), RATE)
+    fast = bytearray((files / "call.wav").read_bytes())
+    fast[24:28] = (2000000011).to_bytes(4, "little")  # the rate in the header
+    (inputs / "fast.wav").write_bytes(fast)
     (inputs / "good.wav").write_bytes((files / "call.wav").read_bytes())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "empty.wav").write_text("from before")
     said = extract(files, inputs, "-o", tmp_path / "out", code=2, enrol="anna.wav").splitlines()
-    assert [line.split(" ")[0:2] for line in said[:2]] == [["error:", f"{inputs}/bad.wav:"], ["error:", f"{inputs}/empty.wav:"]]
+    assert [line.split(" ")[0:2] for line in said[:3]] == [["error:", f"{inputs}/{name}.wav:"] for name in ("bad", "empty", "fast")]
     assert said[1].endswith("expected audio, found no samples")
+    assert said[2].endswith("expected a sample rate from 4000 to 384000 Hz, got 2000000011")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["empty.wav", "good.wav"]
     assert (tmp_path / "out" / "empty.wav").read_text() == "from before"
 

@@ -146,6 +146,7 @@ def waves_of(case: str) -> tuple[Tensor, Tensor]:
         "empty": (estimate[:0], target[:0]),
         "short": (estimate[20000:21600], target[20000:21600]),
         "long": (estimate.repeat(11), target.repeat(11)),
+        "a click at the end": (estimate, torch.zeros_like(target).index_fill_(0, torch.tensor([len(target) - 1]), 1)),
         "a click": (estimate, torch.zeros_like(target).index_fill_(0, torch.tensor([20000]), 0.5)),
     }
     return broken[case]
@@ -180,7 +181,11 @@ def test_what_cannot_be_computed_says_why(metric: SingleMetric, case: str, reaso
 
 @pytest.mark.parametrize(
     ("case", "computed"),
-    [("estimate silent", {"SSNR"}), ("short", {"SSNR"}), ("long", {"SSNR"}), ("target silent", set()), ("empty", set())],
+    [
+        *((case, {"SSNR"}) for case in ("estimate silent", "short", "long")),
+        *((case, set()) for case in ("target silent", "empty")),
+        pytest.param("a click at the end", {"SSNR", "PESQ"}, marks=needs_pesq),
+    ],
 )
 def test_the_composite_gives_what_it_can(case: str, computed: set[str]) -> None:
     estimate, target = waves_of(case)
@@ -406,6 +411,8 @@ def test_pauses_and_speech_are_measured_apart() -> None:
         (PauseLevel(), [wave[:, 16000:48000] for wave in waves], "the target is never silent"),
         (PauseLevel(), [estimate[None], target[None], target[None]], "the mixture is silent"),
         (Muted(), [mixture[None], 0 * target[None]], "the target is silent"),
+        (Muted(), [mixture[None, :16100], target[None, :16100]], "the target has no frame of speech"),  # but a part of one
+        (DuringSpeech(SISDR()), [mixture[None, :300], mixture[None, :300]], "the target has no frame of speech"),
         (Settling(), [mixture[None, :0], target[None, :0]], "there are no samples"),
     ):
         with pytest.raises(CannotCompute, match=reason):

@@ -31,6 +31,7 @@ from ss.data.scene_settings import Scene
 from ss.data.sources import Sources
 from ss.data.speech_activity import find_active
 from ss.errors import UserError
+from ss.files import sole_owner
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared/corpus/speech"
@@ -99,8 +100,8 @@ def waves(folder: Path, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """The bytes of every file, but for the lock, which says who was there."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "lock"}
 
 
 def snr(target: NDArray[np.int32], interferer: NDArray[np.int32], row: Row) -> float:
@@ -278,6 +279,18 @@ def test_a_killed_run_continues(config: Config, tmp_path: Path) -> None:
     assert before == {name: (out / name).stat().st_mtime_ns for name in before}
     mix({**config, "out_folder": str(whole), "nfiles": nfiles, "random_state": 2})
     assert contents(out) == contents(whole)
+
+
+def test_two_runs_in_one_folder_are_refused(config: Config) -> None:
+    out = Path(config["out_folder"])
+    words = [f"audios_dir={config['audios_dir']}", "parts=part", "nfiles=2", f"out_folder={out}"]
+    with sole_owner(out):
+        (out / ".1_0_x-mixed.wav.1.part").write_text("what the first run is writing")
+        refused = run_command("mixing/mix.py", "-cn", "test", *words, check=False)
+    assert refused.returncode == 2
+    assert f"{out}: expected no other run in this folder, found process {os.getpid()} on " in refused.stderr
+    assert sorted(path.name for path in out.iterdir()) == [".1_0_x-mixed.wav.1.part", "lock"]
+    assert "2 of 2 mixtures" in run("mixing/mix.py", "-cn", "test", *words).stdout  # it is free again
 
 
 def wait(condition: Callable[[], bool]) -> None:

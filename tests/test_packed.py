@@ -130,6 +130,30 @@ def test_a_corpus_of_scenes_can_be_packed(tmp_path: Path, monkeypatch: pytest.Mo
     assert heard[0] == heard[1]
 
 
+def test_linked_folders_are_packed_and_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_corpora(tmp_path)
+    (tmp_path / "linked" / "part").mkdir(parents=True)
+    for speaker in (tmp_path / "plain" / "part").iterdir():
+        (tmp_path / "linked" / "part" / speaker.name).symlink_to(speaker)
+    pack({"folder": tmp_path / "linked", "out_folder": tmp_path / "out", "megabytes": 1, "seed": 0})
+    assert set(contents(str(tmp_path / "out"))) == set(contents(str(tmp_path / "packed")))
+    plain, linked = (
+        make_catalog(Sources(str(tmp_path / "plain"), noise=str(tmp_path / where))).noise for where in ("plain", "linked")
+    )
+    assert len(plain) == 6
+    assert plain == linked
+
+
+def test_triplets_of_subfolders_do_not_count(folder: Path, tmp_path: Path) -> None:
+    for name in (*(path.name for path in folder.glob("s0_0-*")), *(f"aside/{path.name}" for path in folder.glob("s0_*"))):
+        (tmp_path / "plain" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "plain" / name).write_bytes((folder / Path(name).name).read_bytes())
+    pack({"folder": tmp_path / "plain", "out_folder": tmp_path / "packed", "megabytes": 1, "seed": 0})
+    for where in ("plain", "packed"):
+        assert [triplet.name for triplet in Triplets(tmp_path / where).triplets] == ["s0_0"]
+
+
 def test_a_listed_file_that_is_not_there_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_corpora(tmp_path)

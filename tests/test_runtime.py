@@ -168,7 +168,9 @@ def test_other_sample_rates(extractor: Extractor, enrolment: np.ndarray, mixture
     close(extractor.enroll(refs[1], rate).values, extractor.enroll(refs[0]).values, 0.5)
 
 
-@pytest.mark.parametrize(("before", "after"), [(8000, 16000), (16000, 8000), (44100, 16000), (16000, 44100), (48000, 16000)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(8000, 16000), (16000, 8000), (44100, 16000), (16000, 44100), (48000, 16000), (16000, 15937)]
+)
 def test_resampling_in_a_stream(before: int, after: int) -> None:
     tone = np.sin(2 * np.pi * 1000 * np.arange(before) / before, dtype=np.float64).astype(np.float32)[None]
     resampler, pieces, taken = Resampler(1, before, after), [], 0
@@ -181,6 +183,19 @@ def test_resampling_in_a_stream(before: int, after: int) -> None:
     assert len(out) == after
     expected = np.sin(2 * np.pi * 1000 * np.arange(after) / after)
     np.testing.assert_allclose(out[after // 10 : -after // 10], expected[after // 10 : -after // 10], atol=1e-3)
+
+
+@pytest.mark.parametrize(("before", "after"), [(383983, 16000), (16000, 383983)])
+def test_rates_with_nothing_in_common_take_no_great_memory(before: int, after: int) -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(before // 10) / before).astype(np.float32)[None]
+    tracemalloc.start()
+    out = Resampler(1, before, after)(tone, last=True)[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    expected = np.sin(2 * np.pi * 1000 * np.arange(len(out)) / after)
+    inner = slice(len(out) // 10, -len(out) // 10)
+    np.testing.assert_allclose(out[inner], expected[inner], atol=1e-4)
+    assert peak < 100e6  # the filters of all phases would be 1 GB while they are made
 
 
 def test_int16_and_stereo(extractor: Extractor, enrolment: np.ndarray, mixture: np.ndarray, whole: np.ndarray) -> None:
@@ -306,6 +321,9 @@ def test_input_that_is_none(extractor: Extractor, enrolment: np.ndarray) -> None
         extractor.streams([enrolment] * 2).process(np.zeros((3, 10), np.float32))
     with pytest.raises(UserError, match="expected at least one enrolment"):
         extractor.streams([])
+    for rate in (3999, 384001):
+        with pytest.raises(UserError, match=f"expected a sample rate from 4000 to 384000 Hz, got {rate}"):
+            extractor.stream(enrolment, rate)
 
 
 def test_files_that_are_no_model(folder: Path, tmp_path: Path) -> None:

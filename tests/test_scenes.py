@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import yaml
 from conftest import RATE, ROOT, TINY, composed, make_triplets, run, voice
 from hypothesis import HealthCheck, given, settings
@@ -347,13 +348,21 @@ def test_rooms_may_be_from_files_and_simulated(found: Catalog) -> None:
     assert np.mean([row.target.room is not None for row in rows]) == pytest.approx(0.3, abs=0.06)
 
 
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 96000])
 @pytest.mark.parametrize("codec", CODECS)
-def test_codecs_keep_length_and_place(codec: str) -> None:
-    wave = voice(np.random.default_rng(0), 200, 2 * RATE)
-    back = apply_codec(wave, codec, RATE)
+def test_codecs_keep_length_and_place(codec: str, rate: int) -> None:
+    wave = soxr.resample(voice(np.random.default_rng(0), 200, 2 * RATE), RATE, rate)
+    back = apply_codec(wave, codec, rate)
     assert len(back) == len(wave)
     error = np.square(back - wave).sum() / np.square(wave).sum()
     assert 1e-6 < error < 0.1
+
+
+def test_a_bandwidth_that_a_rate_has_anyway_changes_nothing(sources: Sources) -> None:
+    narrow = replace(sources, sample_rate=8000)
+    row = plan_row(make_catalog(narrow), Scene(bandwidth_share=1), 0, 0, 0)
+    assert row.bandwidth == 4000
+    assert (Renderer(narrow)(row).mixture == Renderer(narrow)(replace(row, bandwidth=None)).mixture).all()
 
 
 @pytest.mark.parametrize(
@@ -435,6 +444,23 @@ def test_the_cache_changes_no_byte(tmp_path: Path) -> None:
     for path in files:
         path.unlink()
         assert len(kept.read(path)) > 2 * RATE
+
+
+def test_a_file_that_two_processes_decode_at_once_is_kept_once() -> None:
+    files = {Path("a"): np.full(100, 0.25, np.float32), Path("b"): np.full(100, 0.5, np.float32)}
+    decoded: list[Path] = []
+
+    def decode(path: Path, **part: int) -> np.ndarray:
+        decoded.append(path)
+        if len(decoded) == 1:  # another process is as far, and is done before this one
+            assert (cache.read(path) == files[path]).all()
+        return files[path]
+
+    cache = AudioCache(files, decode, 800e-6)  # room for both
+    for path in [*files, *files]:
+        assert (cache.read(path) == files[path]).all()
+    assert [path.name for path in decoded] == ["a", "a", "b"]
+    assert cache.used == 800
 
 
 def test_noise_goes_on_with_its_beginning(tmp_path: Path) -> None:
@@ -573,6 +599,26 @@ def test_the_index_is_made_once_and_follows_change(sources: Sources, tmp_path: P
     assert changed["p/b/1/x.wav"].sample_rate == 8000
     assert "bad.flac: expected a readable audio file" in changed["p/b/1/bad.flac"].fault
     assert changed["p/a/1/x.wav"] == first[0]
+
+
+def test_where_no_index_can_be_kept_it_is_made_again(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = index(sources)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert index(sources) == index(sources) == kept
+    said = f"no index of {sources.audios_dir} is kept: [Errno 20] Not a directory: '{tmp_path}/file/ss'"
+    assert [record.getMessage() for record in caplog.records] == [said] * 2
+
+
+def test_noise_of_less_than_a_sample_is_left_out(sources: Sources, tmp_path: Path) -> None:
+    put(tmp_path / "noise/click.wav", np.ones(2), 48000)
+    put(tmp_path / "noise/hum.wav", np.ones(3), 48000)
+    found = make_catalog(replace(sources, noise=str(tmp_path / "noise")))
+    assert found.noise == (("hum.wav", 1),)
+    assert found.unusable == (f"{tmp_path}/noise/click.wav: expected noise, found less than a sample at 16000 Hz",)
+    assert all(row.noise and row.noise.path == "hum.wav" for row in plan(found, Scene(noise_share=1), 0, 10))
 
 
 def test_the_released_model_says_how_it_was_trained() -> None:

@@ -18,8 +18,8 @@ from ss import checkpoint
 from ss.checkpoint import load_extractor
 from ss.compression.distillation import DistillingTrainer
 from ss.datasets import Batch, make_filenames
-from ss.distributed import sole_owner
 from ss.extraction import cut, match_level, separate
+from ss.files import sole_owner
 from ss.loss import masked_si_sdr
 from ss.utils.predecessor import read_checkpoint
 

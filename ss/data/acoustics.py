@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 import scipy  # loads `fft` and `signal`, which takes a second, where they are first used
 import soundfile
+import soxr
 
 from ss.audio import Wave
 from ss.data.manifest import Room
@@ -20,6 +21,8 @@ REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far
 TAPS = 255  # of the low-pass: 100 Hz from pass to stop at 16 kHz
 MU = 255.0
 FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
+RATES = {"mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000), "opus": (8000, 12000, 16000, 24000, 48000)}  # Hz
+OTHER_RATE = 48000  # Hz at which another rate is coded
 SEARCH = 4096  # samples by which a codec may delay
 
 
@@ -53,7 +56,9 @@ def low_pass(hz: float, sample_rate: int) -> Wave:
 
 
 def limit_band(wave: Wave, hz: float, sample_rate: int) -> Wave:
-    """Without what is above `hz`; linear, so it may be done to parts and sums alike."""
+    """Without what is above `hz`, if there is any; linear, so it may be done to parts and sums alike."""
+    if hz >= sample_rate / 2:
+        return wave
     return scipy.signal.fftconvolve(wave, low_pass(hz, sample_rate), "same").astype(np.float32)
 
 
@@ -64,9 +69,10 @@ def apply_codec(wave: Wave, codec: str, sample_rate: int) -> Wave:
         levels = np.rint(squeezed * 127) / 127
         return (np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(MU)) / MU).astype(np.float32)
     file, (kind, subtype) = io.BytesIO(), FORMATS[codec]
-    soundfile.write(file, wave, sample_rate, format=kind, subtype=subtype)
+    rate = sample_rate if sample_rate in RATES.get(codec, (sample_rate,)) else OTHER_RATE
+    soundfile.write(file, soxr.resample(wave, sample_rate, rate), rate, format=kind, subtype=subtype)
     file.seek(0)
-    back, _ = soundfile.read(file, dtype="float32")
+    back = soxr.resample(soundfile.read(file, dtype="float32")[0], rate, sample_rate)
     correlation = scipy.signal.fftconvolve(np.pad(back, (0, SEARCH)), wave[::-1])[len(wave) - 1 :][:SEARCH]
     back = back[int(correlation.argmax()) :][: len(wave)]
     return np.pad(back, (0, len(wave) - len(back)))

@@ -58,18 +58,18 @@ class AudioCache:
         number = self.numbers.get(str(file))
         if number is None:
             return None
-        start, stop = self.spans[2 * number : 2 * number + 2]
-        if stop:
-            return self.samples[start:stop]
+        if stop := self.spans[2 * number + 1]:  # is written last, so it is read first
+            return self.samples[self.spans[2 * number] : stop]
         if self.spans[-1] == len(self.samples):
             return None
         whole = self._decode(file)
         with self.lock:
-            start, stop = self.spans[-1], self.spans[-1] + len(whole)
-            self.spans[-1] = min(stop, len(self.samples))  # what does not fit ends the filling, or it would be decoded every time
-        if stop <= len(self.samples):
-            self.samples[start:stop] = whole
-            self.spans[2 * number], self.spans[2 * number + 1] = start, stop
+            if not self.spans[2 * number + 1]:  # nobody else has decoded it meanwhile
+                start, stop = self.spans[-1], self.spans[-1] + len(whole)
+                self.spans[-1] = min(stop, len(self.samples))  # what does not fit ends the filling: it would be decoded every time
+                if stop <= len(self.samples):
+                    self.samples[start:stop] = whole
+                    self.spans[2 * number], self.spans[2 * number + 1] = start, stop
         return whole
 
     def _decode(self, file: File, **part: int | None) -> NDArray[Any]:

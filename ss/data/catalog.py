@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from glob import glob
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +75,7 @@ def make_catalog(sources: Sources) -> Catalog:
             start, stop = int(edges[0, 0]), int(edges[-1, 1])
             if stop - start >= sources.min_len * rate:
                 speakers[file.speaker] = (*speakers.get(file.speaker, ()), Span(file.path, start, stop))
-    faults = tuple(file.fault for file in files if file.fault)
+    faults = [file.fault for file in files if file.fault]
     if len(speakers) < 2:
         raise UserError(
             f"{sources.audios_dir}: expected at least two speakers with {sources.min_len} s of speech in a file, found "
@@ -83,16 +84,19 @@ def make_catalog(sources: Sources) -> Catalog:
     noise = []
     for path in list_audio("noise", sources.noise):
         place = file_of(str(sources.noise), path)
-        noise.append((path, audio.n_samples(place) * rate // audio.sample_rate_of(place)))
+        if samples := audio.n_samples(place) * rate // audio.sample_rate_of(place):
+            noise.append((path, samples))
+        else:
+            faults.append(f"{place}: expected noise, found less than a sample at {rate} Hz")
     rirs, drawn = tuple(list_audio("rirs", sources.rirs)), make_chances(speakers, sources)
-    return Catalog(sources, speakers, faults, drawn, group_by_gender(drawn, sources), speech, tuple(noise), rirs)
+    return Catalog(sources, speakers, tuple(faults), drawn, group_by_gender(drawn, sources), speech, tuple(noise), rirs)
 
 
 def list_audio(key: str, folder: str | None) -> list[str]:
-    """The audio files of a folder and its subfolders. Raises UserError where one is asked for and there are none."""
+    """The audio files of a folder and its subfolders, linked or not. Raises UserError where one is asked for and there are none."""
     if folder is None:
         return []
-    names = contents(folder) if is_packed(folder) else (str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+    names = contents(folder) if is_packed(folder) else glob("**/*", root_dir=folder, recursive=True)
     paths = sorted(name for name in names if name.lower().endswith(audio.EXTENSIONS))
     if not paths:
         raise UserError(f"{key}: expected a folder with audio files ({' '.join(audio.EXTENSIONS)}), found none in {folder}")

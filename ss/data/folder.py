@@ -21,6 +21,7 @@ from ss.data import manifest
 from ss.data.manifest import Mixture
 from ss.data.processes import map_in_processes
 from ss.errors import UserError, import_extra, require_choices
+from ss.files import sole_owner
 
 Extension: TypeAlias = Literal["wav", "flac"]  # of the files
 KINDS = ("ref", "target", "mixed")  # in the order of writing: what has its mixture is complete
@@ -57,42 +58,45 @@ def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: 
     """Makes the triplets that are not there yet, and says what was done. Gives how many of the rows are in the folder then.
 
     rows: dataclasses with a name and a sample_rate. about: a line on the sources; unusable: why some of them are not used. Raises
-    UserError where the folder holds other mixtures (and `overwrite` is not set), or where not one mixture could be made.
+    UserError where the folder holds other mixtures (and `overwrite` is not set), where another run is at work in it, or where not
+    one mixture could be made.
     """
     out = Path(to.out_folder)
-    out.mkdir(parents=True, exist_ok=True)
-    remove(out, (manifest.FILE, HALF_WRITTEN, *WAVES) if to.overwrite else (HALF_WRITTEN,))
-    lines = list(map(manifest.to_line, rows))
-    check_same_plan(out, lines)
-    manifest.write(out / manifest.FILE, lines)
-    present = {path.stem for path in list_files(out, WAVES)}
-    left = [row for row in rows if not all(f"{row.name}-{kind}" in present for kind in KINDS)]
-    n_before = len(rows) - len(left)
-    print(about, flush=True)
-    for reason in unusable:
-        print(f"left out {reason}", file=sys.stderr)
-    skipped = [("", reason) for reason in unusable]
-    one = partial(render_to_files, render=render, to=to)
-    if to.cluster is None:
-        outcomes = map_in_processes(one, left, to.num_workers, ROWS_AT_ONCE)
-    else:
-        outcomes = render_on_cluster(one, left, to.cluster)
-    with tqdm(outcomes, "mixing", len(rows), initial=n_before) as bar:
-        for name, why in bar:
-            if why is not None:
-                skipped.append((name, why))
-                tqdm.write(f"skipped {name}: {why}", file=sys.stderr)
-    remove(out, (HALF_WRITTEN,))  # a worker that was lost leaves what it was writing
-    with (out / "skipped.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("name", "reason"), *skipped])
-    missing = len(skipped) - len(unusable)
-    n_made = len(rows) - missing
-    print(f"{n_made} of {len(rows)} mixtures are in {out}: {n_made - n_before} made now, {n_before} there before")
-    if skipped:
-        print(f"skipped: {missing} mixtures, {len(unusable)} files of the sources: see {out / 'skipped.csv'}")
-    if not n_made:
-        raise UserError(f"{out}: expected at least one mixture, but all {missing} were skipped; the first because {skipped[0][1]}")
-    return n_made
+    with sole_owner(out):  # or what one removes as half-written, another is writing
+        remove(out, (manifest.FILE, HALF_WRITTEN, *WAVES) if to.overwrite else (HALF_WRITTEN,))
+        lines = list(map(manifest.to_line, rows))
+        check_same_plan(out, lines)
+        manifest.write(out / manifest.FILE, lines)
+        present = {path.stem for path in list_files(out, WAVES)}
+        left = [row for row in rows if not all(f"{row.name}-{kind}" in present for kind in KINDS)]
+        n_before = len(rows) - len(left)
+        print(about, flush=True)
+        for reason in unusable:
+            print(f"left out {reason}", file=sys.stderr)
+        skipped = [("", reason) for reason in unusable]
+        one = partial(render_to_files, render=render, to=to)
+        if to.cluster is None:
+            outcomes = map_in_processes(one, left, to.num_workers, ROWS_AT_ONCE)
+        else:
+            outcomes = render_on_cluster(one, left, to.cluster)
+        with tqdm(outcomes, "mixing", len(rows), initial=n_before) as bar:
+            for name, why in bar:
+                if why is not None:
+                    skipped.append((name, why))
+                    tqdm.write(f"skipped {name}: {why}", file=sys.stderr)
+        remove(out, (HALF_WRITTEN,))  # a worker that was lost leaves what it was writing
+        with (out / "skipped.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("name", "reason"), *skipped])
+        missing = len(skipped) - len(unusable)
+        n_made = len(rows) - missing
+        print(f"{n_made} of {len(rows)} mixtures are in {out}: {n_made - n_before} made now, {n_before} there before")
+        if skipped:
+            print(f"skipped: {missing} mixtures, {len(unusable)} files of the sources: see {out / 'skipped.csv'}")
+        if not n_made:
+            raise UserError(
+                f"{out}: expected at least one mixture, but all {missing} were skipped; the first because {skipped[0][1]}"
+            )
+        return n_made
 
 
 def list_files(out: Path, ends: tuple[str, ...]) -> list[Path]:

@@ -6,6 +6,7 @@ of change is another. Shapes: N samples of a file.
 
 import hashlib
 import json
+import logging
 import math
 import os
 from functools import partial
@@ -43,7 +44,7 @@ class IndexedFile(NamedTuple):
 
 
 def index(sources: Sources) -> list[IndexedFile]:
-    """The files of a corpus, by path. What was found before is not looked into again."""
+    """The files of a corpus, by path. What was found before is not looked into again, if the index could be written."""
     root, kept = sources.audios_dir, index_path(sources)
     try:
         before = [IndexedFile(**{**entry, "speech": tuple(map(tuple, entry["speech"]))}) for entry in map(json.loads, kept.open())]
@@ -64,7 +65,10 @@ def index(sources: Sources) -> list[IndexedFile]:
     for file in tqdm(mapped, "looking into files", len(fresh), disable=not fresh, leave=False):
         known[file.path, file.size, file.changed] = file
     if fresh:
-        manifest.write(kept, (json.dumps(file._asdict()) for file in known.values()))
+        try:
+            manifest.write(kept, (json.dumps(file._asdict()) for file in known.values()))
+        except OSError as error:  # it only saves the next command time
+            logging.getLogger(__name__).warning("no index of %s is kept: %s", root, error)
     return [known[file.path, file.size, file.changed]._replace(speaker=file.speaker) for file in files]
 
 

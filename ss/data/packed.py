@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
+from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeAlias
 
@@ -94,14 +95,14 @@ def storage(root: str) -> tuple[Any, str]:
 def triplet_files(folder: str | Path) -> dict[str, dict[str, list[Place]]]:
     """The files of a folder of triplets, packed or not, by the triplet's name and their kind (one of KINDS, `<name>-<kind>.wav`).
 
-    Raises AudioError for a missing folder.
+    Those of its subfolders do not count. Raises AudioError for a missing folder.
     """
     if not is_packed(folder) and not Path(folder).is_dir():
         raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
     found: dict[str, dict[str, list[Place]]] = {}
     for file in sorted(contents(str(folder)) if is_packed(folder) else os.listdir(folder)):
         name, _, kind = PurePosixPath(file).stem.rpartition("-")
-        if file.lower().endswith(EXTENSIONS) and kind in KINDS and not file.startswith("."):
+        if file.lower().endswith(EXTENSIONS) and kind in KINDS and not file.startswith(".") and "/" not in file:
             found.setdefault(name, {}).setdefault(kind, []).append(file_of(folder, file))
     return found
 
@@ -114,13 +115,14 @@ def shard_of(path: object) -> str:
 def pack(config: Mapping[str, Any]) -> None:
     """Packs the audio files of `folder` and its subfolders into `out_folder`, in shards of about `megabytes`; prints what there is.
 
-    Their order is drawn by `seed`, what belongs to one mixture staying together, so that any few shards are like the whole.
-    Raises UserError for a folder without audio files, a seed below 0, and where `out_folder` holds anything.
+    Links are followed, hidden files left out. The order is drawn by `seed`, what belongs to one mixture staying together, so that
+    any few shards are like the whole. Raises UserError for a folder without audio files, a seed below 0, and where `out_folder`
+    holds anything.
     """
     folder, out = Path(config["folder"]), Path(config["out_folder"])
     if config["seed"] < 0:
         raise UserError(f"seed: expected at least 0, found {config['seed']}")
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    names = sorted(name for name in glob("**/*", root_dir=folder, recursive=True) if name.lower().endswith(EXTENSIONS))
     if not names:
         raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")
     together: dict[str, list[str]] = {}

@@ -16,14 +16,13 @@ from ss.errors import UserError
 from ss.runtime import Conditions, Extractor, Stream
 from ss.runtime.enrolment import SHORTEST, find_faults
 from ss.runtime.extractor import Recordings
-from ss.runtime.resample import Resampler, resampling_reach
+from ss.runtime.resample import Resampler, check_rate, resampling_reach
 from ss.runtime.stream import LOUDEST, repair, to_float, to_type
 
 PIECE = 0.5  # seconds of audio, after each of which speech is looked for
 PIECES = 30  # are kept at most: of more, the quietest is dropped
 SPEECH_DB = 20.0  # below the loudest block, where speech ends
 QUIET = 0.003  # of full scale, -50 dB: audio whose peak is lower is no speech
-RATES = (4000, 384000)  # Hz
 WAITING, ENROLLING, EXTRACTING, DISABLED = "waiting", "enrolling", "extracting", "disabled"
 
 
@@ -66,8 +65,7 @@ class CallFilter:
 
     def restart(self, sample_rate: int) -> None:
         """From now on, frames are at this rate in Hz. Who is to be heard stays; the last `delay` samples are lost."""
-        if not RATES[0] <= sample_rate <= RATES[1]:
-            raise UserError(f"expected a sample rate from {RATES[0]} to {RATES[1]} Hz, got {sample_rate}")
+        check_rate(sample_rate)
         model, self.sample_rate = self.extractor, sample_rate
         self.coming = Resampler(1, sample_rate, model.sample_rate)
         held = model.delay + model.hop - 1 + resampling_reach(model.sample_rate, sample_rate)  # at most, at the model's rate

@@ -18,6 +18,7 @@ from torch import Tensor
 from ss.loss import UNKNOWN_SPEAKER
 
 Array = NDArray[np.float64]
+NO_SPEECH = "the target has no frame of speech"  # a reason of several metrics
 
 
 class CannotCompute(Exception):  # noqa: N818, the name says what happened

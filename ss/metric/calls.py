@@ -9,9 +9,10 @@ Shapes: S samples, N frames of 20 ms, L samples of a frame.
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from ss.metric.absence import Suppression
-from ss.metric.base import Array, CannotCompute, SingleMetric
+from ss.metric.base import NO_SPEECH, Array, CannotCompute, SingleMetric
 
 FRAME = 0.02  # seconds
 SPEECH_DB, SILENCE_DB = -30, -60
@@ -44,7 +45,7 @@ class DuringSpeech(SingleMetric):
     def compute(self, estimate: Array, target: Array) -> float:
         """Of waves [S]."""
         heard, said = (cut_frames(wave, self.sample_rate) for wave in (estimate, target))
-        speech = level_of(said) > SPEECH_DB
+        speech = find_speech(said)
         return self.metric.value(heard[speech].ravel(), said[speech].ravel())
 
 
@@ -57,7 +58,7 @@ class Muted(SingleMetric):
     def compute(self, estimate: Array, target: Array) -> float:
         """Of waves [S]."""
         heard, said = (cut_frames(wave, self.sample_rate) for wave in (estimate, target))
-        speech = level_of(said) > SPEECH_DB
+        speech = find_speech(said)
         return float(np.mean(energies(heard[speech]) < energies(said[speech]) * 10 ** (MUTED_DB / 10)))
 
 
@@ -115,6 +116,14 @@ def cut_frames(wave: Array, sample_rate: int) -> Array:
     """The whole frames of a wave [S]: [N,L]."""
     samples = round(FRAME * sample_rate)
     return wave[: len(wave) // samples * samples].reshape(-1, samples)
+
+
+def find_speech(frames: Array) -> NDArray[np.bool_]:
+    """In which frames [N,L] the target speaks [N]. Raises CannotCompute where in none."""
+    speech = level_of(frames) > SPEECH_DB
+    if not speech.any():
+        raise CannotCompute(NO_SPEECH)
+    return speech
 
 
 def energies(frames: Array) -> Array:

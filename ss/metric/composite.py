@@ -14,7 +14,8 @@ from ss.metric.spectral import frame_length, log_likelihood_ratio, segmental_snr
 class CompositeMetric(Metric):
     """PESQ, CSIG, CBAK and COVL (ratings 1..5) and SSNR (segmental SNR in dB, -10..35), with one pass of PESQ for all.
 
-    sample_rate: 16000 (PESQ of wide band) or 8000. Where PESQ cannot be computed, SSNR still is.
+    sample_rate: 16000 (PESQ of wide band) or 8000. Where PESQ cannot be computed, SSNR still is; where every frame of
+    the target is digital silence, both are.
     """
 
     NAMES = ("PESQ", "CSIG", "CBAK", "COVL", "SSNR")
@@ -40,10 +41,10 @@ class CompositeMetric(Metric):
             if len(target) < 2 * frame_length(self.sample_rate):
                 raise CannotCompute("the utterance is shorter than two frames of 30 ms")
             ssnr = values["SSNR"] = segmental_snr(estimate, target, self.sample_rate)
-            pesq = self.pesq.compute(estimate, target)
+            pesq = values["PESQ"] = self.pesq.compute(estimate, target)
+            llr = log_likelihood_ratio(estimate, target, self.sample_rate)
         except CannotCompute as error:
             return UtteranceScores(values, {name: error.reason for name in self.NAMES if name not in values})
-        llr = log_likelihood_ratio(estimate, target, self.sample_rate)
         wss = weighted_spectral_slope(estimate, target, self.sample_rate)
         signal = 3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss
         background = 1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * ssnr

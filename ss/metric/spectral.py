@@ -9,7 +9,7 @@ Shapes: S samples, F frames, L samples of a frame, P order of a linear predictio
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ss.metric.base import Array
+from ss.metric.base import NO_SPEECH, Array, CannotCompute
 
 _EPS = float(np.finfo(np.float64).eps)
 # Centre frequencies and bandwidths of the critical bands in Hz (Klatt, 1982).
@@ -47,10 +47,12 @@ def segmental_snr(estimate: Array, target: Array, sample_rate: int) -> float:
 def log_likelihood_ratio(estimate: Array, target: Array, sample_rate: int) -> float:
     """How much worse the estimate's linear prediction fits the target than its own does (Quackenbush et al., 1988); 0 is best.
 
-    Frames in which the target is digital silence predict nothing and are left out.
+    Frames in which the target is digital silence predict nothing and are left out. Raises CannotCompute where there are no others.
     """
     said, heard = frames(target, sample_rate), frames(estimate, sample_rate)
     sounding = said.any(1)
+    if not sounding.any():
+        raise CannotCompute(NO_SPEECH)
     order = 10 if sample_rate < 10000 else 16
     own, other = _autocorrelation(said[sounding], order), _autocorrelation(heard[sounding], order)
     return _mean_of_best(np.log(_residual(_predictor(other), own) / _residual(_predictor(own), own)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ss.audio import Wave
 from ss.errors import UserError
-from ss.runtime.resample import Resampler
+from ss.runtime.resample import Resampler, check_rate
 
 MOST = 128  # hops in one run of an online model
 LOUDEST = 8.0  # times full scale: what lies beyond is no audio
@@ -24,12 +24,13 @@ class BatchStream:
 
     model: an Extractor, or another with its online, sample_rate, hop, window, delay, zeros and step. conditions [B,D]. sample_rate:
     of what comes and goes, in Hz (None: the model's). repaired: samples so far that were NaN or infinite and have been taken for 0.
-    loudest: times full scale, where they are clipped.
+    loudest: times full scale, where they are clipped. Raises UserError for a rate that is not within RATES.
     """
 
     def __init__(self, model: Any, conditions: Wave, sample_rate: int | None = None) -> None:
         self.model, self.conditions = model, conditions
         self.batch, self.sample_rate, self.loudest = len(conditions), sample_rate or model.sample_rate, LOUDEST
+        check_rate(self.sample_rate)
         self.reset()
 
     def reset(self) -> None:

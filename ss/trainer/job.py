@@ -20,6 +20,7 @@ from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
 from ss.datasets import find_triplets, make_filenames, read_speakers, write_speakers
 from ss.errors import UserError
+from ss.files import sole_owner
 from ss.trainer.settings import scenes
 from ss.trainer.trainer import Trainer
 from ss.trainer.writers import JsonLines, Writer
@@ -47,7 +48,7 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
     run_dir, last = Path(config["run_dir"]), None
     with ExitStack() as opened:
         if distributed.is_main():
-            opened.enter_context(distributed.sole_owner(run_dir))
+            opened.enter_context(sole_owner(run_dir))
         if config["resume"] and (run_dir / "last.pth").exists():
             last = read_checkpoint(run_dir / "last.pth")
             if found := list(differing(last["config"], config)):
