@@ -136,7 +136,12 @@ def clear_errors() -> Iterator[None]:
     except (UserError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        said = str(error)
+        if isinstance(error, OmegaConfBaseException) and error.full_key:
+            said = f"{error.full_key}: {said.splitlines()[0]}"
+        elif isinstance(error, FileNotFoundError) and error.filename:
+            said = f"{error.filename}: there is no such file"
+        print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

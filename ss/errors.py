@@ -15,13 +15,16 @@ class UserError(ValueError):
 
 def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """The config, if all its keys are fields of a dataclass, and what should be a number, text or flag is one. Raises UserError."""
-    types = {one.name: {*get_args(one.type)} if isinstance(one.type, UnionType) else {one.type} for one in fields(kind)}
+    types: dict[str, set[Any]] = {
+        one.name: {*get_args(one.type)} if isinstance(one.type, UnionType) else {one.type} for one in fields(kind)
+    }
     if unknown := sorted(set(config) - set(types)):
         raise UserError(f"unknown key {', '.join(unknown)}: expected some of {', '.join(types)}")
     for key, value in config.items():
         expected = types[key] | ({int} if float in types[key] else set())
         if types[key] <= PLAIN and type(value) not in expected:
-            raise UserError(f"{key}: expected {' or '.join(sorted(one.__name__ for one in types[key]))}, found {value!r}")
+            names = sorted("null" if one is NoneType else one.__name__ for one in types[key])
+            raise UserError(f"{key}: expected {' or '.join(names)}, found {value!r}")
     return dict(config)
 
 

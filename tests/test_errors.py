@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from conftest import make_triplets, run
+from omegaconf import OmegaConf
 
-from ss.config import clear_errors
+from ss.config import clear_errors, plain
 from ss.datasets import EvaluationBatches, Triplets, loader
 from ss.errors import UserError
 from ss.trainer.settings import Settings
@@ -28,6 +29,23 @@ def test_only_a_users_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "error: a.wav: expected one channel, found 2\n"
     with pytest.raises(ValueError, match="too many values"), clear_errors():
         raise ValueError("too many values to unpack")
+
+
+def test_a_missing_value_and_a_missing_file_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for action, message in (
+        (lambda: plain(OmegaConf.create({"a": {"b": "???"}})), "error: a.b: Missing mandatory value: b\n"),
+        (lambda: open("nowhere"), "error: nowhere: there is no such file\n"),
+    ):
+        with pytest.raises(SystemExit), clear_errors():
+            action()
+        assert capsys.readouterr().err == message
+
+
+def test_ctrl_c_is_one_word(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, clear_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,17 @@ def test_a_bad_file_is_named_and_the_others_are_done(files: Path, tmp_path: Path
     assert (tmp_path / "out" / "empty.wav").read_text() == "from before"
 
 
+def test_mp3_becomes_wav(files: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "call.mp3", soundfile.read(files / "call.wav")[0], RATE)
+    extract(files, tmp_path / "call.mp3", "-o", tmp_path / "out.wav", enrol="anna.wav")
+    assert soundfile.info(tmp_path / "out.wav").subtype == "PCM_16"
+
+
+def test_a_stretch_is_in_seconds(files: Path, tmp_path: Path) -> None:
+    said = extract(files, files / "call.wav", "-o", tmp_path / "out.wav", code=2, enrol="anna.wav@0:01-0:02")
+    assert "anna.wav@0:01-0:02: expected FILE@START-END with both in seconds, such as call.wav@3.0-7.5" in said
+
+
 def test_a_file_without_a_header_is_named(files: Path, tmp_path: Path) -> None:
     (tmp_path / "x.raw").write_bytes(bytes(32000))
     message = f"error: {tmp_path}/x.raw: expected a readable audio file, but: a .raw file does not say its sample rate"

@@ -191,7 +191,8 @@ def test_int16_stereo_and_other_rates_as_in_onnx_runtime(
     bad[3000:3100:7], bad[5000:5010], bad[7000], bad[9000] = np.nan, np.inf, 1e30, 1e-30
     stereo = np.stack([bad, mixture], 1)
     loud = np.where(np.arange(8000) % 160 < 80, 32767, -32768).astype(np.int16)
-    for wave, tolerance in ((bad, 1e-5), (stereo, 1e-5), ((mixture * 32768).astype(np.int16), 1), (loud, 1), (loud[:0], 0)):
+    whole, double = (mixture * 32768).astype(np.int16), mixture.astype(float)
+    for wave, tolerance in ((bad, 1e-5), (stereo, 1e-5), (double, 1e-5), (whole, 1), (loud, 1), (loud[:0], 0)):
         streams = extractor.stream(speaker, rate), other.stream(speaker, rate)
         estimate, expected = (everything(stream, blocks(wave, 8, 700)) for stream in streams)
         assert estimate.dtype == expected.dtype
@@ -339,10 +340,11 @@ def test_conditions_that_are_none(extractor: Extractor, enrolment: np.ndarray) -
 
 def test_input_that_is_none(extractor: Extractor, enrolment: np.ndarray) -> None:
     stream = extractor.stream(enrolment)
-    with pytest.raises(ValueError, match="expected samples of int16 or float32, got int32"):
+    with pytest.raises(ValueError, match="expected samples of int16, float32 or float64, got int32"):
         stream.process(np.zeros(10, np.int32))
-    with pytest.raises(ValueError, match=r"expected samples \[n\] or \[n,channels\], got shape \[\]"):
-        stream.process(np.float32(1))  # type: ignore[arg-type]
+    for wrong in (np.float32(1), np.zeros((10, 0), np.float32)):
+        with pytest.raises(UserError, match=r"expected samples \[n\] or \[n,channels\], at most 64 of them, got shape \["):
+            stream.process(wrong)  # type: ignore[arg-type]
 
 
 def signed(content: bytes) -> bytes:

@@ -208,6 +208,13 @@ def test_int16_and_stereo(extractor: Extractor, enrolment: np.ndarray, mixture: 
     assert extractor.stream(enrolment).process(quantised[:0]).dtype == np.int16
 
 
+def test_float64_as_files_are_read_by_default(extractor: Extractor, enrolment: np.ndarray, mixture: np.ndarray) -> None:
+    stream, double = extractor.stream(enrolment), extractor.stream(enrolment.astype(float))
+    found = [np.concatenate([one.process(wave), one.flush()]) for one, wave in ((stream, mixture), (double, mixture.astype(float)))]
+    assert [wave.dtype for wave in found] == [np.float32, np.float64]
+    np.testing.assert_array_equal(*found)
+
+
 def test_int16_is_clipped_not_wrapped(extractor: Extractor, enrolment: np.ndarray) -> None:
     loud = np.where(np.arange(8000) % 160 < 80, 32767, -32768).astype(np.int16)
     as_float = everything(extractor.stream(enrolment), [loud / np.float32(32768)])
@@ -298,9 +305,10 @@ def test_files_of_any_rate_and_number_of_channels(extractor: Extractor, enrolmen
     [
         (np.zeros(300, np.float32), r"an enrolment of 0\.02 seconds is too short"),
         (np.zeros(2 * RATE, np.float32), "expected speech as enrolment, found silence"),
-        (np.zeros(0, np.float32), r"got an array of shape \[0\]"),
-        (np.zeros((2, 2, 2), np.float32), r"got an array of shape \[2, 2, 2\]"),
-        (np.zeros(9000), "expected samples of int16 or float32, got float64"),
+        (np.zeros(0, np.float32), "expected samples, got none"),
+        (np.zeros((2, 2, 2), np.float32), r"got shape \[2, 2, 2\]"),
+        (np.zeros((2, 9000), np.float32), r"at most 64 of them, got shape \[2, 9000\]"),
+        (np.zeros(9000, np.int32), "expected samples of int16, float32 or float64, got int32"),
         (np.full(9000, np.nan, np.float32), "found 9000 that are NaN or infinite"),
         ("nowhere.wav", "nowhere.wav: expected a readable audio file, but: there is no such file"),
     ],
@@ -313,11 +321,12 @@ def test_enrolments_that_are_none(extractor: Extractor, samples: Any, message: s
 
 def test_input_that_is_none(extractor: Extractor, enrolment: np.ndarray) -> None:
     stream = extractor.stream(enrolment)
-    with pytest.raises(ValueError, match="expected samples of int16 or float32, got int32"):
+    with pytest.raises(ValueError, match="expected samples of int16, float32 or float64, got int32"):
         stream.process(np.zeros(10, np.int32))
-    with pytest.raises(ValueError, match=r"expected samples \[n\] or \[n,channels\], got shape \[\]"):
-        stream.process(np.float32(1))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"expected samples \[2,n\] or \[2,n,channels\], got shape \[3, 10\]"):
+    for wrong in (np.float32(1), np.zeros((10, 0), np.float32), np.zeros((2, 10, 1), np.float32)):
+        with pytest.raises(UserError, match=r"expected samples \[n\] or \[n,channels\], at most 64 of them, got shape \["):
+            stream.process(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected samples of 2 streams, got 3"):
         extractor.streams([enrolment] * 2).process(np.zeros((3, 10), np.float32))
     with pytest.raises(UserError, match="expected at least one enrolment"):
         extractor.streams([])

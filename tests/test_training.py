@@ -360,7 +360,7 @@ def test_another_config_in_the_same_folder_is_refused(trained: Path, triplets: P
         ("trainer.batch_size=9", "expected at least 9 training examples"),
         ("+trainer.epoch=9", "unknown key epoch: expected some of epochs, "),
         ("trainer.log_every=0", "log_every: expected at least 1, found 0"),
-        ("trainer.max_minutes=soon", "max_minutes: expected NoneType or float, found 'soon'"),
+        ("trainer.max_minutes=soon", "max_minutes: expected float or null, found 'soon'"),
     ],
 )
 def test_clear_errors(triplets: Path, tmp_path: Path, override: str, message: str) -> None:

@@ -91,7 +91,7 @@ class Extractor:
         """A recording of the speaker alone -> conditions for streams of this speaker.
 
         enrolment: a file, a stretch of one in seconds ("call.wav@3.0-7.5"), a stored voice ("anna.voice"), or samples [R] or
-        [R,channels] of int16 or float32 at sample_rate (None: the model's); of a list of these, the mean. Raises UserError for one
+        [R,channels] of int16 or floats at sample_rate (None: the model's); of a list of these, the mean. Raises UserError for one
         that is too short, empty, silent or not finite, or a voice of another model, and AudioError for a file that cannot be read.
         """
         model, name = self.metadata.get("weights", ""), f"{enrolment}: " if isinstance(enrolment, str | Path) else ""

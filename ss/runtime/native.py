@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ss.audio import Wave
 from ss.errors import UserError
-from ss.runtime.stream import LOUDEST, Stream, refuse_ended, repair, to_float, to_type
+from ss.runtime.stream import LOUDEST, Stream, check_shape, refuse_ended, repair, to_float, to_type
 
 NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
 PACKAGED = Path(__file__).with_name(NAMES.get(sys.platform, "libss.so"))
@@ -133,8 +133,7 @@ class NativeStream(Stream):
         """See Stream."""
         refuse_ended(self.ended)
         given = np.asarray(samples)
-        if given.ndim not in (1, 2):
-            raise ValueError(f"expected samples [n] or [n,channels], got shape {list(given.shape)}")
+        check_shape(given, "n")
         if given.ndim == 2:
             wave, bad = repair(to_float(given), LOUDEST)
             self.averaged += bad
@@ -150,9 +149,10 @@ class NativeStream(Stream):
     def flush(self) -> NDArray[Any]:
         """See Stream."""
         refuse_ended(self.ended)
-        self.ended, out = True, np.empty(self.model.hop + self.model.delay, self.dtype)
-        flush = self.library.ss_stream_flush_int16 if self.dtype == np.int16 else self.library.ss_stream_flush
-        return out[: flush(self.pointer, out.ctypes.data)]
+        whole = self.dtype == np.int16
+        self.ended, out = True, np.empty(self.model.hop + self.model.delay, np.int16 if whole else np.float32)
+        flush = self.library.ss_stream_flush_int16 if whole else self.library.ss_stream_flush
+        return out[: flush(self.pointer, out.ctypes.data)].astype(self.dtype, copy=False)
 
     def reset(self) -> None:
         """See Stream."""

@@ -17,6 +17,7 @@ MOST = 128  # hops in one run of an online model
 LOUDEST = 8.0  # times full scale: what lies beyond is no audio
 QUIETEST = 1e-20  # below it arithmetic slows down, and nobody hears it
 FULL_SCALE = 32768.0
+CHANNELS = 64  # more are samples that have been taken for channels
 
 
 class BatchStream:
@@ -46,14 +47,15 @@ class BatchStream:
         self.dtype, self.ended = np.dtype(np.float32), False
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """samples [B,n] or [B,n,channels], int16 or float32, any n -> the next [B,m] of the estimates, mono, of the same type.
+        """samples [B,n] or [B,n,channels], int16 or floats, any n -> the next [B,m] of the estimates, mono, of the same type.
 
         Raises ValueError for other shapes and types, and after `flush`.
         """
         refuse_ended(self.ended)
         samples = np.asarray(samples)
-        if samples.ndim not in (2, 3) or len(samples) != self.batch:
-            raise ValueError(f"expected samples [{self.batch},n] or [{self.batch},n,channels], got shape {list(samples.shape)}")
+        check_shape(samples, f"{self.batch},n")
+        if len(samples) != self.batch:
+            raise ValueError(f"expected samples of {self.batch} streams, got {len(samples)}")
         second, done = self.sample_rate, []  # at most a second is between input and output, however much comes at once
         for begin in range(0, max(1, samples.shape[1]), second):
             block = samples[:, begin : begin + second]
@@ -104,14 +106,13 @@ class Stream(BatchStream):
     """One stream of one speaker; conditions [1,D]. See BatchStream: here, samples and estimates have no dimension of the batch."""
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """samples [n] or [n,channels], int16 or float32, any n -> the next [m] of the estimate, mono, of the same type.
+        """samples [n] or [n,channels], int16 or floats, any n -> the next [m] of the estimate, mono, of the same type.
 
         The outputs one after the other, with that of `flush`, are aligned with the input. Raises ValueError for other shapes and
         types, and after `flush`.
         """
         samples = np.asarray(samples)
-        if samples.ndim not in (1, 2):
-            raise ValueError(f"expected samples [n] or [n,channels], got shape {list(samples.shape)}")
+        check_shape(samples, "n")
         return super().process(samples[None])[0]
 
     def flush(self) -> NDArray[Any]:
@@ -125,19 +126,27 @@ def refuse_ended(ended: bool) -> None:
         raise ValueError("the stream has ended: call reset() to begin a new one")
 
 
+def check_shape(samples: NDArray[Any], known: str) -> None:
+    """Raises UserError for samples that have other dimensions than these, such as "2,n", and perhaps channels behind them."""
+    n = known.count(",") + 1
+    if samples.ndim not in (n, n + 1) or (samples.ndim > n and not 0 < samples.shape[-1] <= CHANNELS):
+        expected = f"[{known}] or [{known},channels], at most {CHANNELS} of them"
+        raise UserError(f"expected samples {expected}, got shape {list(samples.shape)}")
+
+
 def to_float(samples: NDArray[Any]) -> Wave:
-    """int16 or float32 -> float32 in -1..1. Raises ValueError for another type."""
-    if samples.dtype == np.float32:
-        return samples
+    """int16, float32 or float64 -> float32 in -1..1. Raises ValueError for another type."""
     if samples.dtype == np.int16:
         return samples / np.float32(FULL_SCALE)
-    raise ValueError(f"expected samples of int16 or float32, got {samples.dtype}")
+    if samples.dtype in (np.float32, np.float64):
+        return samples.astype(np.float32, copy=False)
+    raise ValueError(f"expected samples of int16, float32 or float64, got {samples.dtype}")
 
 
 def to_type(wave: Wave, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """float32 -> float32, or int16, rounded and clipped."""
-    if dtype == np.float32:
-        return wave
+    """float32 -> float32 or float64, or int16, rounded and clipped."""
+    if dtype.kind == "f":
+        return wave.astype(dtype, copy=False)
     return np.rint(wave * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(dtype)
 
 
@@ -155,9 +164,10 @@ def repair(wave: Wave, loudest: float) -> tuple[Wave, int]:
 
 
 def mono_float(samples: NDArray[Any], rate: int, wanted: int) -> Wave:
-    """A whole recording [R] or [R,channels] of int16 or float32 -> [R'] at the wanted rate. Raises UserError for what is none."""
-    if samples.ndim not in (1, 2) or not samples.size:
-        raise UserError(f"expected samples [n] or [n,channels], got an array of shape {list(samples.shape)}")
+    """A whole recording [R] or [R,channels] of int16 or floats -> [R'] at the wanted rate. Raises UserError for what is none."""
+    check_shape(samples, "n")
+    if not len(samples):
+        raise UserError("expected samples, got none")
     wave = to_float(samples)
     wave = wave if wave.ndim == 1 else wave.mean(1)
     if not np.isfinite(wave).all():
