@@ -22,7 +22,7 @@ test: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m mkdocs build --strict --site-dir $(VENV)/site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir $(VENV)/site
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(if $(SLOW),,-m "not slow")
 
 docs: $(VENV)/installed # shows the site on http://127.0.0.1:8000 and builds it anew when a page changes

@@ -34,7 +34,7 @@ def test_only_a_users_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_missing_value_and_a_missing_file_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for action, message in (
         (lambda: plain(OmegaConf.create({"a": {"b": "???"}})), "error: a.b: Missing mandatory value: b\n"),
-        (lambda: open("nowhere"), "error: nowhere: there is no such file\n"),
+        (Path("nowhere").read_text, "error: nowhere: there is no such file\n"),
     ):
         with pytest.raises(SystemExit), clear_errors():
             action()
