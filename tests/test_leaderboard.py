@@ -109,6 +109,15 @@ def test_an_export_in_the_c_library_is_the_same_model() -> None:
     np.testing.assert_allclose(native.estimate(mixture, ref, ref), graph.estimate(mixture, ref, ref), atol=1e-4)
 
 
+def test_an_oracle_is_enrolled_with_the_target() -> None:
+    folder, rng = str(ROOT / "ss/pretrained/spexplus_online/float32"), np.random.default_rng(0)
+    target, other, ref = voice(rng, 120, 32000), voice(rng, 170, 32000), voice(rng, 120, 48000)
+    bound = make_entry({"_target_": "ss.leaderboard.entries.OracleEnrolment", "checkpoint": folder})
+    expected = make_entry(folder).estimate(target + other, target, target)
+    np.testing.assert_array_equal(bound.estimate(target + other, ref, target), expected)
+    assert bound.is_bound
+
+
 def test_what_was_scored_is_not_scored_again(trial: Trial, tmp_path: Path) -> None:
     Counting.asked.clear()
     first = score("x", Counting(), trial, tmp_path / "kept", 30)

@@ -161,7 +161,21 @@ class OracleMask(Entry):
         return wave[0, late:][: len(mixture)].numpy()
 
 
-BOUNDS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (Unprocessed, OracleMask)}
+class OracleEnrolment(Entry):
+    """A bound: what a model makes of the best enrolment that there can be, the target itself. checkpoint, provider: see ModelEntry."""
+
+    about, is_bound = "bound: enrolled with the target itself", True
+
+    def __init__(self, checkpoint: str, provider: str = "cpu") -> None:
+        self.entry = ModelEntry(Path(checkpoint), provider=provider)
+        self.sample_rate = self.entry.sample_rate
+        self.fingerprint = f"{inspect.getsource(type(self))} {self.entry.fingerprint}"
+
+    def estimate(self, mixture: Wave, ref: Wave, target: Wave) -> Wave:
+        return self.entry.estimate(mixture, target, target)
+
+
+BOUNDS = {f"{kind.__module__}.{kind.__name__}": kind for kind in (Unprocessed, OracleMask, OracleEnrolment)}
 
 
 def make_entry(config: str | Mapping[str, Any]) -> Entry:
