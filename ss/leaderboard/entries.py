@@ -162,7 +162,7 @@ class OracleMask(Entry):
 
 
 class OracleEnrolment(Entry):
-    """A bound: what a model makes of the best enrolment that there can be, the target itself. checkpoint, provider: see ModelEntry."""
+    """A bound: a model that is enrolled with the target itself, the best that can be. checkpoint, provider: see ModelEntry."""
 
     about, is_bound = "bound: enrolled with the target itself", True
 
