@@ -207,7 +207,7 @@ def test_whatever_comes_as_much_goes_out(extractor: Extractor, alone: np.ndarray
                 call.re_enroll(ENROLMENT if rng.integers(2) else None)
             case 6:
                 with pytest.raises(ValueError, match="expected samples"):
-                    call.process(np.zeros((5, 0), np.int16) if rng.integers(2) else np.zeros(5))
+                    call.process(np.zeros((5, 0), np.int16) if rng.integers(2) else np.zeros(5, np.int32))
             case _:
                 begin = rng.integers(len(alone))
                 out = call.process(alone[begin : begin + 1600])

@@ -25,13 +25,14 @@ class BatchStream:
 
     model: an Extractor, or another with its online, sample_rate, hop, window, delay, zeros and step. conditions [B,D]. sample_rate:
     of what comes and goes, in Hz (None: the model's). repaired: samples so far that were NaN or infinite and have been taken for 0.
-    loudest: times full scale, where they are clipped. Raises UserError for a rate that is not within RATES.
+    loudest: times full scale, where they are clipped. Raises UserError for another rate than the model's that is not within RATES.
     """
 
     def __init__(self, model: Any, conditions: Wave, sample_rate: int | None = None) -> None:
         self.model, self.conditions = model, conditions
         self.batch, self.sample_rate, self.loudest = len(conditions), sample_rate or model.sample_rate, LOUDEST
-        check_rate(self.sample_rate)
+        if self.sample_rate != model.sample_rate:
+            check_rate(self.sample_rate)
         self.reset()
 
     def reset(self) -> None:
