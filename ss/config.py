@@ -24,14 +24,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ss.errors import UserError
+from ss.errors import STOPPED, UserError
 
 Job: TypeAlias = Callable[[dict[str, Any]], int | None]
 Names: TypeAlias = list[str]
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 TRAININGS = ROOT / "training" / "configs"
-STOPPED = 130  # the exit code after Ctrl-C, as shells have it
 NO_TRAININGS = {"default", "learning_curve"}  # of the files in that folder
 
 

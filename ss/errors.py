@@ -6,6 +6,7 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
+STOPPED = 130  # the exit code of a command that was stopped, as shells have it
 PLAIN = {int, float, bool, str, NoneType}  # types that are checked
 
 

@@ -21,7 +21,10 @@ REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far
 TAPS = 255  # of the low-pass: 100 Hz from pass to stop at 16 kHz
 MU = 255.0
 FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
-RATES = {"mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000), "opus": (8000, 12000, 16000, 24000, 48000)}  # Hz
+CODEC_RATES = {
+    "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "opus": (8000, 12000, 16000, 24000, 48000),
+}  # Hz
 OTHER_RATE = 48000  # Hz at which another rate is coded
 SEARCH = 4096  # samples by which a codec may delay
 
@@ -69,7 +72,7 @@ def apply_codec(wave: Wave, codec: str, sample_rate: int) -> Wave:
         levels = np.rint(squeezed * 127) / 127
         return (np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(MU)) / MU).astype(np.float32)
     file, (kind, subtype) = io.BytesIO(), FORMATS[codec]
-    rate = sample_rate if sample_rate in RATES.get(codec, (sample_rate,)) else OTHER_RATE
+    rate = sample_rate if sample_rate in CODEC_RATES.get(codec, (sample_rate,)) else OTHER_RATE
     soundfile.write(file, soxr.resample(wave, sample_rate, rate), rate, format=kind, subtype=subtype)
     file.seek(0)
     back = soxr.resample(soundfile.read(file, dtype="float32")[0], rate, sample_rate)

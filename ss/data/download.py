@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import STOPPED, UserError, reject_unknown_keys
 
 HALF = ".part"  # what is not whole yet ends so
 PIECE = 1 << 20  # bytes that are read at once
@@ -29,7 +29,6 @@ TIMEOUT = 60.0  # seconds in which a server has to send something
 DOUBLINGS = 6  # of the time between two tries
 PASSING = (408, 429, 500, 502, 503, 504)  # answers of a server that may soon have better ones
 PARTIAL, NOTHING_BEYOND = 206, 416  # its answers when it sends from the asked byte on, and when the file ends before
-INTERRUPTED = 130  # the exit code after Ctrl-C, as shells have it
 
 
 class PublishedCorpus(NamedTuple):
@@ -108,7 +107,7 @@ class Download:
 def download(config: Mapping[str, Any]) -> int | None:
     """Downloads, checks and unpacks the parts that are not there yet, and says what was done. config: the fields of Download.
 
-    Gives an exit code: None, or INTERRUPTED after Ctrl-C, which leaves what has come for the next call. Raises UserError where
+    Gives an exit code: None, or STOPPED after Ctrl-C, which leaves what has come for the next call. Raises UserError where
     the settings, the server, the checksum of an archive or the disk do not allow it.
     """
     settings = Download(**reject_unknown_keys(Download, config))
@@ -135,7 +134,7 @@ def download(config: Mapping[str, Any]) -> int | None:
         raise UserError(f"{out}: {error}") from error
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        return STOPPED
     return None
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import soundfile
 
 from ss.audio import AudioError, sample_rate_of
-from ss.errors import UserError
+from ss.errors import STOPPED, UserError
 from ss.files import whole_file
 from ss.runtime.command import ENROL, Parser, model_options, run_command
 from ss.runtime.enrolment import find_faults, read_stretch, split_stretch
@@ -33,7 +33,6 @@ from ss.runtime.voice import SUFFIX, Conditions
 CONTAINERS = {name.lower(): name for name in soundfile.available_formats() if name != "RAW"}
 CONTAINERS |= {"opus": "OGG", "oga": "OGG", "aif": "AIFF"}
 UNCODED = ("PCM_", "FLOAT", "DOUBLE", "OPUS")  # subtypes that go from one kind of file into another
-STOPPED = 130  # the exit code, as shells have it
 BLOCK = 1.0  # seconds that are in memory at once
 
 
