@@ -540,6 +540,23 @@ def test_an_enrolment_has_a_speed_of_its_own(found: Catalog, render: Renderer) -
     assert all(row.enrolment.speed == row.target.speed for row in plan(found, replace(scene, enrolment=Enrolment()), 0, 12))
 
 
+def test_an_enrolment_has_a_tone_of_its_own(found: Catalog, render: Renderer, tmp_path: Path) -> None:
+    scene = Scene(level=(-30, -30))
+    rows, others = plan(found, scene, 0, 12), plan(found, replace(scene, enrolment=Enrolment(equalizer=(-9, 9))), 0, 12)
+    assert "ref_equalizer" not in manifest.to_line(rows[0])
+    manifest.write(tmp_path / manifest.FILE, map(manifest.to_line, others))
+    assert manifest.read(tmp_path / manifest.FILE) == others
+    for row, other in zip(rows, others, strict=True):
+        assert replace(other, ref_equalizer=None) == row  # nothing else is drawn anew
+        one, two = render(row), render(replace(other, ref_equalizer=(0, 0, 0, 0, 0, 9, 9)))
+        np.testing.assert_array_equal(one.mixture, two.mixture)
+        before, after = (np.square(np.abs(np.fft.rfft(wave.astype(float)))) for wave in (one.ref, two.ref))
+        octave = np.fft.rfftfreq(len(one.ref), 1 / row.sample_rate)
+        low, high = octave < 1800, octave > 4000
+        change = after[high].sum() / after[low].sum() / (before[high].sum() / before[low].sum())
+        assert 10 * np.log10(change) == pytest.approx(9, abs=0.5)
+
+
 def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:
     plain, data = dataset(sources), dataset(sources, gain_db=(-12.0, 6.0))
     for number in range(4):

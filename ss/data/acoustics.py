@@ -5,6 +5,7 @@ bandwidth, and codes; all of that keeps the length and the alignment of a wave. 
 """
 
 import io
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +20,7 @@ from ss.errors import UserError, import_extra
 ROOMS_KEPT = 256
 REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far below
 TAPS = 255  # of the low-pass: 100 Hz from pass to stop at 16 kHz
+OCTAVES = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz: the middles of an equalizer's bands
 MU = 255.0
 FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
 CODEC_RATES = {
@@ -63,6 +65,14 @@ def limit_band(wave: Wave, hz: float, sample_rate: int) -> Wave:
     if hz >= sample_rate / 2:
         return wave
     return scipy.signal.fftconvolve(wave, low_pass(hz, sample_rate), "same").astype(np.float32)
+
+
+def equalize(wave: Wave, gains: Sequence[float], sample_rate: int) -> Wave:
+    """A wave [S] whose OCTAVES are louder by so many dB, with what lies between them in between, without a delay."""
+    size = scipy.fft.next_fast_len(len(wave) + TAPS, real=True)
+    frequencies = np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), 1.0)
+    curve = 10 ** (np.interp(np.log2(frequencies), np.log2(OCTAVES), gains) / 20)
+    return scipy.fft.irfft(scipy.fft.rfft(wave, size) * curve.astype(np.float32), size)[: len(wave)]
 
 
 def apply_codec(wave: Wave, codec: str, sample_rate: int) -> Wave:

@@ -80,7 +80,7 @@ class Row:
 
     early_ms: what of the room belongs to the target that is asked for (None: all). bandwidth in Hz, codec, clip_db: what the
     channel does; the last two to the mixture alone. level: dB of full scale; loudness: LUFS of the target instead, if not None;
-    ref_level: dB of full scale of the enrolment, None: as loud as the mixture.
+    ref_level: dB of full scale of the enrolment, None: as loud as the mixture; ref_equalizer: dB for each octave of it.
     """
 
     name: str
@@ -100,6 +100,7 @@ class Row:
     level: float = -25.0
     loudness: float | None = None
     ref_level: float | None = None
+    ref_equalizer: tuple[float, ...] | None = None
 
     @property
     def linear(self) -> bool:
@@ -129,8 +130,9 @@ def write(path: Path, lines: Iterable[str]) -> None:
 def to_line(row: Any) -> str:
     """A row, or another dataclass, as one line."""
     content = asdict(row)
-    if content.get("ref_level", 0) is None:  # a key that came later: manifests from before stay as they are
-        del content["ref_level"]
+    for key in ("ref_level", "ref_equalizer"):  # keys that came later: manifests from before stay as they are
+        if content.get(key, 0) is None:
+            del content[key]
     return json.dumps(content, separators=(",", ":"))
 
 
@@ -144,6 +146,8 @@ def read(path: Path) -> list[Row]:
                 content[key] = _voice(content[key])
             for key in ("noise", "enrolment_noise"):
                 content[key] = content[key] and Noise(**content[key])
+            if content.get("ref_equalizer") is not None:
+                content["ref_equalizer"] = tuple(content["ref_equalizer"])
             rows.append(Row(**{**content, "interferers": tuple(map(_voice, content["interferers"]))}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ss.data.acoustics import OCTAVES
 from ss.data.catalog import Catalog, draw_others, group_of
 from ss.data.corpus import Span
 from ss.data.manifest import Noise, Piece, Room, Row, Voice
@@ -83,6 +84,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         level=draw_between(scene.level, rng),
         loudness=scene.loudness,
         ref_level=draw_between(scene.enrolment.level, rng) if scene.enrolment.level else None,
+        ref_equalizer=draw_equalizer(scene.enrolment.equalizer, rng) if scene.enrolment.equalizer else None,
     )
 
 
@@ -243,6 +245,11 @@ def draw_noise(catalog: Catalog, share: float, snr: Range, rng: Draw) -> Noise |
 def draw_speed(scene: Scene, rng: Draw) -> float:
     """How fast a voice is played."""
     return round(draw_between(scene.speed, rng), 4) if rng.random() < scene.speed_share else 1.0
+
+
+def draw_equalizer(range_: Range, rng: Draw) -> tuple[float, ...]:
+    """dB for each octave."""
+    return tuple(round(draw_between(range_, rng), 2) for _ in OCTAVES)
 
 
 def draw_between(range_: Range, rng: Draw) -> float:

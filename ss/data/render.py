@@ -46,6 +46,8 @@ class Renderer:
         if not row.linear:
             mixture = distort(mixture, row)
         enrolment, _ = self.voice(row.enrolment, row.ref_samples, row)
+        if row.ref_equalizer is not None:
+            enrolment = acoustics.equalize(enrolment, row.ref_equalizer, row.sample_rate)
         noise = self.noise(row.enrolment_noise, row.ref_samples, row)
         ref_row = row if row.ref_level is None else replace(row, level=row.ref_level, loudness=None)
         (ref,) = on_one_scale([enrolment if noise is None else enrolment + noise], ref_row)

@@ -19,7 +19,8 @@ ABOVE_ZERO = ("seconds", "utterances", "turn", "speed", "rt60")  # of the ranges
 class Enrolment:
     """How the target speaker is enrolled: `seconds` of `utterances` (None: all of these); a share with noise at `snr` dB, a share
     in a room. level: dB of full scale; None: the mixture's. speed: a factor by which it is played faster than the voice in the
-    mixture, as nobody speaks at the same pitch and speed again; None: as fast."""
+    mixture, as nobody speaks at the same pitch and speed again; None: as fast. equalizer: dB by which each octave is louder, as no
+    two microphones sound alike; None: as recorded."""
 
     seconds: Range | None = (3.0, 3.0)
     utterances: WholeRange = (1, 1)
@@ -28,6 +29,7 @@ class Enrolment:
     reverb_share: float = 0.0
     level: Range | None = None
     speed: Range | None = None
+    equalizer: Range | None = None
 
     def __post_init__(self) -> None:
         check_ranges_and_shares(self)
