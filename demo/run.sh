@@ -27,11 +27,11 @@ fi
 mix train nfiles=2000 audio_len=3 ref_max_len=3 max_n_speakers=500
 mix dev nfiles=60 audio_len=3 ref_max_len=3
 mix test nfiles=100
-# without memory, phase and slots, so that six minutes are enough to hear every mixture several times
+# without memory and phase, so that six minutes are enough to hear every mixture several times
 step "Training: at most $MINUTES minutes" "$PYTHON" ./training/train.py -cp ./configs/ -cn spexplus_online "run_dir=$run" \
   "data.train.folder=$OUT/data/train" "data.valid.folder=$OUT/data/dev" "n_processes=$processes" "trainer.epochs=5" \
   "trainer.batch_size=$((16 / processes))" "trainer.max_minutes=$MINUTES" \
-  model.memory=none model.complex_mask=false model.n_slots=0
+  model.memory=none model.complex_mask=false
 step "Testing on voices that were not trained on" "$PYTHON" ./testing/test.py -cp ./configs/ -cn spexplus_online "run_dir=$run" \
   "folder=$OUT/data/test" "n_processes=$cores"
 step "Extracting" "$PYTHON" ./inferencing/inference.py -cp ./configs/ -cn spexplus_online "run_dir=$run" "folder=$OUT/data/test"

@@ -273,26 +273,12 @@ TARGET static void NAME(multiply_bytes)(const struct matrix *m, const float *x, 
 #undef FOUR_ROWS
 #undef EACH_PANEL
 
-/* y [n] += sum over j < count of a [j] * x [j][n] */
-TARGET static void NAME(mix)(float *restrict y, int n, const float *restrict a, const float *restrict x, int count, int x_step) {
-    for (int j = 0; j < count; j++, x += x_step)
-        for (int i = 0; i < n; i++) y[i] += a[j] * x[i];
-}
-
 /* Features [n] of spectra: log power. Buffers are padded to whole vectors, here and below. */
 TARGET static void NAME(log_power)(float *y, const float *real, const float *imag, int n) {
     for (int i = 0; i < n; i += W) {
         V a = NAME(load)(real + i), b = NAME(load)(imag + i);
         NAME(store)(y + i, NAME(log)(a * a + b * b + QUIETEST_POWER));
     }
-}
-
-/* e^x in place, and the sum of it. */
-TARGET static float NAME(exp_sum)(float *x, int n) {
-    float sum = 0;
-    for (int i = 0; i < n; i += W) NAME(store)(x + i, NAME(exp)(NAME(load)(x + i)));
-    for (int i = 0; i < n; i++) sum += x[i];
-    return sum;
 }
 
 /* gates [4][n] before their activations, in torch's order (in, forget, new, out) -> hidden and cell [n], n a multiple of PAD */
@@ -407,8 +393,8 @@ TARGET static void NAME(transform)(const struct transform *t, const float *sampl
 }
 
 static const struct kernels NAME(kernels) = {
-    KERNEL_NAME,     W,          INT8_DOT == DOT_VNNI, NAME(multiply), NAME(multiply_bytes), NAME(mix), NAME(log_power),
-    NAME(exp_sum),   NAME(lstm), NAME(gru),            NAME(linear),   NAME(apply_mask),     NAME(transform),
+    KERNEL_NAME, W,         INT8_DOT == DOT_VNNI, NAME(multiply), NAME(multiply_bytes), NAME(log_power),
+    NAME(lstm),  NAME(gru), NAME(linear),         NAME(apply_mask), NAME(transform),
 };
 
 #undef INLINE

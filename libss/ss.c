@@ -57,9 +57,7 @@ struct kernels {
     int width, unsigned_input; /* floats in a vector; whether bytes of x are given 128 too high */
     void (*multiply)(const struct matrix *, const float *, size_t, int, const float *, size_t, float *, size_t, int);
     void (*multiply_bytes)(const struct matrix *, const float *, size_t, int, const float *, size_t, float *, size_t, int, int8_t *);
-    void (*mix)(float *restrict, int, const float *restrict, const float *restrict, int, int);
     void (*log_power)(float *, const float *, const float *, int);
-    float (*exp_sum)(float *, int);
     void (*lstm)(const float *, float *, float *, int);
     void (*gru)(const float *, const float *, float *, int);
     void (*linear)(const float *, float *, int);
@@ -187,7 +185,7 @@ struct block {
 };
 
 struct stack {
-    struct matrix input, recurrent, output, query;
+    struct matrix input, recurrent, output;
     float *recurrent_bias;
     int n_blocks;
     struct block blocks[MOST_BLOCKS];
@@ -199,8 +197,8 @@ struct resnet {
 };
 
 struct options { /* in the order of the file */
-    uint32_t sample_rate, hop, synthesis, lookahead, channels, embedding, n_stacks, n_blocks, taps, memory, complex_mask, n_slots,
-        key, n_resnets, n_scales, storage, metadata;
+    uint32_t sample_rate, hop, synthesis, lookahead, channels, embedding, n_stacks, n_blocks, taps, memory, complex_mask, n_resnets,
+        n_scales, storage, metadata;
 };
 
 struct ss_model {
@@ -208,14 +206,12 @@ struct ss_model {
     const struct kernels *kernels;
     int kernel, n_features, masked, stride, hidden[MOST_STACKS * MOST_BLOCKS], kernels_of_scales[MOST_SCALES];
     int widest; /* floats of the widest row, padded */
-    int n_conditions, first_slot;
+    int n_conditions;
     struct transform scales[MOST_SCALES];
     struct stack stacks[MOST_STACKS];
     struct matrix conv1, mask, phase, decoder;
     struct matrix speaker_input, speaker_output, conditions;
     struct resnet resnets[MOST_RESNETS];
-    struct matrix slot_input, slot_lstm, slot_recurrent, asked, keys, values;
-    float *slots;
     char *metadata;
     void *memory;
 };
@@ -363,7 +359,7 @@ static void read_transform(struct reader *r, struct transform *t, int kernel) {
 /* Everything behind the options, in the order of the file. */
 static void read_tensors(struct reader *r, ss_model *m) {
     const struct options *is = &m->is;
-    int c = is->channels, e = is->embedding, n_slots = is->n_slots, n_stacks = is->n_stacks, n_resnets = is->n_resnets;
+    int c = is->channels, e = is->embedding, n_stacks = is->n_stacks, n_resnets = is->n_resnets;
     enum storage step = is->storage == BYTES ? BYTES : FLOATS, enrol = is->storage == BYTES ? HALVES : FLOATS;
     const uint8_t *text = read_bytes(r, is->metadata);
     m->metadata = take(r, (uint64_t)is->metadata + 1);
@@ -380,7 +376,6 @@ static void read_tensors(struct reader *r, ss_model *m) {
             read_matrix(r, &stack->recurrent, c, gates * c, step, is->memory == MEMORY_GRU);
         }
         if (is->memory == MEMORY_LSTM || is->memory == MEMORY_LINEAR) read_matrix(r, &stack->output, c, c, step, 1);
-        if (n_slots) read_matrix(r, &stack->query, c, is->key, FLOATS, 1);
         stack->n_blocks = 0;
         for (int b = 0; b < (int)is->n_blocks; b++) {
             int hidden = m->hidden[s * is->n_blocks + b];
@@ -410,15 +405,6 @@ static void read_tensors(struct reader *r, ss_model *m) {
     }
     read_matrix(r, &m->speaker_output, width, e, enrol, 1);
     read_matrix(r, &m->conditions, e, 2 * c * n_stacks, enrol, 1);
-    if (n_slots) {
-        read_matrix(r, &m->slot_input, m->n_features, c, enrol, 1);
-        read_matrix(r, &m->slot_lstm, c, 4 * c, enrol, 1);
-        read_matrix(r, &m->slot_recurrent, c, 4 * c, enrol, 0);
-        read_matrix(r, &m->asked, c, n_slots, enrol, 1);
-        m->slots = read_floats(r, n_slots * c);
-        read_matrix(r, &m->keys, c, n_stacks * is->key, enrol, 1);
-        read_matrix(r, &m->values, c, n_stacks * c, enrol, 1);
-    }
 }
 
 static uint32_t checksum(const uint8_t *data, size_t n) { /* CRC-32, as in zip files */
@@ -438,11 +424,11 @@ static int maximum(int a, int b) { return a > b ? a : b; }
 static int read_options(ss_model *m, const uint8_t *data, size_t size, uint64_t *begin) {
     struct options *is = &m->is;
     uint32_t *fields[] = {&is->sample_rate, &is->hop, &is->synthesis, &is->lookahead, &is->channels, &is->embedding, &is->n_stacks,
-                          &is->n_blocks, &is->taps, &is->memory, &is->complex_mask, &is->n_slots, &is->key, &is->n_resnets,
-                          &is->n_scales, &is->storage, &is->metadata};
-    static const uint32_t least[] = {1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0};
-    static const uint32_t most[] = {1000000, 8192, 16384, 1024, 4096, 4096, MOST_STACKS, MOST_BLOCKS, 16, 3, 1, 1024, 1024,
-                                    MOST_RESNETS, MOST_SCALES, BYTES, 1 << 20};
+                          &is->n_blocks, &is->taps, &is->memory, &is->complex_mask, &is->n_resnets, &is->n_scales,
+                          &is->storage, &is->metadata};
+    static const uint32_t least[] = {1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0};
+    static const uint32_t most[] = {1000000, 8192, 16384, 1024, 4096, 4096, MOST_STACKS, MOST_BLOCKS, 16, 3, 1, MOST_RESNETS,
+                                    MOST_SCALES, BYTES, 1 << 20};
     const int n_fields = sizeof fields / sizeof *fields;
     *begin = 24;
     if (size < 24 + 4 * (size_t)n_fields) return 0;
@@ -454,7 +440,7 @@ static int read_options(ss_model *m, const uint8_t *data, size_t size, uint64_t 
     if (is->storage == HALVES || is->synthesis < is->hop || is->synthesis > 2 * is->hop) return 0;
     if (size < *begin + 4 * ((size_t)is->n_scales + n_hidden)) return 0;
     m->widest = maximum(maximum(4 * c, is->taps * c), maximum(is->embedding, is->synthesis));
-    m->widest = maximum(maximum(m->widest, maximum(is->n_slots, is->key)), maximum(2 * c, is->key) * (int)is->n_stacks);
+    m->widest = maximum(m->widest, 2 * c * (int)is->n_stacks);
     for (int i = 0; i < (int)is->n_scales; i++, *begin += 4) {
         uint32_t kernel = u32(data + *begin);
         int radices[MOST_PASSES];
@@ -473,8 +459,7 @@ static int read_options(ss_model *m, const uint8_t *data, size_t size, uint64_t 
     m->widest = padded(maximum(m->widest, maximum(m->n_features, 2 * m->masked)));
     m->stride = 1;
     for (int i = 0; i < (int)is->n_resnets; i++) m->stride *= 3;
-    m->first_slot = 2 * c * is->n_stacks;
-    m->n_conditions = m->first_slot + is->n_stacks * is->n_slots * (is->key + c);
+    m->n_conditions = 2 * c * is->n_stacks;
     return 1;
 }
 
@@ -483,7 +468,7 @@ static size_t stream_bytes(const ss_model *model);
 ss_model *ss_load_memory(const void *file, size_t size) {
     const uint8_t *data = file;
     if (!data || size < 24 || memcmp(data, "ss-model", 8)) return fail("expected a model file, found other data");
-    if (u32(data + 8) != SS_VERSION) return fail("expected a model file of version 1: this one needs another version of the library");
+    if (u32(data + 8) != SS_VERSION) return fail("expected a model file of version 2: this one needs another version of the library");
     if (((uint64_t)u32(data + 20) << 32 | u32(data + 16)) != size) return fail("expected a whole model file: its size is not what it says");
     if (u32(data + 12) != checksum(data + 16, size - 16)) return fail("expected a model file with the right checksum: it is damaged");
     ss_model *m = calloc(1, sizeof *m);
@@ -551,6 +536,7 @@ ss_model *ss_load(const char *path) {
     return model;
 }
 
+#define VOICE_VERSION 1
 #define VOICE_HEADER 16 /* before what the checksum counts */
 #define VOICE_DIGITS 32 /* that name the model's weights */
 
@@ -563,7 +549,7 @@ int ss_voice_load(const ss_model *model, const char *path, float *conditions) {
         why = "the voice file cannot be read";
     else if (size < VOICE_HEADER + VOICE_DIGITS || memcmp(data, "ss-voice", 8))
         why = "expected a stored voice, found other data";
-    else if (u32(data + 8) != SS_VERSION)
+    else if (u32(data + 8) != VOICE_VERSION)
         why = "expected a voice of version 1: this one needs another version of the library";
     else if (u32(data + 12) != checksum(data + VOICE_HEADER, size - VOICE_HEADER))
         why = "expected a voice with the right checksum: it is damaged";
@@ -747,26 +733,6 @@ static void remember(ss_stream *s, const struct stack *stack, float *hidden, flo
     }
 }
 
-/* x [n][C] + what the enrolment's slots that are most like a frame say. */
-static void attend(ss_stream *s, const struct stack *stack, const float *keys, const float *values, int n) {
-    const ss_model *m = s->model;
-    const struct kernels *k = m->kernels;
-    int c = m->is.channels, step = padded(c), key = m->is.key, n_slots = m->is.n_slots;
-    size_t wide = padded(key);
-    multiply_onto(k, &stack->query, s->x, step, n, NULL, s->wide, wide, 0, (int8_t *)s->rounded);
-    for (int t = 0; t < n; t++) {
-        float *alike = s->wider, most;
-        memset(alike, 0, n_slots * sizeof(float));
-        k->mix(alike, n_slots, s->wide + t * wide, keys, key, n_slots);
-        most = alike[0];
-        for (int i = 1; i < n_slots; i++) most = alike[i] > most ? alike[i] : most;
-        for (int i = 0; i < n_slots; i++) alike[i] -= most;
-        float sum = k->exp_sum(alike, n_slots);
-        for (int i = 0; i < n_slots; i++) alike[i] /= sum;
-        k->mix(s->x + t * step, c, alike, values, n_slots, c);
-    }
-}
-
 /* x [n][C] through a block. tail: ring of `reach` rows [C]. */
 static void convolve(ss_stream *s, const struct block *block, float *tail, int n) {
     const ss_model *m = s->model;
@@ -800,17 +766,12 @@ static void advance(ss_stream *s, int n, float *out) {
     multiply_onto(k, &m->conv1, s->features, features, n, NULL, s->x, step, 0, (int8_t *)s->rounded);
 
     float *tail = s->tails;
-    const float *slots = s->conditions + m->first_slot;
     for (int i = 0; i < (int)is->n_stacks; i++) {
         const struct stack *stack = &m->stacks[i];
         const float *gain = s->conditions + 2 * i * c, *offset = gain + c;
         for (int t = 0; t < n; t++)
             for (int j = 0; j < c; j++) s->x[t * step + j] = offset[j] + s->x[t * step + j] * gain[j];
         if (is->memory != MEMORY_NONE) remember(s, stack, s->hidden + i * step, s->cells + i * step, n);
-        if (is->n_slots) {
-            attend(s, stack, slots, slots + is->key * is->n_slots, n);
-            slots += (is->key + is->channels) * is->n_slots;
-        }
         for (int b = 0; b < stack->n_blocks; b++) {
             convolve(s, &stack->blocks[b], tail, n);
             tail += (size_t)stack->blocks[b].reach * c;
@@ -962,31 +923,9 @@ static void run_resnet(const struct kernels *k, const struct resnet *net, float 
         }
 }
 
-/* Weighted means of frames x [n][C] for each slot, whose weights are a softmax over all frames, updated as these come. */
-struct slot_means {
-    float *most, *sums, *means; /* [M], [M], [M][C]: highest logit, sum of weights, weighted sum */
-};
-
-static void add_to_slots(const ss_model *m, struct slot_means *slots, const float *x, const float *asked, int n, size_t step) {
-    int c = m->is.channels;
-    for (int t = 0; t < n; t++)
-        for (int slot = 0; slot < (int)m->is.n_slots; slot++) {
-            float logit = asked[t * step + slot], *mean = slots->means + (size_t)slot * c;
-            if (logit > slots->most[slot]) {
-                float kept = expf(slots->most[slot] - logit);
-                slots->most[slot] = logit;
-                slots->sums[slot] *= kept;
-                for (int i = 0; i < c; i++) mean[i] *= kept;
-            }
-            float weight = expf(logit - slots->most[slot]);
-            slots->sums[slot] += weight;
-            m->kernels->mix(mean, c, &weight, x + t * step, 1, 0);
-        }
-}
-
 static int enroll(const ss_model *m, const float *samples, const int16_t *samples16, size_t n, float *conditions) {
     const struct kernels *k = m->kernels;
-    int c = m->is.channels, e = m->is.embedding, n_slots = m->is.n_slots, key = m->is.key, n_stacks = m->is.n_stacks, any = 0;
+    int e = m->is.embedding, any = 0;
     size_t hop = 2 * (size_t)m->is.hop, kernel = m->kernel;
     if (n < (size_t)ss_shortest_enrolment(m)) {
         last_error = "the enrolment is too short";
@@ -1005,9 +944,9 @@ static int enroll(const ss_model *m, const float *samples, const int16_t *sample
     }
     /* The speaker encoder works through `stride` frames by themselves, so the recording comes in blocks of as many. */
     int block = m->stride * (m->stride < 16 ? 16 / m->stride + 1 : 1);
-    size_t step = m->widest, rows = block * step, slots = (size_t)n_slots * (c + 2) + 2 * PAD;
-    size_t floats = 4 * rows + 2 * kernel + 4 * (size_t)padded(m->masked) + padded(2 * m->masked) + kernel + 2 * (size_t)padded(c) +
-                    padded(e) + slots + (size_t)n_slots * padded(n_stacks * maximum(c, key)) + n_stacks * 2 * (size_t)c + 16 * PAD;
+    size_t step = m->widest, rows = block * step;
+    size_t floats = 4 * rows + 2 * kernel + 4 * (size_t)padded(m->masked) + padded(2 * m->masked) + kernel +
+                    padded(e) + m->n_conditions + 16 * PAD;
     float *memory = calloc(floats, sizeof *memory);
     double *sum = calloc(e, sizeof *sum);
     if (!memory || !sum) {
@@ -1018,11 +957,7 @@ static int enroll(const ss_model *m, const float *samples, const int16_t *sample
     }
     float *features = memory, *x = features + rows, *y = x + rows, *z = y + rows, *frame = z + rows + PAD, *work = frame + kernel + PAD;
     float *pieces = work + 2 * kernel + PAD, *spectrum = pieces + 4 * (size_t)padded(m->masked) + PAD;
-    float *hidden = spectrum + padded(2 * m->masked) + PAD, *cell = hidden + padded(c), *speaker = cell + padded(c);
-    struct slot_means means = {speaker + padded(e) + PAD, NULL, NULL};
-    means.sums = means.most + n_slots, means.means = means.sums + n_slots;
-    float *product = means.means + (size_t)n_slots * c + 2 * PAD;
-    for (int i = 0; i < n_slots; i++) means.most[i] = -1e30f;
+    float *speaker = spectrum + padded(2 * m->masked) + PAD, *product = speaker + padded(e) + PAD;
 
     size_t n_frames = (n - kernel) / hop + 1, n_embeddings = n_frames / m->stride;
     for (size_t begin = 0; begin < n_frames; begin += block) {
@@ -1044,35 +979,10 @@ static int enroll(const ss_model *m, const float *samples, const int16_t *sample
         multiply_onto(k, &m->speaker_output, x, step, left, NULL, y, step, 0, NULL);
         for (int t = 0; t < left; t++)
             for (int i = 0; i < e; i++) sum[i] += y[t * step + i];
-        if (!n_slots) continue;
-        multiply_onto(k, &m->slot_input, features, step, count, NULL, x, step, 1, NULL);
-        multiply_onto(k, &m->slot_lstm, x, step, count, NULL, y, step, 0, NULL);
-        for (int t = 0; t < count; t++) {
-            multiply_onto(k, &m->slot_recurrent, hidden, padded(c), 1, y + t * step, y + t * step, step, 0, NULL);
-            k->lstm(y + t * step, hidden, cell, c);
-            for (int i = 0; i < c; i++) x[t * step + i] += hidden[i];
-        }
-        multiply_onto(k, &m->asked, x, step, count, NULL, y, step, 0, NULL);
-        add_to_slots(m, &means, x, y, count, step);
     }
     for (int i = 0; i < e; i++) speaker[i] = (float)(sum[i] / (double)n_embeddings);
     multiply_onto(k, &m->conditions, speaker, padded(e), 1, NULL, product, 0, 0, NULL);
-    memcpy(conditions, product, m->first_slot * sizeof(float));
-    for (int slot = 0; slot < n_slots; slot++) {
-        float *row = means.means + (size_t)slot * c;
-        for (int i = 0; i < c; i++) row[i] = row[i] / means.sums[slot] + m->slots[(size_t)slot * c + i];
-    }
-    for (int values = 0; n_slots && values < 2; values++) { /* keys [key][slots] and values [slots][C] of each stack */
-        int width = values ? c : key;
-        size_t product_step = padded(n_stacks * width);
-        multiply_onto(k, values ? &m->values : &m->keys, means.means, c, n_slots, NULL, product, product_step, 0, NULL);
-        for (int stack = 0; stack < n_stacks; stack++) {
-            float *to = conditions + m->first_slot + (size_t)stack * n_slots * (key + c) + (values ? (size_t)key * n_slots : 0);
-            for (int slot = 0; slot < n_slots; slot++)
-                for (int i = 0; i < width; i++)
-                    to[values ? slot * c + i : i * n_slots + slot] = product[slot * product_step + stack * width + i];
-        }
-    }
+    memcpy(conditions, product, m->n_conditions * sizeof(float));
     free(memory);
     free(sum);
     return 0;

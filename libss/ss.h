@@ -32,8 +32,8 @@ extern "C" {
 typedef struct ss_model ss_model;
 typedef struct ss_stream ss_stream;
 
-/* Version of this interface and of the file format that the library reads. */
-#define SS_VERSION 1
+/* Version of this interface and of the model files that the library reads. */
+#define SS_VERSION 2
 SS_API int ss_version(void);
 
 /* Why the last call of this thread failed, in words. A call that succeeds leaves the text as it was. Never NULL. */

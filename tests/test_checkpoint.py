@@ -141,7 +141,7 @@ def saved_online(path: Path, **changes: Any) -> SpexPlusOnline:
 @torch.no_grad()
 @pytest.mark.parametrize(
     "grown",
-    [{}, {"memory": "lstm"}, {"memory": "lstm", "complex_mask": True, "n_slots": 4, "n_speakers": 9}, {"hidden_channels": 40}],
+    [{}, {"memory": "lstm"}, {"memory": "lstm", "complex_mask": True, "n_speakers": 9}, {"hidden_channels": 40}],
 )
 def test_a_grown_model_begins_as_the_smaller_one(grown: dict[str, Any], tmp_path: Path) -> None:
     before, path = saved_online(tmp_path / "small.pth"), tmp_path / "small.pth"

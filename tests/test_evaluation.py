@@ -22,7 +22,7 @@ JOINED = {**HALF, "chunk_step": 960, "overlap_add_method": "nonintersec"}
 WHOLE = {"_target_": "ss.streamer.Whole"}
 SHORT = {**SIZES, "short_kernel": 20}
 CASES: list[tuple[type[ExtractionModel], dict[str, Any], dict[str, Any]]] = [
-    (SpexPlusOnline, {**SIZES, **WINDOWS, "memory": "lstm", "lookahead": 1, "n_slots": 3}, WHOLE),
+    (SpexPlusOnline, {**SIZES, **WINDOWS, "memory": "lstm", "lookahead": 1}, WHOLE),
     (SpexPlusOnline, {**SIZES, **WINDOWS}, JOINED),
     (SpexPlusShortGRUModel, {**SHORT, "memory_size": 5}, HALF),
     (SpexPlusShortRNN, SHORT, JOINED),

@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear": {},
     "gru": {"memory": "gru"},
     "none": {"memory": "none"},
-    "lstm": {"memory": "lstm", "complex_mask": True, "n_slots": 5},
+    "lstm": {"memory": "lstm", "complex_mask": True},
     "three taps": {"taps": 3},
     "lookahead": {"lookahead": 2},
     "half-overlapping, one scale": {"kernels": [48], "synthesis_kernel": 48},

@@ -48,7 +48,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def model() -> SpexPlusOnline:
-    return online(lookahead=1, memory="lstm", complex_mask=True, n_slots=5)
+    return online(lookahead=1, memory="lstm", complex_mask=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +84,14 @@ def save(model: SpexPlusOnline, path: Path, int8: bool = False) -> NativeExtract
 
 MORE: dict[str, dict[str, Any]] = {
     "hidden channels of each block": {"hidden_channels": [8, 0, 24, 40, 0, 3], "memory": "lstm"},
-    "odd sizes": {"n_channels": 13, "hidden_channels": 7, "out_channels": 5, "memory": "lstm", "n_slots": 3, "complex_mask": True},
-    "odd sizes, gru": {"n_channels": 37, "hidden_channels": 71, "memory": "gru", "n_slots": 17, "lookahead": 3},
-    "wide": {"n_channels": 80, "hidden_channels": 150, "n_stacked_tcnblocks": 3, "memory": "lstm", "n_slots": 32},
+    "odd sizes": {"n_channels": 13, "hidden_channels": 7, "out_channels": 5, "memory": "lstm", "complex_mask": True},
+    "odd sizes, gru": {"n_channels": 37, "hidden_channels": 71, "memory": "gru", "lookahead": 3},
+    "wide": {"n_channels": 80, "hidden_channels": 150, "n_stacked_tcnblocks": 3, "memory": "lstm"},
     "one tap": {"taps": 1, "memory": "none"},
     "four taps": {"taps": 4, "memory": "none", "complex_mask": True},
     "three windows, many factors": {"kernels": [44, 60, 364], "synthesis_kernel": 40, "hop": 20},
     "one embedding block": {"n_resnetblocks": 1},
-    "no embedding block": {"n_resnetblocks": 0, "n_slots": 2},
+    "no embedding block": {"n_resnetblocks": 0},
     "four embedding blocks": {"n_resnetblocks": 4},
     "embedding as wide as the channels": {"out_channels": 16},
     "one stack, one block": {"n_stacked_tcnblocks": 1, "n_tcnblocks": 1},
@@ -369,7 +369,7 @@ def test_hostile_files(folder: Path, tmp_path: Path) -> None:
     for n in (0, 7, 23):
         refuse(content[:n], "found other data")
     refuse(b"x" + content[1:], "found other data")
-    refuse(content[:8] + b"\2" + content[9:], "of version 1")
+    refuse(content[:8] + b"\1" + content[9:], "of version 2")
     for n in (24, 100, len(content) - 1):
         refuse(content[:n], "its size is not what it says")
         refuse(signed(content[:n]), "expected options of a model|expected as many weights")
@@ -378,7 +378,7 @@ def test_hostile_files(folder: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for place in rng.integers(24, len(content), 20):
         refuse(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :], "right checksum")
-    for word in range(17):  # options; the file is then another model's, or none's
+    for word in range(15):  # options; the file is then another model's, or none's
         for value in (0, 2**31, 2**32 - 1, 70000):
             changed = with_word(content, HEADER + 4 * word, value)
             if changed != content and (word, value) not in ((0, 70000), (3, 0)):  # another rate; no lookahead: models too
@@ -400,7 +400,6 @@ def test_a_stream_that_needs_too_much_memory(tmp_path: Path) -> None:
     [
         ({"kernels": [32, 134]}, "kernels: the C library wants halves without a prime factor above 61, got 134"),
         ({"taps": 17}, "taps: the C library takes at most 16, got 17"),
-        ({"n_slots": 2000}, "n_slots: the C library takes at most 1024, got 2000"),
     ],
 )
 def test_models_that_the_library_does_not_run(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

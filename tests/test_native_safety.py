@@ -21,7 +21,7 @@ from ss.runtime import Extractor
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 KERNELS = ("avx512vnni", "avx2", "sse2")
-WORDS = 17  # options in a file
+WORDS = 15  # options in a file
 
 
 def build(target: str, folder: Path) -> Path:
@@ -77,7 +77,6 @@ def random_model(rng: np.random.Generator) -> dict[str, Any]:
         "memory": str(rng.choice(["none", "lstm", "gru", "linear"])),
         "lookahead": number(0, 3),
         "complex_mask": bool(rng.random() < 0.5),
-        "n_slots": number(0, 1) * number(1, 40),
     }
 
 
@@ -149,7 +148,7 @@ def test_files_without_a_right_checksum_under_sanitizers(sanitized: Path, tmp_pa
 
 
 def test_damaged_voices_under_sanitizers(sanitized: Path, tmp_path: Path) -> None:
-    model, rng, paths = online(memory="lstm", n_slots=5), np.random.default_rng(0), list[Path]()
+    model, rng, paths = online(memory="lstm"), np.random.default_rng(0), list[Path]()
     export(model, tmp_path / "exported")
     extractor = Extractor.load(tmp_path / "exported", backend="onnxruntime")
     extractor.enroll(rng.standard_normal(9 * extractor.shortest_enrolment, np.float32)).save(tmp_path / "whole.voice")

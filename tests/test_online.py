@@ -17,7 +17,7 @@ VARIANTS = [
     {"memory": "none"},
     {"memory": "gru"},
     {"memory": "linear"},
-    {"memory": "lstm", "complex_mask": True, "n_slots": 5},
+    {"memory": "lstm", "complex_mask": True},
     {"lookahead": 3},
     {"taps": 3, "hop": 16, "synthesis_kernel": 32},
     {"hop": 32},

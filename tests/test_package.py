@@ -94,7 +94,7 @@ def test_a_wheel_carries_the_library(tmp_path: Path) -> None:
     assert "py3-none-" in str(wheel.filename)
     assert not str(wheel.filename).endswith("-any.whl")
     wheel.extract(name, tmp_path / "out")
-    assert open_library(tmp_path / "out" / name).ss_version() == 1
+    assert open_library(tmp_path / "out" / name).ss_version() == 2
 
 
 @pytest.mark.parametrize("compiler", ["nowhere-cc", "false"])

@@ -59,7 +59,7 @@ def test_a_segment_model_is_refused(tmp_path: Path) -> None:
         export(model, tmp_path, streamer=streamer, sherpa=SECONDS)
 
 
-@pytest.mark.parametrize("changes", [{}, {"lookahead": 2, "memory": "lstm", "n_slots": 5}, {"synthesis_kernel": 24}])
+@pytest.mark.parametrize("changes", [{}, {"lookahead": 2, "memory": "lstm"}, {"synthesis_kernel": 24}])
 def test_exports(changes: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     export(lively(SpexPlusOnline(**{**SIZES, **WINDOWS, **changes})), tmp_path / "exported", sherpa=SECONDS)

@@ -23,10 +23,10 @@ BACKENDS = ["onnxruntime", pytest.param("c", marks=pytest.mark.skipif(find_libra
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A model, the same in int8, and one with other weights."""
     found = [tmp_path_factory.mktemp(name) / "exported" for name in ("model", "int8", "other")]
-    model = online(memory="lstm", n_slots=5)
+    model = online(memory="lstm")
     export(model, found[0])
     export(model, found[1], int8=True)
-    export(online(memory="lstm", n_slots=5, n_speakers=4), found[2])
+    export(online(memory="lstm", n_speakers=4), found[2])
     return found
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from ss.errors import UserError
 from ss.export.graph import Array, Graph, Product, Value, normed_after, normed_before, product, recurrent_weights
 from ss.model.memory import GRU, LSTM, LinearRecurrence
-from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
+from ss.model.online import Conditioning, DilatedBlock
 from ss.model.stateful import Chain
 
 RECURRENCE = """recurrence (float[B,C] h, float[B,C] keep, float[B,C] value) => (float[B,C] after, float[B,C] out) {
@@ -28,8 +28,7 @@ RECURRENCE = """recurrence (float[B,C] h, float[B,C] keep, float[B,C] value) => 
 class StepContext:
     """What the layers of one step share. queues: the lengths of all queues in frames.
 
-    batch, n_frames: values [1]; conditions: columns [T*B,C] each; slots: keys [B,Q*M] and values [B,M*C] of each stack;
-    states: what each layer carried [n*B,C], in order;
+    batch, n_frames: values [1]; conditions: columns [T*B,C] each; states: what each layer carried [n*B,C], in order;
     after: what it carries on, filled by the layers; carried: names, values and shapes of the next states. names: of the modules.
     """
 
@@ -37,7 +36,6 @@ class StepContext:
         self.g, self.batch, self.names = g, batch, names
         self.n_rows = g.op("Mul", n_frames, batch)
         self.conditions: list[Value] = []
-        self.slots: Iterator[tuple[Value, Value]] = iter(())
         self.states: Iterator[Value] = iter(())
         self.after: list[Value] = []
         self.carried: list[tuple[str, Value, tuple[int | str, ...]]] = []
@@ -82,18 +80,6 @@ def _(layer: Conditioning, x: Value, stream: StepContext) -> Value:
 
 
 @emit.register
-def _(layer: EnrolmentAttention, x: Value, stream: StepContext) -> Value:
-    g, n_slots, channels, name = stream.g, layer.n_slots, layer.channels, f"attention.{layer.begin}"
-    keys, values = next(stream.slots)
-    weight, bias = normed_before(layer.norm, product(layer.query))
-    query = g.product(x, Product(weight * KEY**-0.5, bias * KEY**-0.5), f"{name}.query")
-    by_stream = g.op("Transpose", g.reshape(query, -1, stream.batch, KEY), perm=[1, 0, 2])
-    alike = g.op("Softmax", g.op("MatMul", by_stream, g.reshape(keys, -1, KEY, n_slots), name=f"{name}.keys"), axis=-1)
-    found = g.op("MatMul", alike, g.reshape(values, -1, n_slots, channels), name=f"{name}.values")
-    return g.op("Add", x, g.reshape(g.op("Transpose", found, perm=[1, 0, 2]), -1, channels))
-
-
-@emit.register
 def _(layer: DilatedBlock, x: Value, stream: StepContext) -> Value:
     g = stream.g
     longer, oldest, newest = stream.queue(next(stream.states), x, layer.reach)
@@ -127,7 +113,9 @@ def _(layer: LSTM, x: Value, stream: StepContext) -> Value:
     hidden, cell = g.split(g.reshape(next(stream.states), 2, -1, channels), [1, 1], 2, axis=0)
     inputs, recurrent, bias, other_bias = recurrent_weights(layer.lstm)
     weight, bias = normed_before(layer.norm, Product(inputs.T, bias))
-    y, *last = lstm(g, [weight.T, recurrent, bias, other_bias], rows, (hidden, cell))
+    # torch's gates are in, forget, new, out; ONNX's in, out, forget, new
+    parts = gate_weights(g, [weight.T, recurrent, bias, other_bias], (0, 3, 1, 2))
+    y, *last = g.ops("LSTM", rows, *parts, "", hidden, cell, outputs=3, hidden_size=channels)
     stream.after.append(g.reshape(g.concat(*last, axis=0), -1, channels))
     return g.op("Add", x, g.product(g.reshape(y, -1, channels), product(layer.output), stream.names[layer.output]))
 
@@ -136,14 +124,6 @@ def gate_weights(g: Graph, weights: Sequence[Array], order: Sequence[int]) -> li
     """What ONNX wants of a recurrent layer's weights and biases: the gates are in another order than torch's."""
     inputs, recurrent, *biases = (np.concatenate([np.split(weight, len(order))[gate] for gate in order]) for weight in weights)
     return [g.weight(values[None]) for values in (inputs, recurrent, np.concatenate(biases))]
-
-
-def lstm(g: Graph, weights: Sequence[Array], rows: Value, before: tuple[Value, Value] | None = None) -> list[Value]:
-    """Frames [T,B,C] through an LSTM -> frames [T,B,C], hidden, cell [1,B,C]. before: its hidden and cell; None: zeros."""
-    parts = gate_weights(g, weights, (0, 3, 1, 2))  # torch's are in, forget, new, out; ONNX's in, out, forget, new
-    states = ("", *before) if before else ()
-    y, *last = g.ops("LSTM", rows, *parts, *states, outputs=3, hidden_size=weights[1].shape[1])
-    return [g.op("Squeeze", y, g.ints(1)), *last]
 
 
 @emit.register

@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ss.errors import UserError
-from ss.export.graph import Array, Product, array, normed_after, normed_before, product, recurrent_weights
+from ss.export.graph import Product, array, normed_after, normed_before, product, recurrent_weights
 from ss.model import SpexPlusOnline
 from ss.model.memory import GRU, LSTM, LinearRecurrence
-from ss.model.online import KEY, Conditioning, DilatedBlock, EnrolmentAttention
+from ss.model.online import Conditioning, DilatedBlock
 from ss.model.speaker import ResNetBlock
 from ss.model.stateful import Chain, StatefulLayer
 
-MAGIC, VERSION = b"ss-model", 1
+MAGIC, VERSION = b"ss-model", 2
 MEMORY_CODES: dict[type[StatefulLayer] | None, int] = {None: 0, LSTM: 1, GRU: 2, LinearRecurrence: 3}
 FLOATS, BYTES = 0, 2  # how the products of a step are stored
 LARGEST_FACTOR = 61  # of half a window: what the library's Fourier transform takes
-MOST = {"n_channels": 4096, "hop": 8192, "lookahead": 1024, "n_slots": 1024, "kernels": 8, "n_stacked_tcnblocks": 16, "taps": 16}
+MOST = {"n_channels": 4096, "hop": 8192, "lookahead": 1024, "kernels": 8, "n_stacked_tcnblocks": 16, "taps": 16}
 NORM_EPSILON = 1e-5
 
 
@@ -64,7 +64,7 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
     stacks = [list(cast(Chain, stack)) for stack in model.body]
     layers = [layer for stack in stacks for layer in stack]
     for layer in layers:
-        if type(layer) not in (Conditioning, EnrolmentAttention, DilatedBlock, *MEMORY_CODES):
+        if type(layer) not in (Conditioning, DilatedBlock, *MEMORY_CODES):
             raise UserError(f"{type(layer).__name__}: expected a layer of the online model; the C library knows none of this kind")
     memory = next((type(layer) for layer in layers if type(layer) in MEMORY_CODES), None)
     blocks = [(number, layer) for number, stack in enumerate(stacks) for layer in stack if isinstance(layer, DilatedBlock)]
@@ -75,8 +75,7 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
         hidden[number, block.dilation.bit_length() - 1] = block.conv.out_features
     encoder, channels = model.encoder, model.conv1.out_features
     sizes = {"n_channels": channels, "hop": model.hop, "lookahead": model.lookahead, "kernels": len(encoder.kernels)}
-    n_slots = model.slot_encoder.n_slots if model.slot_encoder else 0
-    sizes |= {"n_slots": n_slots, "n_stacked_tcnblocks": len(stacks), "taps": taps}
+    sizes |= {"n_stacked_tcnblocks": len(stacks), "taps": taps}
     for name, size in sizes.items():
         if size > MOST[name]:
             raise UserError(f"{name}: the C library takes at most {MOST[name]}, got {size}")
@@ -99,7 +98,7 @@ def model_bytes(model: SpexPlusOnline, sample_rate: int, metadata: str = "{}", i
     text += b" " * (-len(text) % 4)
     options = [sample_rate, model.hop, model.decoder.hop + model.decoder.overlap, model.lookahead, channels]
     options += [model.classifier.in_features, len(stacks), n_blocks, taps, MEMORY_CODES[memory]]
-    options += [int(model.phase is not None), n_slots, KEY, len(model.speaker_encoder.blocks), len(encoder.kernels)]
+    options += [int(model.phase is not None), len(model.speaker_encoder.blocks), len(encoder.kernels)]
     options += [BYTES if int8 else FLOATS, len(text), *encoder.kernels, *hidden.ravel()]
     body = b"".join([struct.pack(f"<{len(options)}I", *options), text, *writer.parts])
     counted = struct.pack("<Q", len(MAGIC) + 16 + len(body)) + body
@@ -115,9 +114,10 @@ def largest_factor(number: int) -> int:
 def write_layer(writer: TensorWriter, layer: StatefulLayer) -> None:
     """A layer of the body."""
     if isinstance(layer, LSTM):
-        inputs, recurrent, bias = gates(layer.lstm)
-        writer.product(normed_before(layer.norm, Product(inputs, bias)), writer.step)
-        writer.product(Product(recurrent, bias), writer.step, bias=False)
+        inputs, recurrent, *biases = recurrent_weights(layer.lstm)
+        bias = biases[0] + biases[1]
+        writer.product(normed_before(layer.norm, Product(inputs.T, bias)), writer.step)
+        writer.product(Product(recurrent.T, bias), writer.step, bias=False)
         writer.product(product(layer.output), writer.step)
     elif isinstance(layer, GRU):
         inputs, recurrent, *biases = recurrent_weights(layer.gru)
@@ -126,30 +126,17 @@ def write_layer(writer: TensorWriter, layer: StatefulLayer) -> None:
     elif isinstance(layer, LinearRecurrence):
         writer.product(product(layer.inputs), writer.step)
         writer.product(product(layer.output), writer.step)
-    elif isinstance(layer, EnrolmentAttention):
-        weight, bias = normed_before(layer.norm, product(layer.query))
-        writer.product(Product(weight * KEY**-0.5, bias * KEY**-0.5))
     elif isinstance(layer, DilatedBlock):
         writer.product(normed_after(product(layer.conv), layer.norm), writer.step)
         writer.product(product(layer.output), writer.step)
 
 
-def gates(lstm: nn.LSTM) -> tuple[Array, Array, Array]:
-    """Weights [a,4b] of the input and [b,4b] of the hidden vector, and the sum of both biases [4b]."""
-    inputs, recurrent, *biases = recurrent_weights(lstm)
-    return inputs.T, recurrent.T, biases[0] + biases[1]
-
-
-def layer_normed(norm: nn.LayerNorm, inner: Product) -> Product:
-    """The gain and the offset of a layer norm, then the product, in one; the library computes what is before."""
-    assert norm.eps == NORM_EPSILON
-    return Product(inner.weight * array(norm.weight)[:, None], inner.bias + array(norm.bias) @ inner.weight)
-
-
 def write_enrolment(writer: TensorWriter, model: SpexPlusOnline) -> None:
     """What turns a recording into conditions."""
     encoder = model.speaker_encoder
-    writer.product(layer_normed(encoder.norm, product(encoder.conv1)), writer.enrolment)
+    norm, (weight, bias) = encoder.norm, product(encoder.conv1)
+    assert norm.eps == NORM_EPSILON  # the library computes what is before its gain and offset
+    writer.product(Product(weight * array(norm.weight)[:, None], bias + array(norm.bias) @ weight), writer.enrolment)
     for block in (cast(ResNetBlock, block) for block in encoder.blocks):
         writer.product(normed_after(product(block.conv1), block.norm1), writer.enrolment)
         writer.add(array(block.prelu1.weight))
@@ -159,12 +146,3 @@ def write_enrolment(writer: TensorWriter, model: SpexPlusOnline) -> None:
         writer.add(array(block.prelu2.weight))
     writer.product(product(encoder.conv2), writer.enrolment)
     writer.product(product(model.conditions), writer.enrolment)
-    if (slots := model.slot_encoder) is not None:
-        inputs, recurrent, bias = gates(slots.lstm)
-        writer.product(layer_normed(slots.norm, product(slots.conv)), writer.enrolment)
-        writer.product(Product(inputs, bias), writer.enrolment)
-        writer.product(Product(recurrent, bias), writer.enrolment, bias=False)
-        writer.product(product(slots.asked), writer.enrolment)
-        writer.add(array(slots.slots))
-        writer.product(product(slots.keys), writer.enrolment)
-        writer.product(product(slots.values), writer.enrolment)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import nn
 
-from ss.export.graph import END, Array, Graph, Product, Value, array, normed_after, normed_before, product, recurrent_weights
-from ss.export.layers import StepContext, emit, lstm
+from ss.export.graph import END, Array, Graph, Product, Value, array, normed_after, normed_before, product
+from ss.export.layers import StepContext, emit
 from ss.model import SpexPlusOnline
-from ss.model.online import FLOOR, DilatedBlock, EnrolmentAttention
-from ss.model.speaker import ResNetBlock, SlotEncoder
+from ss.model.online import FLOOR, DilatedBlock
+from ss.model.speaker import ResNetBlock
 from ss.model.stateful import leaves
 from ss.model.stft import MultiWindowSTFT
 
@@ -40,31 +40,8 @@ def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
     x = g.product(x, product(encoder.conv2))  # embedding frames [T/stride*B,E]
     speaker = g.op("ReduceMean", g.reshape(x, -1, batch, embedding), axes=[0], keepdims=0)
     g.output("speaker", speaker, "batch", embedding)
-    conditions = g.product(speaker, product(model.conditions))
-    if model.slot_encoder is not None:
-        conditions = g.concat(conditions, slots(g, model.slot_encoder, features, batch), axis=1)
-    g.output("conditions", conditions, "batch", model.n_conditions)
+    g.output("conditions", g.product(speaker, product(model.conditions)), "batch", model.conditions.out_features)
     return g.model(metadata)
-
-
-def slots(g: Graph, encoder: SlotEncoder, features: Value, batch: Value) -> Value:
-    """Features [T*B,F] -> keys and values of all stacks [B,N*(Q*M+M*C)]."""
-    channels, n_slots, n_stacks = encoder.conv.out_features, encoder.n_slots, encoder.n_stacks
-    x = g.op("Relu", g.product(layer_norm(g, encoder.norm, features), product(encoder.conv)))
-    rows = g.reshape(x, -1, batch, channels)
-    heard = g.op("Add", rows, lstm(g, recurrent_weights(encoder.lstm), rows)[0])  # [T,B,C]
-    asked = g.reshape(g.product(g.reshape(heard, -1, channels), product(encoder.asked)), -1, batch, n_slots)
-    weights = g.op("Transpose", g.op("Softmax", asked, axis=0), perm=[1, 2, 0])  # [B,M,T]
-    found = g.op("Add", g.op("MatMul", weights, g.op("Transpose", heard, perm=[1, 0, 2])), g.weight(array(encoder.slots)))
-    rows = g.reshape(found, -1, channels)
-
-    def by_stack(layer: nn.Linear, perm: list[int]) -> Value:
-        """What a layer has of every slot for each stack [B,N,...]; perm: of the axes of [B,M,N,...]."""
-        parts = g.reshape(g.product(rows, product(layer)), -1, n_slots, n_stacks, layer.out_features // n_stacks)
-        return g.reshape(g.op("Transpose", parts, perm=perm), 0, n_stacks, -1)
-
-    both = g.concat(by_stack(encoder.keys, [0, 2, 3, 1]), by_stack(encoder.values, [0, 2, 1, 3]), axis=2)
-    return g.reshape(both, 0, -1)
 
 
 def layer_norm(g: Graph, norm: nn.LayerNorm, x: Value) -> Value:
@@ -90,7 +67,7 @@ def step_graph(model: SpexPlusOnline, metadata: dict[str, str], plain: bool = Fa
     where the model has them; zeros at first. plain: see Graph.
     """
     g, hop, kernel = Graph("step", plain), model.hop, model.encoder.kernel
-    chunk, conditions = g.input("chunk", "batch", "samples"), g.input("conditions", "batch", model.n_conditions)
+    chunk, conditions = g.input("chunk", "batch", "samples"), g.input("conditions", "batch", model.conditions.out_features)
     batch, samples = sizes(g, chunk)
     n_frames = g.op("Div", samples, g.ints(hop))
     names = {module: name for name, module in model.named_modules()}
@@ -119,12 +96,9 @@ def through_body(model: SpexPlusOnline, x: Value, conditions: Value, stream: Ste
     """Rows x [T*B,C] and conditions [B,D] -> rows; all layers' states are one input and one output."""
     g, channels = stream.g, model.conv1.out_features
     lengths = [state.numel() // channels for state in leaves(model.body.init_state(1, 0))]
-    width, attention = model.conditions.out_features, [m for m in model.body.modules() if isinstance(m, EnrolmentAttention)]
-    slots = [size for layer in attention for size in (layer.middle - layer.begin, layer.end - layer.middle)]
-    conditions, *looked_up = g.split(conditions, [width, *slots], 1 + len(slots), axis=1)
-    stream.slots = zip(looked_up[::2], looked_up[1::2], strict=True)
+    n_columns = model.conditions.out_features // channels
     every_frame = g.op("Tile", conditions, g.concat(g.op("Div", stream.n_rows, stream.batch), g.ints(1), axis=0))
-    stream.conditions = g.split(every_frame, [channels] * (width // channels), width // channels, axis=1)
+    stream.conditions = g.split(every_frame, [channels] * n_columns, n_columns, axis=1)
     if lengths:
         ends = g.op("Mul", g.ints(*lengths), stream.batch)
         states = stream.state("body", sum(lengths), channels)

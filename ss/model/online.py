@@ -5,7 +5,7 @@ frame-recurrent memory in front of each stack, one mask, and a decoder with carr
 pass through the very same layers from the zero state.
 
 Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, T frames, C channels, E speaker embedding,
-M slots of an enrolment, Q channels of their keys, D conditions (a gain and an offset per channel and stack, then keys and values).
+D conditions (a gain and an offset per channel and stack).
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,11 @@ from torch.nn import functional as F
 from ss.errors import UserError
 from ss.model.extractor import Extraction, ExtractionModel, count_frames
 from ss.model.memory import MEMORIES
-from ss.model.speaker import SlotEncoder, SpeakerEncoder
+from ss.model.speaker import SpeakerEncoder
 from ss.model.stateful import Chain, State, StatefulLayer
 from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
 from ss.model.tcn import Hidden, Norm, check_widths, widths
 
-KEY = 32  # channels by which frames and slots are compared
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
 
 
@@ -40,25 +39,6 @@ class Conditioning(StatefulLayer):
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         gain, offset = speaker[:, None, self.begin : self.middle], speaker[:, None, self.middle : self.end]
         return torch.addcmul(offset, x, gain), state
-
-
-class EnrolmentAttention(StatefulLayer):
-    """x + what the enrolment's slots that are most like a frame have to say about it (attention, Vaswani et al., 2017).
-
-    begin: where the keys [Q,M] and the values [M,C] of this stack begin among the conditions [B,D].
-    """
-
-    def __init__(self, channels: int, n_slots: int, begin: int) -> None:
-        super().__init__()
-        self.channels, self.n_slots, self.begin = channels, n_slots, begin
-        self.middle, self.end = begin + KEY * n_slots, begin + (KEY + channels) * n_slots
-        self.norm, self.query = Norm(channels), nn.Linear(channels, KEY)
-
-    def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
-        keys = speaker[:, self.begin : self.middle].view(-1, KEY, self.n_slots)
-        values = speaker[:, self.middle : self.end].view(-1, self.n_slots, self.channels)
-        alike = (self.query(self.norm(x)) @ keys * KEY**-0.5).softmax(-1)
-        return torch.baddbmm(x, alike.to(x.dtype), values.to(x.dtype)), state
 
 
 class DilatedBlock(StatefulLayer):
@@ -93,8 +73,7 @@ class SpexPlusOnline(ExtractionModel):
     kernels: samples of the analysis windows, the longest last (that one is masked); synthesis_kernel: samples that a frame gives
     back, between one and two hops; hop: samples between frames; n_channels, hidden_channels: of the TCN (a list: of each block, 0
     leaves it out); out_channels: E; taps: frames that a block's convolution sees; memory: none, lstm, gru or linear; lookahead:
-    frames that a mask may wait for; complex_mask: it turns phases too; n_slots: M, what each stack may look up in the enrolment
-    beside the embedding (0: nothing).
+    frames that a mask may wait for; complex_mask: it turns phases too.
     """
 
     online = True
@@ -115,7 +94,6 @@ class SpexPlusOnline(ExtractionModel):
         memory: str = "linear",
         lookahead: int = 0,
         complex_mask: bool = False,
-        n_slots: int = 0,
     ) -> None:
         super().__init__()
         if memory != "none" and memory not in MEMORIES:
@@ -135,24 +113,19 @@ class SpexPlusOnline(ExtractionModel):
         self.speaker_encoder = SpeakerEncoder(features, n_channels, out_channels, n_resnetblocks)
         self.classifier = nn.Linear(out_channels, n_speakers)
         self.conditions = nn.Linear(out_channels, 2 * n_channels * n_stacked_tcnblocks)
-        hidden, n_stacks = widths(hidden_channels), n_stacked_tcnblocks
+        hidden = widths(hidden_channels)
 
         def stack(stack_index: int) -> Chain:
-            """Conditioning, memory, attention, and blocks of dilation 1, 2, 4, ...; one without hidden channels is left out."""
+            """Conditioning, memory, and blocks of dilation 1, 2, 4, ...; one without hidden channels is left out."""
             layers: list[StatefulLayer] = [Conditioning(n_channels, stack_index)]
             if memory != "none":
                 layers.append(MEMORIES[memory](n_channels))
-            if n_slots:
-                begin = self.conditions.out_features + stack_index * n_slots * (KEY + n_channels)
-                layers.append(EnrolmentAttention(n_channels, n_slots, begin))
             blocks = enumerate(islice(hidden, n_tcnblocks))
             return Chain([*layers, *(DilatedBlock(n_channels, width, taps, 2**i) for i, width in blocks if width)])
 
-        self.body = Chain(stack(stack_index) for stack_index in range(n_stacks))
+        self.body = Chain(stack(stack_index) for stack_index in range(n_stacked_tcnblocks))
         self.mask_norm, self.mask = Norm(n_channels), nn.Linear(n_channels, self.masked)
         self.phase = nn.Linear(n_channels, 2 * self.masked) if complex_mask else None
-        self.slot_encoder = SlotEncoder(features, n_channels, n_slots, KEY, n_stacks) if n_slots else None
-        self.n_conditions = self.conditions.out_features + n_stacks * n_slots * (KEY + n_channels)  # D
         with torch.no_grad():  # gains near one, masks alike for all bins, no turn: the mixture passes, nearly as it is
             self.conditions.weight.mul_(0.3)
             self.conditions.bias.zero_()
@@ -183,15 +156,14 @@ class SpexPlusOnline(ExtractionModel):
         return (self.speaker_encoder.stride - 1) * 2 * self.hop + self.encoder.kernel
 
     def enroll(self, ref: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """ref [B,S] -> speaker [B,E], and the slots' keys and values behind it; lengths [B]: the samples of each, where padded.
+        """ref [B,S] -> speaker [B,E]; lengths [B]: the samples of each, where padded.
 
         Raises UserError for an enrolment that does not fill one frame of the speaker encoder.
         """
         hop = 2 * self.hop  # a voice does not need every frame
         n_frames = count_frames(ref, lengths, self.shortest_enrolment, self.encoder.kernel, hop)
         features = self.features(self.encoder(ref, hop))
-        speaker = self.speaker_encoder(features.transpose(1, 2), n_frames)
-        return speaker if self.slot_encoder is None else torch.cat([speaker, self.slot_encoder(features, n_frames)], 1)
+        return self.speaker_encoder(features.transpose(1, 2), n_frames)
 
     def init_state(self, speaker: Tensor, samples: int = 0) -> State:
         """The state of a new stream of this speaker, as `enroll` gives it; `samples` is for models over chunks of one length only.
@@ -202,9 +174,7 @@ class SpexPlusOnline(ExtractionModel):
         history = speaker.new_zeros(batch, self.encoder.kernel - self.hop)
         ahead = Spectrum(*(speaker.new_zeros(batch, self.lookahead, self.masked) for _ in range(2)))
         overlap = speaker.new_zeros(batch, self.decoder.overlap)
-        embedding, slots = speaker.tensor_split([self.conditions.in_features], 1)
-        conditions = torch.cat([self.conditions(embedding), slots], 1)
-        return conditions, history, ahead, self.body.init_state(batch, 0), overlap
+        return self.conditions(speaker), history, ahead, self.body.init_state(batch, 0), overlap
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
         """chunk [B,n*hop], any n >= 1 -> (the estimate [B,n*hop] of the input `delay` samples earlier,), the state after it.
@@ -243,5 +213,4 @@ class SpexPlusOnline(ExtractionModel):
         waiting = self.delay + -(whole.shape[-1] + self.delay) % self.hop
         (wave,), _ = self.step(F.pad(whole, (0, waiting)), self.init_state(speaker))
         aligned = wave[:, self.delay :][:, : whole.shape[-1]]
-        logits = self.classifier(speaker[:, : self.classifier.in_features])
-        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
+        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), self.classifier(speaker))

@@ -1,6 +1,6 @@
-"""From frames of the enrolment to one embedding (the speaker encoder of SpEx+, Ge et al., 2020), and to slots for attention.
+"""From frames of the enrolment to one embedding (the speaker encoder of SpEx+, Ge et al., 2020).
 
-Shapes: B batch, C channels, T frames, E speaker embedding, F features, M slots, Q channels of a key, N stacks.
+Shapes: B batch, C channels, T frames, E speaker embedding.
 """
 
 from itertools import pairwise
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ss.distributed import BatchNorm
-from ss.model.memory import LSTMLayer
 from ss.model.tcn import ChannelNorm
 
 
@@ -56,35 +55,3 @@ class SpeakerEncoder(nn.Module):
         kept = (n_frames // self.stride)[:, None]
         real = torch.arange(x.shape[-1], device=x.device) < kept
         return (x * real[:, None]).sum(-1) / kept
-
-
-class SlotEncoder(nn.Module):
-    """A fixed number of slots from an enrolment of any length, each a weighted mean over the frames that it has learnt to ask for.
-
-    One embedding says what a voice is like; slots say how different sounds are in this voice ("Perceiver", Jaegle et al., 2021).
-    Gives what attention in each of N stacks needs of them: keys [Q,M] and values [M,C]. Values start at zero.
-    """
-
-    def __init__(self, in_channels: int, channels: int, n_slots: int, key: int, n_stacks: int) -> None:
-        super().__init__()
-        self.n_slots, self.n_stacks = n_slots, n_stacks
-        self.norm, self.conv = nn.LayerNorm(in_channels), nn.Linear(in_channels, channels)
-        self.lstm = LSTMLayer(channels, channels, batch_first=True)
-        self.asked = nn.Linear(channels, n_slots)
-        self.slots = nn.Parameter(torch.randn(n_slots, channels) * 0.1)
-        self.keys, self.values = nn.Linear(channels, n_stacks * key), nn.Linear(channels, n_stacks * channels)
-        nn.init.zeros_(self.values.weight)
-        nn.init.zeros_(self.values.bias)
-
-    def forward(self, features: Tensor, n_frames: Tensor | None = None) -> Tensor:
-        """features [B,T,F], n_frames [B] that are no padding (None: all) -> [B,N*(Q*M+M*C)]."""
-        x = self.conv(self.norm(features)).relu()
-        x = x + self.lstm(x)[0]
-        asked = self.asked(x)
-        if n_frames is not None:
-            padding = torch.arange(x.shape[1], device=x.device) >= n_frames[:, None]
-            asked = asked.masked_fill(padding[..., None], -torch.inf)
-        slots = asked.softmax(1).transpose(1, 2).to(x.dtype) @ x + self.slots  # [B,M,C]
-        keys = self.keys(slots).unflatten(-1, (self.n_stacks, -1)).permute(0, 2, 3, 1)  # [B,N,Q,M]
-        values = self.values(slots).unflatten(-1, (self.n_stacks, -1)).transpose(1, 2)  # [B,N,M,C]
-        return torch.cat([keys.flatten(2), values.flatten(2)], 2).flatten(1)

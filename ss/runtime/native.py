@@ -22,7 +22,7 @@ from ss.runtime.stream import LOUDEST, Stream, check_shape, refuse_ended, repair
 NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
 PACKAGED = Path(__file__).with_name(NAMES.get(sys.platform, "libss.so"))
 VARIABLE = "SS_LIBRARY"  # of the environment: another library than the packaged one
-VERSION = 1
+VERSION = 2
 HANDLE, SIZE, INT, TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
 FACTS = ("sample_rate", "hop", "delay", "latency", "shortest_enrolment", "n_conditions")
 FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
