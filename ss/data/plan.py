@@ -64,6 +64,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
     for name, when in zip(others, times[1:], strict=True):
         own, sir = draw_speed(scene, rng), draw_one(scene.sir_levels, rng) if scene.sir_levels else draw_between(scene.sir, rng)
         interferers.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
+    equalizer = scene.enrolment.equalizer
     ref_speed = round(speed * draw_between(scene.enrolment.speed, rng), 4) if scene.enrolment.speed else speed
     ref = fill_times(catalog, enrolled, [(0, ref_length or ENDLESS)], ref_speed, rng, once=True)
     return Row(
@@ -84,7 +85,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         level=draw_between(scene.level, rng),
         loudness=scene.loudness,
         ref_level=draw_between(scene.enrolment.level, rng) if scene.enrolment.level else None,
-        ref_equalizer=draw_equalizer(scene.enrolment.equalizer, rng) if scene.enrolment.equalizer else None,
+        ref_equalizer=tuple(round(draw_between(equalizer, rng), 2) for _ in OCTAVES) if equalizer else None,
     )
 
 
@@ -245,11 +246,6 @@ def draw_noise(catalog: Catalog, share: float, snr: Range, rng: Draw) -> Noise |
 def draw_speed(scene: Scene, rng: Draw) -> float:
     """How fast a voice is played."""
     return round(draw_between(scene.speed, rng), 4) if rng.random() < scene.speed_share else 1.0
-
-
-def draw_equalizer(range_: Range, rng: Draw) -> tuple[float, ...]:
-    """dB for each octave."""
-    return tuple(round(draw_between(range_, rng), 2) for _ in OCTAVES)
 
 
 def draw_between(range_: Range, rng: Draw) -> float:

@@ -33,8 +33,10 @@ def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
     features = log_power(g, model.encoder, parts)
     # what is left over fills no frame of the speaker encoder
     rows = g.op("Mul", g.op("Mul", g.op("Div", n_frames, g.ints(stride)), g.ints(stride)), batch)
-    encoder = model.speaker_encoder
-    x = g.product(layer_norm(g, encoder.norm, g.cut(features, g.ints(0), rows, 0)), product(encoder.conv1))
+    encoder, norm = model.speaker_encoder, model.speaker_encoder.norm
+    gain_and_offset = (g.weight(array(w)) for w in (norm.weight, norm.bias))
+    x = g.op("LayerNormalization", g.cut(features, g.ints(0), rows, 0), *gain_and_offset, axis=-1, epsilon=norm.eps)
+    x = g.product(x, product(encoder.conv1))
     for block in encoder.blocks:
         x = resnet_block(g, cast(ResNetBlock, block), x, batch)
     x = g.product(x, product(encoder.conv2))  # embedding frames [T/stride*B,E]
@@ -42,11 +44,6 @@ def enroll_graph(model: SpexPlusOnline, metadata: dict[str, str]) -> ModelProto:
     g.output("speaker", speaker, "batch", embedding)
     g.output("conditions", g.product(speaker, product(model.conditions)), "batch", model.conditions.out_features)
     return g.model(metadata)
-
-
-def layer_norm(g: Graph, norm: nn.LayerNorm, x: Value) -> Value:
-    """Over the channels of rows [n,C]."""
-    return g.op("LayerNormalization", x, *(g.weight(array(w)) for w in (norm.weight, norm.bias)), axis=-1, epsilon=norm.eps)
 
 
 def resnet_block(g: Graph, block: ResNetBlock, x: Value, batch: Value) -> Value:
