@@ -21,7 +21,7 @@ from ss.datasets import read_speakers
 from ss.errors import UserError
 from ss.inferencer import PREDECESSOR_RATE
 from ss.trainer import Trainer
-from ss.trainer.job import build, run_training
+from ss.trainer.job import build, differing, run_training
 from ss.trainer.settings import scenes
 from ss.utils.predecessor import is_predecessor, read_checkpoint
 
@@ -103,8 +103,12 @@ def prepare(trainer: Trainer) -> None:
 
 
 def narrow_model(config: dict[str, Any], limits: Limits, n: int, model: Path) -> None:
-    """Lets a stage's config begin with fewer hidden channels, judged on n batches: from a checkpoint of what is left of a model."""
+    """Lets a stage's config begin with fewer hidden channels, judged on n batches: from a checkpoint of what is left of a model.
+
+    Raises UserError where the one of an earlier call comes from another model or other limits.
+    """
     begin = Path(config["run_dir"]) / NARROWED
+    asked = {"checkpoint": str(model), "batches": n, **limits._asdict()}
     if not distributed.any_of(begin.exists()):
         path, former = config["data"].get("speakers"), checkpoint.load_extractor(model)
         trainer = build(config, read_speakers(path) if path else read_checkpoint(model).get("speakers", []), [])
@@ -120,9 +124,13 @@ def narrow_model(config: dict[str, Any], limits: Limits, n: int, model: Path) ->
         small = prune_channels(former, config["model"], importance, kept)
         if distributed.is_main():
             left = {**config, "model": {**config["model"], "hidden_channels": kept}}
-            checkpoint.save(begin, {"config": left, "model": small.state_dict()})
+            checkpoint.save(begin, {"config": left, "model": small.state_dict(), "narrowed": asked})
         distributed.barrier()
-    config |= {"model": read_checkpoint(begin)["config"]["model"], "init_from": str(begin)}
+    content = read_checkpoint(begin)
+    if found := list(differing(content.get("narrowed", asked), asked)):  # older ones do not say
+        what = f"{begin.parent} holds a model narrowed in another way ({'; '.join(found)})"
+        raise UserError(f"{what}: choose another run_dir, or remove that folder to begin anew")
+    config |= {"model": content["config"]["model"], "init_from": str(begin)}
 
 
 def read_training_config(model: Path) -> dict[str, Any]:
