@@ -1,5 +1,6 @@
 """The scripts of pruning_and_quantization/, as a user runs them, on tiny models."""
 
+import copy
 import json
 import re
 import subprocess
@@ -62,7 +63,7 @@ def prune(
     """Runs a recipe in a folder."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     data = [f"data.train.folder={triplets}/train", f"data.valid.folder={triplets}/dev"]
-    return run(f"{SCRIPTS}/prune_and_quantize.py", *words(model, folder, config), *data, *more)
+    return run(f"{SCRIPTS}/prune_and_quantize.py", *words(model, folder, config), *data, *more, check=check)
 
 
 STRUCTURED = {
@@ -93,6 +94,11 @@ def test_fewer_channels_after_two_stages_and_a_resumed_one(online: Path, triplet
     ]
     assert in_torch == exported
     assert in_torch[1].startswith("SI-SDRi")
+    changed = copy.deepcopy(STRUCTURED)
+    changed["stages"][0]["structured"]["macs"] = 0.9
+    refused = prune(online, triplets, tmp_path, changed, check=False)
+    assert refused.returncode == 2
+    assert f"error: {tmp_path}/run/stage-1 holds a model narrowed in another way (macs: 0.96 then, 0.9 now)" in refused.stderr
 
 
 @pytest.mark.slow
@@ -258,6 +264,7 @@ def test_recipes_side_by_side(online: Path, triplets: Path, tmp_path: Path) -> N
     assert [row["recipe"] for row in table["rows"]] == list(recipes)
     in_float, in_int8 = table["rows"]
     assert in_int8["bytes"]["step.onnx"] < in_float["bytes"]["step.onnx"]
+    assert in_int8["bytes"].keys() == in_float["bytes"].keys()
     assert in_int8["parameters"] == in_float["parameters"]
     assert all(row["quality"]["SI-SDRi"] > -60 and row["real_time_factors"]["10"] > 0 for row in table["rows"])
     assert "as it is" in done.stdout

@@ -22,7 +22,7 @@ from ss.errors import require_positive
 from ss.export import export
 from ss.inferencer import Inferencer
 from ss.measure.backend import ONNX, Backend
-from ss.measure.bench import BenchSettings, file_bytes, macs_per_second
+from ss.measure.bench import BenchSettings, macs_per_second
 from ss.measure.report import in_rounds, publish
 from ss.measure.worker import run_alone
 from ss.metric import SISDR
@@ -58,7 +58,8 @@ def compare(config: dict[str, Any]) -> int:
     rows = []
     for name, folder in folders.items():
         pruned = BenchSettings.from_checkpoint(folder / "best.pth")
-        model, sizes = pruned.load(), file_bytes(folder / "exported")
+        model, exported = pruned.load(), folder / "exported"
+        sizes = {graph: (exported / graph).stat().st_size for graph in graphs_in(exported)}  # not model.ss, which only float has
         factors = {str(ms): median(mean(run.seconds[i]) for run in runs[name]) / (ms / 1000) for i, ms in enumerate(CHUNK_MS)}
         rows.append(
             {
