@@ -13,6 +13,7 @@ from ss import distributed
 from ss.datasets import Rendered, Triplets
 from ss.errors import UserError
 
+LEAST = {"epochs": 0, "batch_size": 1, "accumulate": 1, "num_workers": 0, "early_stop": 1, "log_every": 1}
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -20,7 +21,7 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16
 class Settings:
     """How to train; `configs/groups/trainer.yaml` explains every key.
 
-    Raises UserError for a number below the least, a precision that there is not, and an average that is no decay.
+    Raises UserError for a number below the least, clipping to nothing, an unknown precision, and an average that is no decay.
     """
 
     epochs: int
@@ -41,9 +42,11 @@ class Settings:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for key, least in (("epochs", 0), ("batch_size", 1), ("accumulate", 1), ("num_workers", 0), ("log_every", 1)):
+        for key, least in LEAST.items():
             if (value := getattr(self, key)) is not None and value < least:
                 raise UserError(f"{key}: expected at least {least}, found {value}")
+        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:  # 0 would learn nothing
+            raise UserError(f"clip_grad_norm: expected more than 0, or null, found {self.clip_grad_norm}")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.average is not None and not 0 < self.average < 1:
