@@ -55,6 +55,7 @@ class Recipe:
     keep: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        require_positive(vars(self), "calibration")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if any(stage.quantize for stage in self.stages) and self.precision != "int8":
