@@ -222,6 +222,11 @@ def test_entries_that_are_not_there(tmp_path: Path) -> None:
             make_entry(config)
 
 
+def test_no_test_at_all_is_refused(tmp_path: Path) -> None:
+    done = run("testing/leaderboard.py", "-cn", "leaderboard", "folders=[]", f"out_folder={tmp_path}", check=False)
+    assert "error: folders: expected some of triplets, found none" in done.stderr
+
+
 def test_the_command(tmp_path: Path) -> None:
     model = SpexPlusOnline(**{**SIZES, **WINDOWS})
     config = {"model": {"_target_": "ss.model.SpexPlusOnline", **SIZES, **WINDOWS}, "streamer": {"_target_": "ss.streamer.Whole"}}
@@ -242,6 +247,7 @@ def test_the_command(tmp_path: Path) -> None:
             "entries.released_int8=null",
             f"+entries.ours={tmp_path / 'ours.pth'}",
             "+only.ours=[t*]",
+            "+curves.both={of: [two, calls], condition: minute, edges: [1, 2]}",
         ),
     ]
     (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
@@ -260,6 +266,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert in_calls["pause-dB"]["mean"] < -20
     assert in_calls["muted"] == {"mean": 0, "median": 0, "count": 1, "missing": 0, "reasons": {}}
     assert results["curves"]["muted in calls"]["entries"]["mixture"] == [{"x": 1, "mean": 0, "low": None, "high": None, "count": 1}]
+    assert {"mixture"} < set(results["curves"]["both"]["entries"]) == set(summaries) - {"ours"}  # it knows one of the two only
     assert summaries["mixture"]["SI-SDRi"]["mean"] == summaries["mixture"]["SI-SDRi"]["below_0"] == 0
     assert len(results["utterances"]["two"]["ours"]) == summaries["ours"]["SI-SDR"]["count"] == 8
     costs = results["entries"]["ours"]["costs"]

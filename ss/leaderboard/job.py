@@ -88,6 +88,8 @@ def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
             chosen = config["call_metrics" if calls else "quick_metrics" if quick else "metrics"]
             known = digest_of_folder(folder), instantiate(chosen), chosen, read_conditions(folder, genders)
             found[name] = TestSet(name, folder, *known, quick, calls)
+    if not found:
+        raise UserError("folders: expected some of triplets, found none")
     return list(found.values())
 
 
@@ -142,7 +144,8 @@ def write_results(config: Mapping[str, Any], entries: Mapping[str, Any], tests: 
                 for one in scores[test.name].get(label, ())
                 if one.start is not None
             ]
-            if known and not entry["failed"]:
+            everywhere = all(label in scores[test.name] for test in chosen)  # a curve of other mixtures cannot stand beside these
+            if known and everywhere and not entry["failed"]:
                 points[label] = report.curve(condition, about["edges"], known, metric)
         if any(points.values()):
             curves[name] = {"condition": condition, "metric": metric, "tests": [test.name for test in chosen], "entries": points}
