@@ -1,9 +1,9 @@
-"""Files and folders that are whole or absent, folders that one process has for itself, and text that is UTF-8."""
+"""Files and folders that are whole or absent, folders that one process has for itself, or of different names, and text in UTF-8."""
 
 import os
 import platform
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,6 +70,15 @@ def sole_owner(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         yield
+
+
+def folders_by_name(folders: Iterable[str]) -> dict[str, Path]:
+    """Folders by their names. Raises UserError for two of the same name."""
+    found: dict[str, Path] = {}
+    for folder in map(Path, folders):
+        if found.setdefault(folder.name, folder) is not folder:
+            raise UserError(f"folders: expected different names, found {found[folder.name]} and {folder}")
+    return found
 
 
 def read_text(path: str | Path) -> str:

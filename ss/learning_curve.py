@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from ss.errors import UserError
-from ss.files import whole_file
+from ss.files import folders_by_name, whole_file
 from ss.inferencer import Inferencer
 from ss.metric import SISDR, Improvement, Metric
 from ss.tables import text_table
@@ -37,10 +37,13 @@ def extend_curve(config: dict[str, Any]) -> int:
         if not re.fullmatch(r"\d+(\.\d+)?", other[HOURS] or ""):
             raise UserError(f"{table}, line {number}: expected a number of hours, found {other[HOURS]!r}")
     row = {HOURS: f"{hours:.1f}", CHECKPOINT: config["name"] or Path(config["checkpoint"]).stem}
-    extractor = Inferencer(config["checkpoint"], instantiate(config["streamer"]))
-    for folder in map(Path, config["folders"]):
-        values = [one.values["SI-SDRi"] for one in run_test(extractor, METRICS, folder, config["batch_size"]).values()]
-        row[folder.name] = f"{mean(values):.2f}"
+    extractor, folders = Inferencer(config["checkpoint"], instantiate(config["streamer"])), folders_by_name(config["folders"])
+    for name, folder in folders.items():
+        tested = run_test(extractor, METRICS, folder, config["batch_size"]).values()
+        values = [one.values["SI-SDRi"] for one in tested if "SI-SDRi" in one.values]
+        if not values:
+            raise UserError(f"{folder}: expected mixtures with an SI-SDRi, found none")
+        row[name] = f"{mean(values):.2f}"
     rows = sorted([*(other for other in rows if other[CHECKPOINT] != row[CHECKPOINT]), row], key=lambda one: float(one[HOURS]))
     columns = list(dict.fromkeys(key for one in rows for key in one))
     with whole_file(table) as aside, aside.open("w", newline="") as file:

@@ -12,7 +12,7 @@ from ss.compression.quantization import first_pairs, quantize_calibrated, step_i
 from ss.datasets import Triplets
 from ss.errors import UserError, require_positive
 from ss.export import export
-from ss.files import whole_folder
+from ss.files import folders_by_name, whole_folder
 from ss.runtime import Extractor
 from ss.runtime.pretrained import ENROLL, PRECISIONS, STEP, SUMS, sum_of
 from ss.tables import markdown_table
@@ -37,15 +37,16 @@ def release(config: dict[str, Any]) -> int:
     tests; then the folder stays as it was.
     """
     require_positive(config, "examples", "max_mb")
-    folder = Path(config["folder"])
+    folder, tests = Path(config["folder"]), folders_by_name(config["tests"])
+    if RANKING not in (config.get("metrics") or {}):
+        raise UserError(f"metrics: expected {RANKING} among them, which int8 is judged by, found none")
     with whole_folder(folder, *PRECISIONS, SUMS, CARD) as aside:
         difference = export(config["checkpoint"], aside / "float32")
         quantize(config, aside / "int8")
         total = sum(path.stat().st_size for path in aside.rglob("*.onnx")) / 1e6
         if total > config["max_mb"]:
             raise UserError(f"expected graphs of at most {config['max_mb']:g} MB in sum, got {total:.1f} MB")
-        tests = {Path(triplets).name: triplets for triplets in config["tests"]}
-        results = {(title, name): run_test(config, tests[title], aside / name) for title in tests for name in PRECISIONS}
+        results = {(title, name): run_test(config, str(tests[title]), aside / name) for title in tests for name in PRECISIONS}
         for title in tests:
             exact, rounded = (results[title, name][RANKING]["mean"] for name in PRECISIONS)
             most = config["max_int8_loss"]

@@ -234,6 +234,8 @@ def test_a_release_that_is_too_large_or_too_inexact_is_none(tiny_checkpoint: Pat
     for limit, message in (
         ("max_mb=0.01", "expected graphs of at most 0.01 MB in sum, got 0."),
         ("max_int8_loss=-50", "dev: expected int8 within -50 dB of float32, got "),
+        (f"tests=[{triplets}/dev,elsewhere/dev]", f"folders: expected different names, found {triplets}/dev and elsewhere/dev"),
+        ("metrics=calls", "metrics: expected SI-SDRi among them, which int8 is judged by"),
     ):
         done = make_release(tiny_checkpoint, triplets, folder, limit, check=False)
         assert done.returncode == 2

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, command, composed, lively, run, run_command, training
+from conftest import RATE, ROOT, command, composed, lively, run, run_command, training
 
-from ss import checkpoint
+from ss import audio, checkpoint
 from ss.checkpoint import load_extractor
 from ss.compression.distillation import DistillingTrainer
 from ss.datasets import Batch, make_filenames
@@ -305,6 +306,18 @@ def test_a_learning_curve_grows(trained: Path, triplets: Path, tmp_path: Path) -
         file.write("yesterday\n")
     done = run("training/learning_curve.py", "-cn", "learning_curve", *where, check=False)
     assert f"{table}, line 4: expected a number of hours, found 'yesterday'" in done.stderr
+
+
+def test_folders_that_a_learning_curve_cannot_show(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    where = [f"checkpoint={trained}/best.pth", f"table={tmp_path}/curve.csv", "picture=null"]
+    same, absent = f"folders=[{triplets}/dev,{tmp_path}/dev]", tmp_path / "absent"
+    done = run("training/learning_curve.py", "-cn", "learning_curve", *where, same, check=False)
+    assert f"folders: expected different names, found {triplets}/dev and {tmp_path}/dev" in done.stderr
+    shutil.copytree(triplets / "dev", absent)
+    for path in absent.glob("*-target.wav"):
+        audio.write(path, 0 * audio.read(path, RATE), RATE)
+    done = run("training/learning_curve.py", "-cn", "learning_curve", *where, f"folders=[{absent}]", check=False)
+    assert f"{absent}: expected mixtures with an SI-SDRi, found none" in done.stderr
 
 
 def test_the_mean_of_the_weights_is_what_is_kept(triplets: Path, tmp_path: Path) -> None:
