@@ -186,6 +186,18 @@ def test_a_file_without_a_header_is_named(files: Path, tmp_path: Path) -> None:
     assert extract(files, tmp_path / "x.raw", "-o", tmp_path / "y.wav", code=2, enrol="anna.wav").splitlines() == [message]
 
 
+def test_a_file_that_the_disk_does_not_hold_is_none(files: Path, tmp_path: Path) -> None:
+    words = ["call.wav", "-o", f"{tmp_path}/out.ogg", "--enrol", "anna.wav", "--model", "model"]
+    limited = 'ulimit -f 8; exec "$@"'  # KiB
+    command = ["bash", "-c", limited, "bash", sys.executable, "-m", "ss.runtime.extract", *words]
+    done = subprocess.run(
+        command, cwd=files, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"error: call.wav: expected 40007 samples in {tmp_path}/out.ogg, but only " in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 ERRORS = {
     "no input": (["nowhere.wav", "-o", "x.wav"], "nowhere.wav: expected a recording or a folder, but there is none"),
     "kind": (["call.wav", "-o", "x.m4a"], "x.m4a: expected a name that ends in one of ."),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import soundfile
 
-from ss.audio import AudioError, sample_rate_of
+from ss.audio import AudioError, n_samples, sample_rate_of
 from ss.errors import STOPPED, UserError
 from ss.files import whole_file
 from ss.runtime.command import ENROL, Parser, model_options, run_command
@@ -116,6 +116,8 @@ def extract(extractor: Extractor, speaker: Conditions, source: Path, target: Pat
                 file.write(stream.flush())
             if not done:
                 raise UserError("expected audio, found no samples")
+            if kind == "OGG" and (written := n_samples(aside)) < done:  # libsndfile does not say when a last page cannot be written
+                raise UserError(f"expected {done} samples in {target}, but only {written} could be written: is the disk full?")
     if not quiet:
         show_line(f"{source} -> {target}: {clock(done / rate)}, {speed}", end="\n")
     if done < frames:
