@@ -126,20 +126,22 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Prints a user's error as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from. Ctrl-C ends with 130.
+    """Prints an error of the user, or of files and disks, as one line and ends with 2; HYDRA_FULL_ERROR=1 shows where it came from.
+    Ctrl-C ends with 130.
 
     Any other error is one of the software, and shows its traceback.
     """
     try:
         yield
-    except (UserError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, OSError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         said = str(error)
         if isinstance(error, OmegaConfBaseException) and error.full_key:
             said = f"{error.full_key}: {said.splitlines()[0]}"
-        elif isinstance(error, FileNotFoundError) and error.filename:
-            said = f"{error.filename}: there is no such file"
+        elif isinstance(error, OSError) and error.strerror:
+            what = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+            said = f"{error.filename}: {what}" if error.filename else what
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """A user's error reaches the user as one line, also out of a loader's worker."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,17 @@ def test_only_a_users_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
         raise ValueError("too many values to unpack")
 
 
-def test_a_missing_value_and_a_missing_file_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def write(path: Path) -> None:
+    with path.open("w") as file:
+        file.write("x")
+
+
+def test_a_missing_value_a_missing_file_and_a_full_disk_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for action, message in (
         (lambda: plain(OmegaConf.create({"a": {"b": "???"}})), "error: a.b: Missing mandatory value: b\n"),
         (Path("nowhere").read_text, "error: nowhere: there is no such file\n"),
+        (Path(__file__, "run").mkdir, f"error: {__file__}/run: Not a directory\n"),
+        (partial(write, Path("/dev/full")), "error: No space left on device\n"),
     ):
         with pytest.raises(SystemExit), clear_errors():
             action()
