@@ -4,6 +4,7 @@ A checkpoint is {"format": 1, "config": the run's whole config, "model": state d
 resumed training needs.
 """
 
+import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,10 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     """Writes a checkpoint, whole or not at all. Raises UserError for a model that nobody could load."""
     if model := content["config"].get("model"):
         allowlist.check("model", model)
+    encoded = io.BytesIO()  # in memory, as torch says something else of a full disk
+    torch.save({"format": FORMAT, **content}, encoded)
     with whole_file(Path(path)) as aside:
-        torch.save({"format": FORMAT, **content}, aside)
+        aside.write_bytes(encoded.getbuffer())
 
 
 def build(model_config: Any) -> ExtractionModel:

@@ -141,7 +141,8 @@ def clear_errors() -> Iterator[None]:
             said = f"{error.full_key}: {said.splitlines()[0]}"
         elif isinstance(error, OSError) and error.strerror:
             what = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-            said = f"{error.filename}: {what}" if error.filename else what
+            place = error.filename2 or error.filename  # of two, what was to be written
+            said = f"{place}: {what}" if place else what
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,17 @@ def test_weights_of_another_model_are_refused() -> None:
     for weights in ({}, []):
         with pytest.raises(UserError, match="expected the weights of the SpexPlusShort of the checkpoint's config, but: "):
             checkpoint.load_extractor({"model": weights, "config": config})
+
+
+def test_a_full_disk_is_what_a_failed_save_says(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(tmp_path / "x.pth", {"config": {}, "model": {"x": torch.zeros(100_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_save_leaves_the_former_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ss.compression.recipe import Recipe, read_recipe
 from ss.compression.structured import Importance, Limits, choose_channels, prune_channels
 from ss.datasets import read_speakers
 from ss.errors import UserError
+from ss.files import whole_file
 from ss.inferencer import PREDECESSOR_RATE
 from ss.trainer import Trainer
 from ss.trainer.job import build, differing, run_training
@@ -87,8 +88,8 @@ def fine_tune(recipe: Recipe, source: Path, run_dir: Path, overrides: dict[str, 
         if not done:
             break
     if distributed.is_main():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(model, run_dir / "best.pth")
+        with whole_file(run_dir / "best.pth") as aside:
+            shutil.copyfile(model, aside)
     distributed.barrier()
     return run_dir / "best.pth"
 
