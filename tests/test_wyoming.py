@@ -518,6 +518,21 @@ def test_mistakes_are_one_line(
     assert said.count("\n") == 1
 
 
+def test_two_voices_of_one_name_are_refused(
+    extractor: Extractor,
+    voices: dict[str, Conditions],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(Extractor, "from_pretrained", lambda *_: extractor)
+    paths = [tmp_path / folder / "anna.voice" for folder in ("home", "office")]
+    for path in paths:
+        next(iter(voices.values())).save(path)
+    assert main([*("--voice", str(paths[0])), *("--voice", str(paths[1])), "--upstream", "tcp://127.0.0.1:1"]) == 2
+    assert f"{paths[1]}: expected voices of different names, found two of anna" in capsys.readouterr().err
+
+
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch, extractor: Extractor, voices: dict[str, Conditions]) -> None:
     monkeypatch.setitem(sys.modules, "wyoming.event", None)
     with pytest.raises(UserError, match="pip install"):

@@ -274,6 +274,8 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         path = Path(name) if name.endswith(SUFFIX) else voice_path(name)
         if not path.is_file():
             raise UserError(f"{path}: expected a stored voice, but there is none")
+        if path.stem in voices:
+            raise UserError(f"{path}: expected voices of different names, found two of {path.stem}")
         voices[path.stem] = extractor.enroll(path)
 
     async def serve() -> None:
