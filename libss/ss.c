@@ -877,6 +877,7 @@ size_t ss_stream_flush_int16(ss_stream *s, int16_t *out) { return end(s, NULL, o
 
 void ss_stream_step(ss_stream *s, const float *in, size_t n_hops, float *out) {
     int hop = s->model->is.hop, history = s->model->kernel - hop;
+    if (s->ended) ss_stream_reset(s);
     while (n_hops) {
         int frames = n_hops < MOST_FRAMES ? (int)n_hops : MOST_FRAMES;
         for (int i = 0; i < frames * hop; i++) s->heard[history + i] = repair(in[i], &s->repaired);

@@ -157,6 +157,17 @@ def test_reset_is_a_new_stream(extractor: Extractor, enrolment: np.ndarray, mixt
     np.testing.assert_array_equal(everything(stream, [mixture]), first)
 
 
+def test_a_step_after_a_flush_begins_anew(extractor: Extractor, enrolment: np.ndarray, mixture: np.ndarray) -> None:
+    used, new = extractor.stream(enrolment), extractor.stream(enrolment)
+    used.process(mixture[:777])
+    used.flush()
+    hops = np.ascontiguousarray(mixture[: 20 * extractor.hop])
+    found, expected = np.empty_like(hops), np.empty_like(hops)
+    for stream, out in ((used, found), (new, expected)):
+        stream.library.ss_stream_step(stream.pointer, hops.ctypes.data, 20, out.ctypes.data)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_interleaved_streams_do_not_disturb_each_other(extractor: Extractor, enrolment: np.ndarray, mixture: np.ndarray) -> None:
     others = [(enrolment, mixture), (enrolment[::-1], 0.3 * mixture[::-1]), (mixture, mixture[5:])]
     alone = [everything(extractor.stream(ref), [wave]) for ref, wave in others]
