@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -344,6 +345,22 @@ def test_a_wrong_model_or_enrolment_is_one_line(files: Path, tmp_path: Path) -> 
         assert said.count("\n") == 1
     _, said = live(files, "--input", "-", "--output", "-", "--enrol-seconds", "2", enrol=False, data=bytes(3200), code=2)
     assert said.endswith("error: expected 2 s for the enrolment, the input ended after 0.1 s\n")
+
+
+def test_a_wrong_enrolment_leaves_a_former_output(files: Path, tmp_path: Path) -> None:
+    former = tmp_path / "former.wav"
+    shutil.copy(files / "mixture.wav", former)
+    words = ["--input", str(files / "mixture.wav"), "--output", str(former), "--enrol", "nowhere.wav"]
+    assert call(main, "ss-live", *words, "--model", str(files / "model"), check=False).returncode == 2
+    assert former.read_bytes() == (files / "mixture.wav").read_bytes()
+
+
+def test_a_disk_that_is_full_is_told_with_the_file(files: Path, tmp_path: Path) -> None:
+    words = ["--fast", "--input", f"{files}/mixture.wav", "--output", f"{tmp_path}/out.wav"]
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *command(files, *words)]  # KiB
+    done = subprocess.run(limited, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/out.wav: the file cannot be written any further: ")
 
 
 def test_help_and_devices_need_no_model() -> None:

@@ -99,6 +99,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         return 0
     check_options(args)
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
+    voice = extractor.enroll(args.enrol) if args.enrol else None  # first: where it fails, a former output stays as it was
     if not args.block_ms:  # whole hops: nothing waits in the stream for a hop to fill
         hop = extractor.hop / extractor.sample_rate
         args.block_ms = 1000 * hop * math.ceil(SHORTEST / hop)
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         else:
             output = Speakers(args.output_device, rate, repeated, args.block_ms, args.buffer_ms, args.input is None, stop)
         sinks.append(open_now.enter_context(closing(output)))
-        enrolment = args.enrol or record_enrolment(args, source, stop)
+        enrolment = voice or record_enrolment(args, source, stop)
         if enrolment is None:
             print("stopped before the enrolment was complete", file=sys.stderr)
             return 0

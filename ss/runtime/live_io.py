@@ -190,10 +190,13 @@ class FileSink(Sink):
             self.file = soundfile.SoundFile(str(path), "w", rate, channels, subtype)
         except (soundfile.LibsndfileError, OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be written as {form}: {error}") from error
-        self.dtype, self.channels = np.dtype(dtype), channels
+        self.path, self.dtype, self.channels = path, np.dtype(dtype), channels
 
     def write(self, wave: Wave) -> None:
-        self.file.write(np.repeat(to_type(wave, self.dtype)[:, None], self.channels, 1))
+        try:
+            self.file.write(np.repeat(to_type(wave, self.dtype)[:, None], self.channels, 1))
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{self.path}: the file cannot be written any further: {error}") from error
 
     def close(self) -> None:
         self.file.close()
