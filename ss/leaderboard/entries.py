@@ -6,7 +6,7 @@ Shapes: S samples of the mixture, R of the enrolment; T frames, F bins.
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import files, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from torch.nn.functional import pad
 
 from ss.audio import Wave
+from ss.data.packed import Place
 from ss.errors import UserError
 from ss.inferencer import Inferencer
 from ss.measure.backend import ADAPTER, ONNX, AdapterModel, Backend, C, Streams, Workload, make_adapter, stream_of, streams_of
@@ -192,10 +193,11 @@ def make_entry(config: str | Mapping[str, Any]) -> Entry:
     return ModelEntry(path, config.get("streamer"), config.get("provider", "cpu"))
 
 
-def digest_of_files(paths: list[Path]) -> str:
-    """Of the names and contents of files, in this order."""
+def digest_of_files(places: Sequence[Place]) -> str:
+    """Of the names and contents of files, packed or not, in this order."""
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.name} {path.stat().st_size} ".encode())
-        digest.update(path.read_bytes())
+    for place in places:
+        content = place.read_bytes() if isinstance(place, Path) else place.open().read()
+        digest.update(f"{place.name} {len(content)} ".encode())
+        digest.update(content)
     return digest.hexdigest()

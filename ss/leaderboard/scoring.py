@@ -22,6 +22,7 @@ from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, UtteranceScores, evaluate
 
 VERSION = 1  # of what is kept
+FAILED = "the entry failed: "
 KnownConditions: TypeAlias = dict[str, float | str]
 LABELS = {
     "sir": "SIR (dB)",
@@ -62,14 +63,14 @@ class TestSet(NamedTuple):
 
 def digest_of_folder(folder: str | Path) -> str:
     """Of all audio of a triplet folder. Raises AudioError where there is none."""
-    return digest_of_files([Path(str(path)) for one in find_triplets(folder) for path in (one.mixture, one.target, one.ref)])
+    return digest_of_files([place for one in find_triplets(folder) for place in (one.mixture, one.target, one.ref)])
 
 
 def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: float) -> list[Score]:
     """The scores of an entry on a test, in the order of the names; those that `cache` has are read from there.
 
     A file is added to utterance by utterance, so that an interrupted run goes on. An entry that fails on an utterance has no values
-    there, but the reason.
+    there, but the reason; the next run asks it again.
     """
     about = json.dumps([VERSION, entry.fingerprint, test.digest, dict(test.config), piece_seconds])
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
@@ -80,7 +81,8 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
         path.write_text(whole + end)  # without a line that a crash cut off
         for line in whole.splitlines():
             known = [Score(name, start, UtteranceScores(values, missing)) for name, start, values, missing in json.loads(line)]
-            found[known[0].name] = known
+            if not any(reason.startswith(FAILED) for score in known for reason in score.row.missing.values()):
+                found[known[0].name] = known
     examples = Triplets(test.folder, entry.sample_rate)
     missing = [index for index, one in enumerate(examples.triplets) if one.name not in found]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
             try:
                 estimate, reason = entry.estimate(mixture, ref, target), ""
             except Exception as error:  # what others' code raises is not known
-                estimate, reason = mixture, f"the entry failed: {error!r}"
+                estimate, reason = mixture, f"{FAILED}{error!r}"
             scores, parts = [], pieces(len(mixture), round(piece_seconds * entry.sample_rate))
             for piece in [slice(None), *parts] if test.calls else parts:
                 row = evaluate(test.metrics, *(torch.from_numpy(wave[piece]) for wave in (estimate, target, mixture)))
