@@ -44,11 +44,19 @@ def run_from_config(config: dict[str, Any]) -> tuple[dict[str, UtteranceScores],
     if not config.get("metrics"):
         raise UserError("metrics: expected some, e.g. metrics=all or metrics=fast, found none")
     n_workers = distributed.n_spare_cores() if config["num_workers"] is None else config["num_workers"]
-    rows = run_test(inferencer(config), instantiate(config["metrics"]), config["folder"], config["batch_size"], n_workers)
+    extractor = inferencer(config)
+    metrics = instantiate(at_rate(config["metrics"], extractor.sample_rate))
+    rows = run_test(extractor, metrics, config["folder"], config["batch_size"], n_workers)
     summary = summarize(list(rows.values()))
     if distributed.is_main():
         print(table(summary))
     return rows, summary
+
+
+def at_rate(metrics: dict[str, Any], sample_rate: int) -> dict[str, Any]:
+    """The config of metrics with this `sample_rate` in Hz wherever they have one: any other would give wrong values."""
+    values = {key: at_rate(value, sample_rate) if isinstance(value, dict) else value for key, value in metrics.items()}
+    return {**values, "sample_rate": sample_rate} if "sample_rate" in values else values
 
 
 def run_test(

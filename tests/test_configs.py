@@ -59,6 +59,10 @@ def test_every_option_of_a_group(group: str, tmp_path: Path) -> None:
         check_group(group, config, tmp_path)
 
 
+def test_the_loss_is_of_the_rate_of_the_data() -> None:
+    assert composed("training", "spexplus_online", "data.sample_rate=8000")["loss"]["sample_rate"] == 8000
+
+
 def check_group(group: str, config: dict[str, Any], tmp_path: Path) -> None:
     match group:
         case "optimizer":

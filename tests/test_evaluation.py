@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import RATE, SIZES, WINDOWS, lively, make_triplets
 
-from ss import checkpoint
+from ss import audio, checkpoint
 from ss.extraction import may_pad
 from ss.inferencer import Inferencer
-from ss.metric import SISDR, Metric, SingleMetric, Utterance, UtteranceScores, evaluate_all
+from ss.metric import SISDR, STOI, Metric, SingleMetric, Utterance, UtteranceScores, evaluate_all
 from ss.metric.base import Array
 from ss.model import ExtractionModel, SpexPlus, SpexPlusOnline, SpexPlusShort, SpexPlusShortGRUModel, SpexPlusShortRNN
-from ss.tester import run_test
+from ss.tester import run_from_config, run_test
 
 HALF = {"_target_": "ss.streamer.Streamer", "chunk_window": 960, "chunk_step": 480, "overlap_add_method": "half"}
 JOINED = {**HALF, "chunk_step": 960, "overlap_add_method": "nonintersec"}
@@ -63,6 +63,23 @@ def test_a_model_that_hears_the_end_is_not_padded(folder: Path, tmp_path: Path) 
     assert not may_pad(extractor.model, extractor.streamer)
     run_test(extractor, {"SI-SDR": SISDR()}, folder, 3)
     assert calls == [1] * 7
+
+
+def test_metrics_are_of_the_models_rate(tmp_path: Path) -> None:
+    folder = make_triplets(tmp_path / "test", ["s0_a", "s1_b"])
+    for path in folder.iterdir():
+        audio.write(path, audio.read(path, RATE), 8000)
+    config = {
+        "model": {"_target_": "ss.model.SpexPlusOnline", **SIZES, **WINDOWS},
+        "streamer": WHOLE,
+        "data": {"sample_rate": 8000},
+    }
+    checkpoint.save(tmp_path / "best.pth", {"model": SpexPlusOnline(**SIZES, **WINDOWS).state_dict(), "config": config})  # type: ignore[arg-type]
+    test = {"inferencer": "ss.inferencer.Inferencer", "checkpoint": str(tmp_path / "best.pth"), "folder": str(folder)}
+    stoi = {"_target_": "ss.metric.STOI", "sample_rate": 16000}
+    found, _ = run_from_config({**test, "metrics": {"STOI": stoi}, "batch_size": 1, "num_workers": 0})
+    expected = run_test(Inferencer(tmp_path / "best.pth"), {"STOI": STOI(8000)}, folder, 1)
+    assert [row.values for row in found.values()] == [row.values for row in expected.values()]
 
 
 class LastSamples(SingleMetric):
