@@ -15,6 +15,7 @@ from conftest import SIZES, composed, run
 from hydra import initialize_config_dir
 from torch import Tensor
 
+from ss import checkpoint
 from ss.errors import UserError
 from ss.extraction import separate
 from ss.measure import bench, worker
@@ -243,6 +244,13 @@ def test_the_online_models_command(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [row["part"] for row in report["rows"]] == ["utterance", "enrolment"]
     assert report["not_measured"] == {}
     assert "algorithmic latency: 10 ms (160 samples; the output depends on input up to 159 samples later)" in done.stdout
+
+
+def test_a_checkpoint_is_measured_at_its_own_rate(tmp_path: Path) -> None:
+    config = {"model": {"_target_": "ss.model.SpexPlusOnline", **ONLINE}, "data": {"sample_rate": 8000}}
+    checkpoint.save(tmp_path / "best.pth", {"config": config, "model": SpexPlusOnline(**ONLINE).state_dict()})
+    settings = composed("measure_weight_and_time", "spexplus_online", f"checkpoint={tmp_path}/best.pth")
+    assert BenchSettings.from_config(settings).sample_rate == 8000
 
 
 def family(out: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:

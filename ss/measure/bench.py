@@ -95,9 +95,14 @@ class BenchSettings:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BenchSettings":
-        """Raises UserError for an unknown key; `run_dir`, `n_gpu` and `n_processes` are others' business."""
+        """A checkpoint that says its sample rate has that. Raises UserError for an unknown key; `run_dir`, `n_gpu` and
+        `n_processes` are others' business."""
         others = ("run_dir", "n_gpu", "n_processes")
-        return cls(**reject_unknown_keys(cls, {key: config[key] for key in config if key not in others}))
+        given = reject_unknown_keys(cls, {key: config[key] for key in config if key not in others})
+        if given.get("checkpoint"):
+            trained = plain(read_checkpoint(given["checkpoint"])["config"])
+            given["sample_rate"] = trained.get("data", {}).get("sample_rate", given["sample_rate"])
+        return cls(**given)
 
     @classmethod
     def from_checkpoint(cls, path: Path, **changes: Any) -> "BenchSettings":
