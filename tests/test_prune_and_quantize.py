@@ -269,6 +269,9 @@ def test_recipes_side_by_side(online: Path, triplets: Path, tmp_path: Path) -> N
     assert in_int8["parameters"] == in_float["parameters"]
     assert all(row["quality"]["SI-SDRi"] > -60 and row["real_time_factors"]["10"] > 0 for row in table["rows"])
     assert "as it is" in done.stdout
+    assert all(
+        Path(f"{tmp_path}/run_{tmp_path}/{name}.yaml/best.pth").is_file() for name in recipes
+    )  # as prune_and_quantize.py does
     other = tmp_path / "other.pth"  # the same command with another checkpoint shows what that one does
     content = torch.load(online / "best.pth", weights_only=True)
     torch.save({**content, "model": {name: 0.9 * value for name, value in content["model"].items()}}, other)

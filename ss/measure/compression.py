@@ -43,7 +43,7 @@ def compare(config: dict[str, Any]) -> int:
     require_positive(config, "rounds", "live_seconds")
     names = {Path(recipe).stem: recipe for recipe in config["recipes"]}
     abouts = {name: read_recipe(recipe).about for name, recipe in names.items()}
-    folders = {name: Path(f"{config['runs']}_{name}") for name in names}
+    folders = {name: Path(f"{config['runs']}_{recipe}") for name, recipe in names.items()}
     for name, recipe in names.items():
         prune_and_quantize({**config, "recipe": recipe, "run_dir": str(folders[name]), "exported": str(folders[name] / "exported")})
         distributed.barrier()
