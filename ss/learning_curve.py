@@ -24,7 +24,8 @@ METRICS: dict[str, Metric] = {"SI-SDRi": Improvement(SISDR())}
 def extend_curve(config: dict[str, Any]) -> int:
     """Tests `checkpoint` on every one of `folders`, adds a row to the CSV `table`, and draws it anew. Returns the exit code.
 
-    hours: heard by the checkpoint, where it does not say so itself. name: of the row; a row of this name is replaced.
+    hours: heard by the checkpoint, where it does not say so itself. name: of the row; a row of this name is replaced. Without one
+    it is the file's, and only a row of the same hours is replaced.
     """
     hours = read_checkpoint(config["checkpoint"]).get("hours") if config["hours"] is None else config["hours"]
     if hours is None:
@@ -44,7 +45,9 @@ def extend_curve(config: dict[str, Any]) -> int:
         if not values:
             raise UserError(f"{folder}: expected mixtures with an SI-SDRi, found none")
         row[name] = f"{mean(values):.2f}"
-    rows = sorted([*(other for other in rows if other[CHECKPOINT] != row[CHECKPOINT]), row], key=lambda one: float(one[HOURS]))
+    keys = [CHECKPOINT] if config["name"] else [CHECKPOINT, HOURS]  # best.pth of a run that went on is another point
+    others = [other for other in rows if any(other[key] != row[key] for key in keys)]
+    rows = sorted([*others, row], key=lambda one: float(one[HOURS]))
     columns = list(dict.fromkeys(key for one in rows for key in one))
     with whole_file(table) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")

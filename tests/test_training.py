@@ -302,10 +302,12 @@ def test_a_learning_curve_grows(trained: Path, triplets: Path, tmp_path: Path) -
     assert [row["checkpoint"] for row in rows] == ["best", "later"]
     assert rows[0]["dev"] == rows[1]["dev"]
     assert picture.stat().st_size > 1000
+    run("training/learning_curve.py", "-cn", "learning_curve", *where, "hours=1")  # the same file, trained on: one more point
+    assert [row["checkpoint"] for row in csv.DictReader(table.open())] == ["best", "later", "best"]
     with table.open("a") as file:
         file.write("yesterday\n")
     done = run("training/learning_curve.py", "-cn", "learning_curve", *where, check=False)
-    assert f"{table}, line 4: expected a number of hours, found 'yesterday'" in done.stderr
+    assert f"{table}, line 5: expected a number of hours, found 'yesterday'" in done.stderr
 
 
 def test_folders_that_a_learning_curve_cannot_show(trained: Path, triplets: Path, tmp_path: Path) -> None:
