@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RATE, ROOT, command, composed, lively, run, run_command, training
+from conftest import RATE, ROOT, command, composed, lively, make_triplets, run, run_command, training
 
 from ss import audio, checkpoint
 from ss.checkpoint import load_extractor
@@ -384,6 +384,16 @@ def test_clear_errors(triplets: Path, tmp_path: Path, override: str, message: st
     assert done.returncode == 2, done.stderr
     assert f"error: {message}" in done.stderr or message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_monitor_that_no_example_has_is_refused_after_an_epoch(triplets: Path, tmp_path: Path) -> None:
+    words = [*training(triplets, tmp_path / "run"), "writer=none", f"data.valid.folder={tmp_path}/dev", "trainer.epochs=2"]
+    make_triplets(tmp_path / "dev", ["s8_a", "s9_b"])  # of others than in training
+    done = run(*SCRIPT, *words, "trainer.monitor=max valid.accuracy", check=False)
+    assert done.returncode == 2
+    assert "error: monitor: expected validation examples with a value of accuracy, found none" in done.stderr
+    assert "finished: epoch 2" in run(*SCRIPT, *words).stdout  # with another monitor nothing was lost
+    assert [row["epoch"] for row in log(tmp_path / "run") if row["kind"] == "epoch"] == [1, 2]
 
 
 def test_the_speed_of_a_training_and_its_shares(triplets: Path, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ class Trainer:
         return meter.means()
 
     def commit(self, valid: dict[str, float]) -> None:
-        """Ends the epoch: its row, the schedule, the checkpoints."""
+        """Ends the epoch: its row, the schedule, the checkpoints. Raises UserError for a monitored value that there is not."""
         progress = self.progress
         row = self.row("epoch", valid)
         value = self.monitor.value(row)
@@ -243,6 +243,9 @@ class Trainer:
             self.save("best.pth", row)
         if self.settings.save_period and epoch % self.settings.save_period == 0:
             self.save(f"epoch-{epoch}.pth", row)
+        if self.monitor.part == "valid" and self.monitor.name not in valid:  # the first epoch would stay the best
+            what = f"expected validation examples with a value of {self.monitor.name}, found none"
+            raise UserError(f"monitor: {what}: with another trainer.monitor the same command goes on")
 
     def row(self, kind: str, valid: dict[str, float]) -> dict[str, Any]:
         """A row of the log about the epoch."""
