@@ -100,8 +100,8 @@ def choose_channels(model_config: dict[str, Any], importance: Importance, limits
     }
     order = sorted(ranked, key=lambda name: ranked[name].sum().item())
     dropped = set(order[: limits.drop_blocks] if importance.model.online else ())
-    if len(dropped) == len(order):
-        raise UserError(f"drop_blocks: expected fewer than the {len(order)} blocks of the model, got {limits.drop_blocks}")
+    if limits.drop_blocks < 0 or len(dropped) == len(order):
+        raise UserError(f"drop_blocks: expected 0 to {len(order) - 1} of the model's blocks, got {limits.drop_blocks}")
     worth = torch.cat([values for name, values in ranked.items() if name not in dropped]).sort().values
     allowed = limits.macs * count_macs(model_config)
 
