@@ -551,8 +551,8 @@ def test_an_enrolment_has_a_tone_of_its_own(found: Catalog, render: Renderer, tm
         one, two = render(row), render(replace(other, ref_equalizer=(0, 0, 0, 0, 0, 9, 9)))
         np.testing.assert_array_equal(one.mixture, two.mixture)
         before, after = (np.square(np.abs(np.fft.rfft(wave.astype(float)))) for wave in (one.ref, two.ref))
-        octave = np.fft.rfftfreq(len(one.ref), 1 / row.sample_rate)
-        low, high = octave < 1800, octave > 4000
+        hz = np.fft.rfftfreq(len(one.ref), 1 / row.sample_rate)
+        low, high = hz < 1800, hz > 4000
         change = after[high].sum() / after[low].sum() / (before[high].sum() / before[low].sum())
         assert 10 * np.log10(change) == pytest.approx(9, abs=0.5)
 

@@ -19,7 +19,7 @@ from ss.errors import UserError, import_extra
 
 ROOMS_KEPT = 256
 REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far below
-TAPS = 255  # of the low-pass: 100 Hz from pass to stop at 16 kHz
+TAPS = 255  # of a filter; the low-pass goes from pass to stop in 100 Hz at 16 kHz
 OCTAVES = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz: the middles of an equalizer's bands
 MU = 255.0
 FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
@@ -68,8 +68,8 @@ def limit_band(wave: Wave, hz: float, sample_rate: int) -> Wave:
 
 
 def equalize(wave: Wave, gains: Sequence[float], sample_rate: int) -> Wave:
-    """A wave [S] whose OCTAVES are louder by so many dB, with what lies between them in between, without a delay."""
-    size = scipy.fft.next_fast_len(len(wave) + TAPS, real=True)
+    """A wave [S] in which each of OCTAVES is louder by its gain in dB, and frequencies between two by a gain between; no delay."""
+    size = scipy.fft.next_fast_len(len(wave) + TAPS, real=True)  # longer, so that the end does not reach the beginning
     frequencies = np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), 1.0)
     curve = 10 ** (np.interp(np.log2(frequencies), np.log2(OCTAVES), gains) / 20)
     return scipy.fft.irfft(scipy.fft.rfft(wave, size) * curve.astype(np.float32), size)[: len(wave)]

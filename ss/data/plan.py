@@ -64,9 +64,9 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
     for name, when in zip(others, times[1:], strict=True):
         own, sir = draw_speed(scene, rng), draw_one(scene.sir_levels, rng) if scene.sir_levels else draw_between(scene.sir, rng)
         interferers.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
-    equalizer = scene.enrolment.equalizer
     ref_speed = round(speed * draw_between(scene.enrolment.speed, rng), 4) if scene.enrolment.speed else speed
     ref = fill_times(catalog, enrolled, [(0, ref_length or ENDLESS)], ref_speed, rng, once=True)
+    equalizer = scene.enrolment.equalizer
     return Row(
         name=f"{speaker}_{epoch:03d}{index:07d}_{pattern}",
         pattern=pattern,
