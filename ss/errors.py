@@ -45,9 +45,11 @@ def require_choices(settings: Any) -> None:
             raise UserError(f"{one.name}: expected one of {', '.join(map(str, choices))}, found {value}")
 
 
-def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = ()) -> None:
-    """Raises UserError for the first of these keys whose value is no number above 0; those of `or_zero` may be 0."""
-    for key in (*keys, *or_zero):
+def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = (), or_none: Collection[str] = ()) -> None:
+    """Raises UserError for the first of these keys that is no number above 0; those of `or_zero` may be 0, of `or_none` None."""
+    for key in (*keys, *or_zero, *or_none):
         value = config[key]
-        if not isinstance(value, int | float) or value < 0 or (value == 0 and key not in or_zero):
-            raise UserError(f"{key}: expected {'0 or more' if key in or_zero else 'more than 0'}, got {value}")
+        if value is None and key in or_none:
+            continue
+        if not isinstance(value, int | float) or not (value > 0 or (value == 0 and key in or_zero)):
+            raise UserError(f"{key}: expected {'at least 0' if key in or_zero else 'more than 0'}, found {value}")

@@ -103,5 +103,5 @@ def test_an_error_of_the_software_shows_its_traceback(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("key", ["batch_size", "accumulate", "num_workers"])
 def test_a_number_below_the_least_is_a_users_error(key: str) -> None:
-    with pytest.raises(UserError, match=f"{key}: expected at least [01], found -1"):
+    with pytest.raises(UserError, match=f"{key}: expected (at least|more than) 0, found -1"):
         Settings(**{"epochs": 1, "batch_size": 1, key: -1})

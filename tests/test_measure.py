@@ -132,11 +132,11 @@ def test_peak_memory_is_what_was_held_at_most() -> None:
     ("changes", "message"),
     [
         ({"model": None}, "expected a model or a checkpoint"),
-        ({"threads": 0}, "threads: expected more than 0, got 0"),
-        ({"n_chunks": 0}, "n_chunks: expected more than 0, got 0"),
-        ({"n_warmup": -1}, "n_warmup: expected 0 or more, got -1"),
+        ({"threads": 0}, "threads: expected more than 0, found 0"),
+        ({"n_chunks": 0}, "n_chunks: expected more than 0, found 0"),
+        ({"n_warmup": -1}, "n_warmup: expected at least 0, found -1"),
         ({"chunks": 3}, "unknown key chunks: expected some of out_folder"),
-        ({"session_minutes": 0}, "session_minutes: expected more than 0, got 0"),
+        ({"session_minutes": 0}, "session_minutes: expected more than 0, found 0"),
         ({"chunk_ms": []}, "chunk_ms: expected chunks of at least a sample, got \\[\\]"),
         ({"chunk_ms": [10, 0.1]}, "chunk_ms: expected chunks of at least a sample, got \\[10, 0.1\\]"),
         ({"devices": ["tpu"]}, "devices: expected some of .*'cpu'.*, got 'tpu'"),
@@ -253,14 +253,14 @@ def test_a_users_error_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "config", "override", "message"),
     [
-        ("measure_weight_and_time/training_step", "training_step", "batch_size=0", "batch_size: expected more than 0, got 0"),
-        ("measure_weight_and_time/training_step", "training_step", "n_warmup=-1", "n_warmup: expected 0 or more, got -1"),
-        ("measure_weight_and_time/training_speed", "training_speed", "rounds=0", "rounds: expected more than 0, got 0"),
-        ("measure_weight_and_time/calls", "calls", "seconds=0", "seconds: expected more than 0, got 0"),
-        ("measure_weight_and_time/training_speed", "training_speed", "threads=0", "threads: expected more than 0, got 0"),
-        ("pruning_and_quantization/compare", "spexplus_online", "rounds=0", "rounds: expected more than 0, got 0"),
-        ("testing/test", "spexplus_online", "batch_size=0", "batch_size: expected more than 0, got 0"),
-        ("testing/leaderboard", "leaderboard", "piece_seconds=0", "piece_seconds: expected more than 0, got 0"),
+        ("measure_weight_and_time/training_step", "training_step", "batch_size=0", "batch_size: expected more than 0, found 0"),
+        ("measure_weight_and_time/training_step", "training_step", "n_warmup=-1", "n_warmup: expected at least 0, found -1"),
+        ("measure_weight_and_time/training_speed", "training_speed", "rounds=0", "rounds: expected more than 0, found 0"),
+        ("measure_weight_and_time/calls", "calls", "seconds=0", "seconds: expected more than 0, found 0"),
+        ("measure_weight_and_time/training_speed", "training_speed", "threads=0", "threads: expected more than 0, found 0"),
+        ("pruning_and_quantization/compare", "spexplus_online", "rounds=0", "rounds: expected more than 0, found 0"),
+        ("testing/test", "spexplus_online", "batch_size=0", "batch_size: expected more than 0, found 0"),
+        ("testing/leaderboard", "leaderboard", "piece_seconds=0", "piece_seconds: expected more than 0, found 0"),
     ],
 )
 def test_counts_that_are_too_small_are_refused(script: str, config: str, override: str, message: str) -> None:

@@ -296,7 +296,7 @@ def test_the_family_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("changes", "message"),
     [
         ({"baseline": "other"}, "baseline: expected one of spexplus, mini, got 'other'"),
-        ({"rounds": 0}, "rounds: expected more than 0, got 0"),
+        ({"rounds": 0}, "rounds: expected more than 0, found 0"),
         ({"speed": 3}, "unknown key speed: expected some of models"),
     ],
 )

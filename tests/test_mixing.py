@@ -478,7 +478,7 @@ def test_templates(config: Config, tmp_path: Path) -> None:
         ({"clean_share": -0.1}, "shares: expected at least 0 each"),
         ({"audio_len": 0}, "seconds: expected more than 0"),
         ({"nfiles": 0}, "nfiles: expected more than 0, found 0"),
-        ({"min_len": -1}, "min_len and random_state: expected at least 0"),
+        ({"min_len": -1}, "min_len: expected at least 0, found -1"),
         ({"extension": "mp3"}, "extension: expected one of wav, flac, found mp3"),
         ({"speaker_sampling": "often"}, "speaker_sampling: expected one of uniform, by_duration, found often"),
     ],

@@ -121,9 +121,7 @@ def measure_speed(config: dict[str, Any]) -> None:
 
     Variants are other settings, or other checkouts of this software.
     """
-    require_positive(config, "rounds", "seconds", or_zero=["warm_up"])
-    if config["threads"] is not None:
-        require_positive(config, "threads")
+    require_positive(config, "rounds", "seconds", or_zero=["warm_up"], or_none=["threads"])
     variants = config["variants"]
     rows = median_rows("variant", variants, config["rounds"], lambda name: train_in_checkout(config, **variants[name]))
     for row in rows:
