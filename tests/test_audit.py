@@ -299,8 +299,8 @@ def test_shards_are_audited_like_their_folder(folder: Path, tmp_path: Path, no_p
         ({"folders": ["x", "./x"]}, "folders: expected one or several, each once"),
         ({"folders": "nowhere"}, "nowhere: expected a folder of triplets, but there is none"),
         ({"clip_run": 2.5}, "clip_run: expected int, found 2.5"),
-        ({"silent_db": 3}, "silent_db: expected a number below 0, found 3"),
-        ({"num_workers": 0}, "num_workers: expected a whole number above 0, found 0"),
+        ({"silent_db": 3}, "silent_db: expected less than 0, found 3"),
+        ({"num_workers": 0}, "num_workers: expected more than 0, found 0"),
         ({"min_length": 1}, "unknown key min_length: expected some of folders"),
         ({"out_folder": __file__}, "out_folder: expected a folder, found a file"),
     ],
@@ -314,7 +314,7 @@ def test_no_triplets_and_other_manifests_are_errors(folder: Path, tmp_path: Path
     (folder / manifest.FILE).write_text('{"name": "a_0"}\n')
     with pytest.raises(UserError, match="manifest.jsonl, line 1: expected a row of a manifest"):
         audit({"folders": str(folder), "out_folder": str(tmp_path / "out")})
-    with pytest.raises(UserError, match="expected files <name>-mixed, -target and -ref"):
+    with pytest.raises(UserError, match="expected files named <name>-mixed, -target and -ref"):
         audit({"folders": str(tmp_path), "out_folder": str(tmp_path / "out")})
     assert not (tmp_path / "out").exists()
 

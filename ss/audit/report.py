@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from ss import audio
 from ss.audit.checks import ABSENT, KINDS, AuditedTriplet, AuditSettings, Expected, Facts, examine, read_expected
 from ss.data.packed import triplet_files
 from ss.data.processes import map_in_processes
@@ -77,11 +76,8 @@ def audit(config: dict[str, Any]) -> int:
 
 def list_triplets(folder: str, planned: dict[str, Expected]) -> list[AuditedTriplet]:
     """The triplets of a folder by name, whole or not. Raises UserError where there are none, or no such folder."""
-    found = triplet_files(folder)
-    if not found:
-        raise UserError(f"{folder}: expected files <name>-mixed, -target and -ref ({' '.join(audio.EXTENSIONS)}), found none")
     triplets = []
-    for name, files in found.items():
+    for name, files in triplet_files(folder).items():
         in_no_manifest = Expected(target=False if name.endswith(f"_{ABSENT}") else None)
         triplets.append(AuditedTriplet(folder, name, files, planned.get(name) or in_no_manifest))
     return triplets

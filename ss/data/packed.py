@@ -95,7 +95,7 @@ def storage(root: str) -> tuple[Any, str]:
 def triplet_files(folder: str | Path) -> dict[str, dict[str, list[Place]]]:
     """The files of a folder of triplets, packed or not, by the triplet's name and their kind (one of KINDS, `<name>-<kind>.wav`).
 
-    Those of its subfolders do not count. Raises AudioError for a missing folder.
+    Those of its subfolders do not count. Raises AudioError for a missing folder, and for none.
     """
     if not is_packed(folder) and not Path(folder).is_dir():
         raise AudioError(f"{folder}: expected a folder of triplets, but there is none")
@@ -104,6 +104,8 @@ def triplet_files(folder: str | Path) -> dict[str, dict[str, list[Place]]]:
         name, _, kind = PurePosixPath(file).stem.rpartition("-")
         if file.lower().endswith(EXTENSIONS) and kind in KINDS and not file.startswith(".") and "/" not in file:
             found.setdefault(name, {}).setdefault(kind, []).append(file_of(folder, file))
+    if not found:
+        raise AudioError(f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(EXTENSIONS)}), found none")
     return found
 
 

@@ -39,10 +39,6 @@ def scan(folder: str | Path) -> dict[str, dict[str, Place]]:
     Raises AudioError for a missing folder, none, or two files of one kind.
     """
     found = triplet_files(folder)
-    if not found:
-        raise AudioError(
-            f"{folder}: expected files named <name>-mixed, -target and -ref ({', '.join(audio.EXTENSIONS)}), found none"
-        )
     for kind, (first, *others) in (files for by_kind in found.values() for files in by_kind.items()):
         if others:
             raise AudioError(f"{others[0]}: expected one {kind} file, but there is {first.name} too")
