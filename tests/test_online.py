@@ -138,13 +138,6 @@ def test_a_mask_of_ones_gives_the_input_back(synthesis: int, hop: int) -> None:
     torch.testing.assert_close(again[:, synthesis - hop :], wave[:, : again.shape[-1] - synthesis + hop], rtol=0, atol=1e-4)
 
 
-@torch.no_grad()
-def test_the_filters_are_the_transform() -> None:
-    encoder, wave = MultiWindowSTFT([32, 48, 96], 32, 20), torch.randn(2, 96 + 20 * 7)
-    matrix = wave.unfold(-1, 96, 20) @ encoder.filters()
-    torch.testing.assert_close(torch.cat(encoder(wave), -1), matrix, rtol=0, atol=1e-5)
-
-
 def test_the_recurrence_is_its_formula_with_the_right_gradient() -> None:
     torch.manual_seed(0)
     gate, value = (torch.randn(2, 5, 3, dtype=torch.double, requires_grad=True) for _ in range(2))

@@ -21,10 +21,7 @@ class GRU(StatefulLayer):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gru, self.channels = nn.GRU(channels, channels, batch_first=True), channels
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, self.channels)
+        self.gru, self.channels, self.carries = nn.GRU(channels, channels, batch_first=True), channels, (channels,)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         y, last = self.gru(x, state[None])
@@ -51,13 +48,11 @@ class LSTM(StatefulLayer):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm, self.lstm, self.channels = Norm(channels), LSTMLayer(channels, channels, batch_first=True), channels
+        self.norm, self.lstm = Norm(channels), LSTMLayer(channels, channels, batch_first=True)
+        self.channels, self.carries = channels, (2, channels)
         self.output = nn.Linear(channels, channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, 2, self.channels)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         hidden, cell = state.transpose(0, 1).contiguous().split(1)
@@ -74,12 +69,9 @@ class LinearRecurrence(StatefulLayer):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.carries = channels, (channels,)
         self.inputs, self.output = nn.Linear(channels, 2 * channels), nn.Linear(channels, channels)
         nn.init.uniform_(self.inputs.bias[:channels], 1, 4)  # memories of 4 to 55 frames to start with
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, self.channels)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         gate, value = self.inputs(x).chunk(2, -1)

@@ -50,15 +50,13 @@ class DilatedBlock(StatefulLayer):
 
     def __init__(self, channels: int, hidden: int, taps: int, dilation: int) -> None:
         super().__init__()
-        self.taps, self.dilation, self.channels = taps, dilation, channels
+        self.taps, self.dilation = taps, dilation
         self.reach = (taps - 1) * dilation  # frames back
+        self.carries = self.reach, channels
         self.conv, self.norm = nn.Linear(taps * channels, hidden, bias=False), Norm(hidden)
         self.output = nn.Linear(hidden, channels)
         with torch.no_grad():
             self.output.weight.mul_(0.5)  # a residual path that starts as the main one
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, self.reach, self.channels)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         frames, longer = x.shape[1], torch.cat([state, x], 1)

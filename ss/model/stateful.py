@@ -30,11 +30,13 @@ def with_leaves(state: State, tensors: Iterator[Tensor]) -> State:
 
 
 class StatefulLayer(nn.Module, ABC):
-    """A layer with explicit state. One that carries nothing need not say so."""
+    """A layer with explicit state. carries: the sizes of its state, a tensor of zeros at first, beside the batch; none: nothing."""
+
+    carries: tuple[int, ...] = ()
 
     def init_state(self, batch: int, frames: int) -> State:
         """The state before the first chunk, for chunks of `frames` frames."""
-        return ()
+        return self.zeros(batch, *self.carries) if self.carries else ()
 
     @abstractmethod
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:

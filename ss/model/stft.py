@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class Spectrum(NamedTuple):
@@ -42,8 +41,7 @@ def windows(kernel: int, synthesis: int, hop: int) -> tuple[Tensor, Tensor]:
 class MultiWindowSTFT(nn.Module):
     """Frames to spectra at every scale; a shorter window hears the newest part of a frame.
 
-    kernels: samples of the windows, the longest last; hop: samples between frames. The filters are fixed: as a fast Fourier
-    transform they take a small part of a training step, as one matrix product (`filters`) they are one operator in a stream.
+    kernels: samples of the windows, the longest last; hop: samples between frames.
     """
 
     def __init__(self, kernels: Sequence[int], synthesis: int, hop: int) -> None:
@@ -52,16 +50,6 @@ class MultiWindowSTFT(nn.Module):
         self.bins = tuple(kernel // 2 + 1 for kernel in kernels)
         for number, kernel in enumerate(kernels):
             self.register_buffer(f"window{number}", windows(kernel, synthesis, hop)[0] / math.sqrt(kernel), persistent=False)
-
-    def filters(self) -> Tensor:
-        """The same as a matrix [K,2F] that gives the real, then the imaginary parts of all scales of a frame [K]."""
-        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for i, kernel in enumerate(self.kernels):
-            phase = 2 * math.pi / kernel * (torch.arange(kernel)[:, None] * torch.arange(kernel // 2 + 1) % kernel)
-            for part, wave in zip(parts, (phase.cos(), -phase.sin()), strict=True):
-                windowed = wave * self.get_buffer(f"window{i}").cpu()[:, None]
-                part.append(F.pad(windowed, (0, 0, self.kernel - kernel, 0)))
-        return torch.cat([*parts[0], *parts[1]], 1)
 
     def forward(self, samples: Tensor, hop: int | None = None) -> Spectrum:
         """samples [B, K - hop + T*hop] -> Spectrum of T frames; `hop`: another one than the stream's."""

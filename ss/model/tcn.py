@@ -110,23 +110,16 @@ class TCNBlock(nn.Module):
         return self.conv2(y) + self.residual(x)
 
 
-def tcn_blocks(
-    in_channels: int, hidden: Iterator[int], out_channels: int, speaker: int, n_blocks: int, causal: bool
-) -> nn.ModuleList:
-    """Blocks of dilation 1, 2, 4, ...; the first takes `in_channels` and the speaker."""
-    first = TCNBlock(in_channels, next(hidden), out_channels, 1, causal, speaker)
-    others = (TCNBlock(out_channels, next(hidden), out_channels, 2**i, causal) for i in range(1, n_blocks))
-    return nn.ModuleList([first, *others])
-
-
 class Stack(StatefulLayer):
-    """Blocks in a row; carries nothing from chunk to chunk."""
+    """Blocks of dilation 1, 2, 4, ... in a row, of which the first takes `in_channels` and the speaker. Carries nothing."""
 
     def __init__(
         self, in_channels: int, hidden: Iterator[int], out_channels: int, speaker: int, n_blocks: int, causal: bool
     ) -> None:
         super().__init__()
-        self.blocks = tcn_blocks(in_channels, hidden, out_channels, speaker, n_blocks, causal)
+        first = TCNBlock(in_channels, next(hidden), out_channels, 1, causal, speaker)
+        others = (TCNBlock(out_channels, next(hidden), out_channels, 2**i, causal) for i in range(1, n_blocks))
+        self.blocks = nn.ModuleList([first, *others])
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         x = self.blocks[0](x, speaker)
@@ -135,7 +128,7 @@ class Stack(StatefulLayer):
         return x, state
 
 
-class RecurrentStack(StatefulLayer):
+class RecurrentStack(Stack):
     """A stack with a vector [B,C] that is added inside each block and gated by the blocks' outputs. Carries: it.
 
     The second block is a branch of its own: with the third it decides how much of the vector is renewed; the other blocks are
@@ -143,15 +136,10 @@ class RecurrentStack(StatefulLayer):
     """
 
     def __init__(self, channels: int, hidden: Iterator[int], speaker: int, n_blocks: int, causal: bool) -> None:
-        super().__init__()
         if n_blocks < 3:
             raise UserError(f"a recurrent stack needs at least 3 blocks, got {n_blocks}")
-        self.blocks = tcn_blocks(channels, hidden, channels, speaker, n_blocks, causal)
-        self.gate = nn.Conv1d(2 * channels, channels, 1)
-        self.channels = channels
-
-    def init_state(self, batch: int, frames: int) -> State:
-        return self.zeros(batch, self.channels)
+        super().__init__(channels, hidden, channels, speaker, n_blocks, causal)
+        self.gate, self.carries = nn.Conv1d(2 * channels, channels, 1), (channels,)
 
     def forward(self, x: Tensor, speaker: Tensor, state: State) -> tuple[Tensor, State]:
         first, branch, second, *others = self.blocks

@@ -19,7 +19,7 @@ from ss import allowlist
 from ss.errors import UserError
 from ss.model.extractor import ExtractionModel
 from ss.model.stateful import FeatureMapScaling, GatedMemory
-from ss.model.tcn import ChannelNorm, RecurrentStack, Stack
+from ss.model.tcn import ChannelNorm, Stack
 
 NODES = ("AnyNode", "BooleanNode", "BytesNode", "FloatNode", "IntegerNode", "PathNode", "StringNode")
 OTHERS = ("base.ContainerMetadata", "base.Metadata", "dictconfig.DictConfig", "listconfig.ListConfig")
@@ -118,7 +118,7 @@ def _prefixes(model: nn.Module) -> Iterator[tuple[str, str]]:
             case GatedMemory():
                 yield f"{name}.gate", "speaker_extractor.gate"
                 yield from _block(f"{name}.write", "speaker_extractor.make_memory", module.write)
-            case Stack() | RecurrentStack():
+            case Stack():
                 stack = f"speaker_extractor.stacked_tcnblocks.{counts[Stack]}"
                 counts[Stack] += 1
                 for i, block in enumerate(module.blocks):
