@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.nn.functional import all_reduce
 
 from ss.errors import UserError
 
@@ -166,18 +167,6 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         grad.copy_(mean.view_as(grad))
 
 
-class Sum(torch.autograd.Function):
-    """The differentiable sum of a tensor over all processes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return total(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return total(grad)
-
-
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm of x [B,C,T] or [B,C] over the frames of all processes, on GPU and CPU (torch's SyncBatchNorm knows GPUs only)."""
 
@@ -190,7 +179,7 @@ class BatchNorm(nn.BatchNorm1d):
         shift = running_mean.detach().clone()  # the same everywhere: sums about it keep their precision
         shifted = wide - shift.view(shape)
         count = wide.new_full((1,), wide.numel() // wide.shape[1])
-        sums = Sum.apply(torch.cat([shifted.sum(others), shifted.square().sum(others), count]))  # one exchange, and one back
+        sums = all_reduce(torch.cat([shifted.sum(others), shifted.square().sum(others), count]))  # one exchange, and one back
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
         variance = square - mean.square()
         with torch.no_grad():

@@ -9,7 +9,6 @@ Shapes: S samples, N frames of 20 ms, L samples of a frame.
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from ss.metric.absence import Suppression
 from ss.metric.base import NO_SPEECH, Array, CannotCompute, SingleMetric
@@ -44,9 +43,7 @@ class DuringSpeech(SingleMetric):
 
     def compute(self, estimate: Array, target: Array) -> float:
         """Of waves [S]."""
-        heard, said = (cut_frames(wave, self.sample_rate) for wave in (estimate, target))
-        speech = find_speech(said)
-        return self.metric.value(heard[speech].ravel(), said[speech].ravel())
+        return self.metric.value(*(frames.ravel() for frames in cut_speech(estimate, target, self.sample_rate)))
 
 
 class Muted(SingleMetric):
@@ -57,9 +54,8 @@ class Muted(SingleMetric):
 
     def compute(self, estimate: Array, target: Array) -> float:
         """Of waves [S]."""
-        heard, said = (cut_frames(wave, self.sample_rate) for wave in (estimate, target))
-        speech = find_speech(said)
-        return float(np.mean(energies(heard[speech]) < energies(said[speech]) * 10 ** (MUTED_DB / 10)))
+        heard, said = map(energies, cut_speech(estimate, target, self.sample_rate))
+        return float(np.mean(heard < said * 10 ** (MUTED_DB / 10)))
 
 
 class Settling(SingleMetric):
@@ -118,12 +114,13 @@ def cut_frames(wave: Array, sample_rate: int) -> Array:
     return wave[: len(wave) // samples * samples].reshape(-1, samples)
 
 
-def find_speech(frames: Array) -> NDArray[np.bool_]:
-    """In which frames [N,L] the target speaks [N]. Raises CannotCompute where in none."""
-    speech = level_of(frames) > SPEECH_DB
+def cut_speech(estimate: Array, target: Array, sample_rate: int) -> tuple[Array, Array]:
+    """The frames of both [S] in which the target speaks [N,L]. Raises CannotCompute where it does in none."""
+    heard, said = (cut_frames(wave, sample_rate) for wave in (estimate, target))
+    speech = level_of(said) > SPEECH_DB
     if not speech.any():
         raise CannotCompute(NO_SPEECH)
-    return speech
+    return heard[speech], said[speech]
 
 
 def energies(frames: Array) -> Array:
