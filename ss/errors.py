@@ -1,8 +1,10 @@
 """What users did wrong, told apart from what is wrong in the software."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,18 +33,37 @@ def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def import_extra(package: str, reason: str) -> Any:
     """A package that only some features need. Raises UserError with the reason to install it where it is not there."""
-    try:
+    with explain(reason, ImportError):
         return import_module(package)
-    except ImportError as error:
-        raise UserError(reason) from error
+
+
+@contextmanager
+def explain(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raises UserError, with the message and what the error says, in the place of an error of these kinds."""
+    try:
+        yield
+    except kinds as error:
+        said = None if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{message}: {said or repr(error)}") from error
+
+
+def require_choice(key: str, value: Any, choices: Collection[Any]) -> None:
+    """Raises UserError for a value that is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{key}: expected one of {', '.join(map(str, choices))}, found {value}")
 
 
 def require_choices(settings: Any) -> None:
     """Raises UserError for the first field of a dataclass whose value its type, a Literal of the choices, does not name."""
     for one in fields(settings):
-        value, choices = getattr(settings, one.name), get_args(one.type)
-        if get_origin(one.type) is Literal and value not in choices:
-            raise UserError(f"{one.name}: expected one of {', '.join(map(str, choices))}, found {value}")
+        if get_origin(one.type) is Literal:
+            require_choice(one.name, getattr(settings, one.name), get_args(one.type))
+
+
+def require_file(path: str | Path, what: str, hint: str = "") -> None:
+    """Raises UserError where there is no such file. what: it is; hint: what to do."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: expected {what}, but there is none{hint}")
 
 
 def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = (), or_none: Collection[str] = ()) -> None:
