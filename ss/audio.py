@@ -18,6 +18,8 @@ from ss.errors import UserError
 from ss.files import whole_file
 
 Wave = NDArray[np.float32]
+PCM = NDArray[np.int16]
+FULL_SCALE = 32768  # of 16 bits
 
 
 class Opens(Protocol):
@@ -33,6 +35,19 @@ SEEKABLE = (".wav", ".flac")  # a part decodes to the same samples as in the who
 
 class AudioError(UserError):
     """A file that cannot be used: the message names it, what was expected and what came."""
+
+
+def to_wave(pcm: PCM) -> Wave:
+    """16 bits to -1..1."""
+    wave = pcm.astype(np.float32)
+    wave *= np.float32(1 / FULL_SCALE)  # in place: four times as fast as a division, and as exact
+    return wave
+
+
+def to_pcm(wave: Wave) -> PCM:
+    """-1..1 to 16 bits; what is beyond is clipped."""
+    scaled = wave * np.float32(FULL_SCALE)
+    return np.rint(scaled.clip(-FULL_SCALE, FULL_SCALE - 1, out=scaled), out=scaled).astype(np.int16)
 
 
 def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, downmix: bool = False) -> Wave:

@@ -50,6 +50,11 @@ def whole_folder(folder: Path, *names: str) -> Iterator[Path]:
             raise
 
 
+def user_cache() -> Path:
+    """Where this software keeps what can be made or downloaded again: below $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ss")
+
+
 @contextmanager
 def sole_owner(folder: Path) -> Iterator[None]:
     """While this process is inside, no other run may be here with the same folder. Raises UserError where one is.

@@ -492,7 +492,7 @@ def test_unknown_keys_and_nothing_made_are_errors(config: Config, corpus: Path, 
     process = run("mixing/mix.py", f"audios_dir={corpus}", f"out_folder={tmp_path}", "+audio_length=3", check=False)
     assert process.returncode
     assert "unknown key audio_length: expected some of audios_dir," in process.stderr
-    with pytest.raises(UserError, match=r"all 12 were skipped; the first because .*to measure the loudness of"):
+    with pytest.raises(UserError, match=r"all 12 were skipped; the first: .*to measure the loudness of"):
         mix({**config, "audio_len": 0.3, "loudness": -30})
 
 

@@ -102,7 +102,7 @@ def test_a_folder_is_a_release_or_an_export(release: Path) -> None:
     assert Extractor.from_pretrained(str(release / "int8"), **onnx).shapes == int8.shapes  # an export has no sums
     with pytest.raises(UserError, match="expected a release with SHA256SUMS to choose int8 from"):
         Extractor.from_pretrained(release / "int8", precision="int8")
-    with pytest.raises(UserError, match="expected one of float32, int8, got 'int4'"):
+    with pytest.raises(UserError, match="expected one of float32, int8, found int4"):
         Extractor.from_pretrained(release, precision="int4")
     with pytest.raises(UserError, match=r"nowhere: expected a packaged model \(spexplus_online\), a folder or a URL"):
         Extractor.from_pretrained("nowhere")

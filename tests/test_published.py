@@ -170,7 +170,7 @@ def test_what_is_missing_is_named_and_tells_by_the_exit_code(librimix: Path, tmp
     assert rebuild(config) == 0
     lost.write_bytes(lost.read_bytes()[:5000])
     (root / "map").write_text(f"{'_'.join(MIXTURES[1])} 33-1-0000 s1/{'_'.join(MIXTURES[2])}\n" * 2)
-    with pytest.raises(UserError, match=r"all 1 were skipped; the first because .*33-1-0000.flac: expected"):
+    with pytest.raises(UserError, match=r"all 1 were skipped; the first: .*33-1-0000.flac: expected"):
         rebuild(config | {"out_folder": str(tmp_path / "none")})
 
 

@@ -7,7 +7,6 @@ Shapes: S samples of the mixture and target, N and M of any two waves.
 import hashlib
 from dataclasses import dataclass
 from itertools import product
-from math import floor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,17 +102,13 @@ def expect(row: manifest.Row) -> Expected:
         for one, other in product(row.target.pieces, row.enrolment.pieces)
         if one.path == other.path and (start := max(one.start, other.start)) < (stop := min(one.stop, other.stop))
     ]
-    spoken = (
-        tuple(slice(piece.at, piece.at + floor((piece.stop - piece.start) / voice.speed)) for piece in voice.pieces)
-        for voice in (row.target, *row.interferers)
-    )
     return Expected(
         target=bool(row.target.pieces),
         others=others,
         sir=None if why else row.interferers[0].level,
         why_no_sir=why,
         shared=common[0] if common else "",
-        spoken=() if why else tuple(spoken),
+        spoken=() if why else tuple(voice.spoken() for voice in (row.target, *row.interferers)),
     )
 
 
@@ -154,11 +149,10 @@ def examine(triplet: AuditedTriplet, settings: AuditSettings) -> Facts:
             unreadable.append(str(error))
     incomplete = [f"no {word}" for kind, word in KINDS.items() if kind not in triplet.files]
     incomplete += [f"{len(paths)} files -{kind}" for kind, paths in triplet.files.items() if len(paths) > 1]
-    named = triplet.name.partition("_")[0] and "_" in triplet.name
     faults = {
         "incomplete": ", ".join(incomplete),
         "unreadable": "; ".join(unreadable),
-        "unnamed": "" if named else "no underscore after a speaker's id",
+        "unnamed": "" if triplet.name.find("_") > 0 else "no underscore after a speaker's id",
     }
     for kind, wave in waves.items():
         faults |= check_wave(kind, wave, rates[kind], settings)
@@ -258,5 +252,4 @@ def likeness(a: Wave, b: Wave, least: int) -> float:
     x, y = x[: n * block].reshape(n, block), y[: n * block].reshape(n, block)
     powers = np.square(x).mean(1), np.square(y).mean(1)
     heard = (powers[0] > PAUSE * np.square(a).mean()) & (powers[1] > PAUSE * np.square(b).mean())
-    products = np.abs((x * y).mean(1)[heard]) / np.sqrt(powers[0] * powers[1])[heard]
-    return float(products.max(initial=0))
+    return float((np.abs((x * y).mean(1)[heard]) / np.sqrt(powers[0] * powers[1])[heard]).max(initial=0))

@@ -15,7 +15,7 @@ import soxr
 
 from ss.audio import Wave
 from ss.data.manifest import Room
-from ss.errors import UserError, import_extra
+from ss.errors import explain, import_extra
 
 ROOMS_KEPT = 256
 REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far below
@@ -42,10 +42,8 @@ def reverberate(voice: Wave, *responses: Wave) -> list[Wave]:
 def simulate_room(room: Room, sample_rate: int) -> Wave:
     """The response of a shoebox. Raises UserError where pyroomacoustics is not there, or no walls give such a reverberation."""
     acoustics = import_extra("pyroomacoustics", "rt60: simulated rooms need pyroomacoustics: pip install 'ss[rooms]'")
-    try:
+    with explain(f"rt60: expected a reverberation that a room of {room.size} m can have, found {room.rt60} s", ValueError):
         absorption, order = acoustics.inverse_sabine(room.rt60, room.size)
-    except ValueError as error:
-        raise UserError(f"rt60: expected a reverberation that a room of {room.size} m can have, found {room.rt60} s") from error
     walls, order = acoustics.Material(absorption), min(order, REFLECTIONS)
     box = acoustics.ShoeBox(room.size, fs=sample_rate, materials=walls, max_order=order, use_rand_ism=False)
     box.add_source(list(room.source))

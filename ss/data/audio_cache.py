@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ss.audio import AudioError, File, Wave
-from ss.data.manifest import to_pcm, to_wave
+from ss.audio import AudioError, File, Wave, to_pcm, to_wave
 
 
 class AudioCache:

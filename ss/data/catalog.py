@@ -77,10 +77,9 @@ def make_catalog(sources: Sources) -> Catalog:
                 speakers[file.speaker] = (*speakers.get(file.speaker, ()), Span(file.path, start, stop))
     faults = [file.fault for file in files if file.fault]
     if len(speakers) < 2:
-        raise UserError(
-            f"{sources.audios_dir}: expected at least two speakers with {sources.min_len} s of speech in a file, found "
-            f"{len(speakers)} in {len(files)} files, {len(faults)} of them unusable" + "".join(f"; {why}" for why in faults[:1])
-        )
+        wanted = f"at least two speakers with {sources.min_len} s of speech in a file"
+        found = "; ".join([f"{len(speakers)} in {len(files)} files, {len(faults)} of them unusable", *faults[:1]])
+        raise UserError(f"{sources.audios_dir}: expected {wanted}, found {found}")
     noise = []
     for path in list_audio("noise", sources.noise):
         place = file_of(str(sources.noise), path)
@@ -120,10 +119,9 @@ def make_chances(speakers: Mapping[str, tuple[Span, ...]], sources: Sources) -> 
         if (more or splits) and group_of(speaker, regex) in groups:
             targets += [speaker] * chances[speaker]
     if not targets:
-        raise UserError(
-            f"{sources.audios_dir}: expected a speaker with two utterances (one of them the enrolment), found only speakers "
-            "with one; split_single_utterances=true takes target and enrolment from the two halves of it"
-        )
+        hint = "split_single_utterances=true takes target and enrolment from the two halves of one"
+        wanted = "expected a speaker with two utterances (one of them the enrolment), found none"
+        raise UserError(f"{sources.audios_dir}: {wanted}; {hint}")
     return Chances(targets, groups)
 
 

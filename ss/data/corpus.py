@@ -13,7 +13,7 @@ import numpy as np
 from ss import audio
 from ss.data.packed import check_folder, contents, is_packed
 from ss.data.sources import Sources
-from ss.errors import UserError
+from ss.errors import UserError, explain, require_file
 
 PATH_COLUMNS, SPEAKER_COLUMNS = ("path", "file", "audio"), ("speaker", "speaker_id", "spk")
 
@@ -115,14 +115,11 @@ def read_genders(path: Path) -> dict[str, str]:
 
 def read_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line of a CSV or JSONL file is, and the line. Raises UserError for no such file, and one that is not in UTF-8."""
-    if not path.is_file():
-        raise UserError(f"{path}: expected a CSV or JSONL file, found none")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            for number, line in enumerate(csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file), start=1):
-                yield f"{path}, entry {number}", line
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: expected a CSV file, or a JSON object on each line, in UTF-8, but: {error}") from error
+    require_file(path, "a CSV or JSONL file")
+    wanted = f"{path}: expected a CSV file, or a JSON object on each line, in UTF-8, but"
+    with explain(wanted, json.JSONDecodeError, UnicodeDecodeError), path.open(newline="", encoding="utf-8-sig") as file:
+        for number, line in enumerate(csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file), start=1):
+            yield f"{path}, entry {number}", line
 
 
 def read_cell(line: dict[str, Any], columns: Sequence[str], where: str) -> str:

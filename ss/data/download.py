@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from ss.errors import STOPPED, UserError, reject_unknown_keys, require_positive
+from ss.errors import STOPPED, UserError, reject_unknown_keys, require_choice, require_positive
 
 HALF = ".part"  # what is not whole yet ends so
 PIECE = 1 << 20  # bytes that are read at once
@@ -83,8 +83,7 @@ class Download:
     checksums: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.corpus not in CORPORA:
-            raise UserError(f"corpus: expected one of {', '.join(CORPORA)}, found {self.corpus}")
+        require_choice("corpus", self.corpus, CORPORA)
         unknown = [str(part) for part in self.names if part not in self.sums]
         if unknown or not self.names:
             raise UserError(f"parts: expected some of {', '.join(self.sums)}, found {', '.join(unknown) or 'none'}")

@@ -20,7 +20,7 @@ from ss import audio
 from ss.data import manifest
 from ss.data.manifest import Mixture
 from ss.data.processes import map_in_processes
-from ss.errors import UserError, import_extra, require_choices, require_positive
+from ss.errors import UserError, explain, import_extra, require_choices, require_positive
 from ss.files import sole_owner
 
 Extension: TypeAlias = Literal["wav", "flac"]  # of the files
@@ -92,9 +92,7 @@ def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: 
         if skipped:
             print(f"skipped: {missing} mixtures, {len(unusable)} files of the sources: see {out / 'skipped.csv'}")
         if not n_made:
-            raise UserError(
-                f"{out}: expected at least one mixture, but all {missing} were skipped; the first because {skipped[0][1]}"
-            )
+            raise UserError(f"{out}: expected at least one mixture, but all {missing} were skipped; the first: {skipped[0][1]}")
         return n_made
 
 
@@ -122,10 +120,8 @@ def check_same_plan(out: Path, planned: Sequence[str]) -> None:
         raise UserError(f"{path}: expected at most {len(planned)} mixtures (nfiles), found more; {anew}")
     for number, (old, new) in enumerate(zip(there, planned, strict=False), start=1):
         if old != new:
-            try:
+            with explain(f"{path}, line {number}: expected a row of a manifest, but", TypeError, ValueError):
                 before, now = dict(json.loads(old)), json.loads(new)
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
             differing = [key for key in now if key not in before or before[key] != now[key]][:SHOWN]
             what = "; ".join(f"{key} {brief(now[key])}, found {brief(before.get(key))}" for key in differing)
             raise UserError(f"{path}, line {number}: expected {what}: the folder holds other mixtures; {anew}")
@@ -160,10 +156,8 @@ def render_on_cluster(one: Callable[[Any], Outcome], rows: Sequence[Any], addres
     Raises UserError where Dask or the scheduler is not there.
     """
     dask = import_extra("distributed", "cluster: rendering on several machines needs Dask: pip install 'ss[cluster]'")
-    try:
+    with explain(f"cluster: expected a Dask scheduler at {address}, but", OSError):
         client = dask.Client(address)
-    except OSError as error:
-        raise UserError(f"cluster: expected a Dask scheduler at {address}, but: {error}") from error
     with client:
         batches = [rows[begin : begin + ROWS_PER_BATCH] for begin in range(0, len(rows), ROWS_PER_BATCH)]
         for done in dask.as_completed(client.map(lambda batch: list(map(one, batch)), batches, pure=False, retries=LOST)):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import math
-import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from ss.data.packed import contents, file_of, is_packed
 from ss.data.processes import map_in_processes
 from ss.data.sources import Sources
 from ss.data.speech_activity import find_speech
+from ss.files import user_cache
 
 VERSION = 3  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
@@ -46,10 +47,9 @@ class IndexedFile(NamedTuple):
 def index(sources: Sources) -> list[IndexedFile]:
     """The files of a corpus, by path. What was found before is not looked into again, if the index could be written."""
     root, kept = sources.audios_dir, index_path(sources)
-    try:
+    before: list[IndexedFile] = []
+    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or one of another version
         before = [IndexedFile(**{**entry, "speech": tuple(map(tuple, entry["speech"]))}) for entry in map(json.loads, kept.open())]
-    except (OSError, ValueError, TypeError, KeyError):  # there is none, or one of another version
-        before = []
     known = {(file.path, file.size, file.changed): file for file in before}
     files = []
     for speaker, path in find_files(sources):
@@ -85,10 +85,10 @@ def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
 
 
 def index_path(sources: Sources) -> Path:
-    """Where the index of a corpus is kept: below $XDG_CACHE_HOME, or ~/.cache."""
+    """Where the index of a corpus is kept."""
     root = sources.audios_dir if is_packed(sources.audios_dir) else Path(sources.audios_dir).resolve()
     name = hashlib.sha256(f"{VERSION} {root} {_threshold(sources)}".encode()).hexdigest()[:16]
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ss" / f"index-{name}.jsonl"
+    return user_cache() / f"index-{name}.jsonl"
 
 
 def _threshold(sources: Sources) -> float:

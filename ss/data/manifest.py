@@ -7,19 +7,15 @@ Shapes: S samples of mixture and target, R of the enrolment.
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import floor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ss.audio import Wave
-from ss.errors import UserError
+from ss.audio import PCM
+from ss.errors import explain
 from ss.files import read_text, whole_file
 
 FILE = "manifest.jsonl"
-FULL_SCALE = 32768  # of 16 bits
-PCM = NDArray[np.int16]
 
 
 class Mixture(NamedTuple):
@@ -63,6 +59,10 @@ class Voice:
     level: float = 0.0
     rir: str | None = None
     room: Room | None = None
+
+    def spoken(self) -> tuple[slice, ...]:
+        """The samples of the mixture in which its pieces are."""
+        return tuple(slice(piece.at, piece.at + floor((piece.stop - piece.start) / self.speed)) for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,6 @@ class Row:
         return self.codec is None and self.clip_db is None
 
 
-def to_wave(pcm: PCM) -> Wave:
-    """16 bits to -1..1."""
-    wave = pcm.astype(np.float32)
-    wave *= np.float32(1 / FULL_SCALE)  # in place: four times as fast as a division, and as exact
-    return wave
-
-
-def to_pcm(wave: Wave) -> PCM:
-    """-1..1 to 16 bits; what is beyond is clipped."""
-    scaled = wave * np.float32(FULL_SCALE)
-    return np.rint(scaled.clip(-FULL_SCALE, FULL_SCALE - 1, out=scaled), out=scaled).astype(np.int16)
-
-
 def write(path: Path, lines: Iterable[str]) -> None:
     """Writes a manifest, or another list of lines, whole or not at all."""
     with whole_file(path) as aside, aside.open("w") as file:
@@ -140,7 +127,8 @@ def read(path: Path) -> list[Row]:
     """The rows of a manifest. Raises UserError with the file and line where it is not one."""
     rows = []
     for number, text in enumerate(read_text(path).splitlines(), start=1):
-        try:
+        where = f"{path}, line {number}"
+        with explain(f"{where}: expected a row of a manifest, but", KeyError, TypeError, ValueError, AttributeError):
             content = json.loads(text)
             for key in ("target", "enrolment"):
                 content[key] = _voice(content[key])
@@ -149,8 +137,6 @@ def read(path: Path) -> list[Row]:
             if content.get("ref_equalizer") is not None:
                 content["ref_equalizer"] = tuple(content["ref_equalizer"])
             rows.append(Row(**{**content, "interferers": tuple(map(_voice, content["interferers"]))}))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}, line {number}: expected a row of a manifest, but: {error!r}") from error
     return rows
 
 

@@ -97,11 +97,9 @@ def describe(catalog: Catalog, scene: Scene) -> str:
     hours = sum(span.stop - span.start for span in spans) / catalog.sources.sample_rate / 3600
     unused = [("noise", catalog.noise and not scene.noisy), ("rooms", catalog.rirs and not scene.uses_rirs)]
     aside = "".join(f"; this scene uses no files of {name}" for name, leaves in unused if leaves)
-    return (
-        f"{len(catalog.speakers)} speakers, {len(spans)} files, {hours:.2f} hours in {catalog.sources.audios_dir}; "
-        f"{len(set(catalog.drawn.targets))} speakers can be the target; {len(catalog.noise)} files of noise, "
-        f"{len(catalog.rirs)} of rooms{aside}"
-    )
+    corpus = f"{len(catalog.speakers)} speakers, {len(spans)} files, {hours:.2f} hours in {catalog.sources.audios_dir}"
+    targets = f"{len(set(catalog.drawn.targets))} speakers can be the target"
+    return f"{corpus}; {targets}; {len(catalog.noise)} files of noise, {len(catalog.rirs)} of rooms{aside}"
 
 
 def benchmark(config: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ss.audio import EXTENSIONS, AudioError
-from ss.errors import UserError, import_extra
+from ss.errors import UserError, explain, import_extra, require_positive
 
 INDEX = "shards.json"
 KINDS = ("mixed", "target", "ref")  # of the files of a triplet
@@ -72,10 +72,8 @@ def check_folder(key: str, folder: str | Path) -> None:
 def contents(root: str) -> dict[str, tuple[str, int, int]]:
     """Shard, first byte and size of every file, by name. Raises UserError where there is no index, or one of a newer version."""
     system, path = storage(root)
-    try:
+    with explain(f"{root}: expected a packed folder with {INDEX}, but", OSError, ValueError):
         index = json.loads(system.cat_file(f"{path}/{INDEX}"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{root}: expected a packed folder with {INDEX}, but: {error}") from error
     if index["version"] > VERSION:
         raise UserError(f"{root}/{INDEX}: expected version {VERSION} or older, found {index['version']}")
     return {name: (shard, begin, size) for shard, members in index["shards"].items() for name, begin, size in members}
@@ -85,10 +83,8 @@ def contents(root: str) -> dict[str, tuple[str, int, int]]:
 def storage(root: str) -> tuple[Any, str]:
     """fsspec's file system of a URL or folder, and the path in it. Raises UserError where fsspec is needed and not there."""
     fsspec = import_extra("fsspec", f"{root}: reading shards needs fsspec: pip install fsspec")
-    try:
+    with explain(f"{root}: expected a URL that fsspec can read here, but", ImportError, ValueError):  # s3:// needs s3fs
         system, path = fsspec.core.url_to_fs(root)
-    except (ImportError, ValueError) as error:  # s3:// needs s3fs, and says so
-        raise UserError(f"{root}: expected a URL that fsspec can read here, but: {error}") from error
     return system, path.rstrip("/")
 
 
@@ -122,8 +118,7 @@ def pack(config: Mapping[str, Any]) -> None:
     holds anything.
     """
     folder, out = Path(config["folder"]), Path(config["out_folder"])
-    if config["seed"] < 0:
-        raise UserError(f"seed: expected at least 0, found {config['seed']}")
+    require_positive(config, or_zero=["seed"])
     names = sorted(name for name in glob("**/*", root_dir=folder, recursive=True) if name.lower().endswith(EXTENSIONS))
     if not names:
         raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")

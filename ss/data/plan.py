@@ -66,16 +66,17 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         interferers.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
     ref_speed = round(speed * draw_between(scene.enrolment.speed, rng), 4) if scene.enrolment.speed else speed
     ref = fill_times(catalog, enrolled, [(0, ref_length or ENDLESS)], ref_speed, rng, once=True)
+    enrolment = Voice(speaker, ref, ref_speed, 0.0, *draw_room(catalog, scene, scene.enrolment.reverb_share, rng)())
     equalizer = scene.enrolment.equalizer
     return Row(
         name=f"{speaker}_{epoch:03d}{index:07d}_{pattern}",
         pattern=pattern,
         sample_rate=rate,
         samples=samples,
-        ref_samples=min(ref_length or ENDLESS, max(piece.at + floor((piece.stop - piece.start) / ref_speed) for piece in ref)),
+        ref_samples=min(ref_length or ENDLESS, max(time.stop for time in enrolment.spoken())),
         target=target,
         interferers=tuple(voice for voice in interferers if voice.pieces),
-        enrolment=Voice(speaker, ref, ref_speed, 0.0, *draw_room(catalog, scene, scene.enrolment.reverb_share, rng)()),
+        enrolment=enrolment,
         noise=draw_noise(catalog, scene.noise_share, scene.snr, rng),
         enrolment_noise=draw_noise(catalog, scene.enrolment.noise_share, scene.enrolment.snr, rng),
         early_ms=scene.early_ms,

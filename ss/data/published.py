@@ -30,9 +30,9 @@ from scipy.signal import cheby2, lfilter, resample_poly, sosfilt
 
 from ss import audio
 from ss.data.folder import Output, make
-from ss.data.manifest import FULL_SCALE, Mixture
+from ss.data.manifest import Mixture
 from ss.data.packed import check_folder, file_of
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError, explain, reject_unknown_keys
 from ss.files import read_text
 
 Signal = NDArray[Any]  # float32 or float64, whichever the original has there: the last bit depends on it
@@ -128,11 +128,10 @@ def rebuild(config: Mapping[str, Any]) -> int:
     """
     settings = Published.from_config(config)
     rows = plan(settings)
-    about = (
-        f"{len(rows)} triplets of {len({row.name.split('_')[0] for row in rows})} target speakers by {settings.metadata}; "
-        f"{sum(row.ref_parts[row.ref].path == row.parts[row.target].path for row in rows)} enrolled by the very utterance that is "
-        "the target, as published"
-    )
+    n_speakers = len({row.name.split("_")[0] for row in rows})
+    n_same = sum(row.ref_parts[row.ref].path == row.parts[row.target].path for row in rows)
+    same = f"{n_same} enrolled by the very utterance that is the target, as published"
+    about = f"{len(rows)} triplets of {n_speakers} target speakers by {settings.metadata}; {same}"
     return int(make(rows, partial(render, roots=settings.roots), settings, about, []) < len(rows))
 
 
@@ -153,24 +152,21 @@ def librimix_rows(settings: Published) -> Iterator[PublishedRow]:
     with Path(settings.metadata).open(newline="") as file:
         for line, columns in enumerate(csv.DictReader(file), start=2):
             numbers = [n for n in range(1, len(columns)) if f"source_{n}_path" in columns] or [1]
-            try:
+            needed = "mixture_ID, source_1_path, source_1_gain, source_2_path, source_2_gain, noise_path, noise_gain"
+            where = f"{settings.metadata}, line {line}"
+            with explain(f"{where}: expected the columns {needed}, but", KeyError, TypeError, ValueError):
                 sources = [Part(columns[f"source_{n}_path"], float(columns[f"source_{n}_gain"])) for n in numbers]
                 noise = Part(columns["noise_path"], float(columns["noise_gain"]), "noise")
                 mixtures[columns["mixture_ID"]] = [*sources, noise]
-            except (KeyError, TypeError, ValueError) as error:
-                needed = "mixture_ID, source_1_path, source_1_gain, source_2_path, source_2_gain, noise_path, noise_gain"
-                raise UserError(f"{settings.metadata}, line {line}: expected the columns {needed}, but: {error!r}") from error
     assert settings.enrolments is not None
     for where, (mixture, utterance, enrolment) in read_lines(settings.enrolments, "mixture_ID utterance_ID s1/mixture_ID"):
         source, _, other = enrolment.partition("/")
-        try:
+        needed = f"a mixture of {settings.metadata}, one of its utterances, and a source of such a mixture"
+        with explain(f"{where}: expected {needed}, found {mixture} {utterance} {enrolment}", KeyError, ValueError):
             *sources, noise = mixtures[mixture]
             *others, _ = mixtures[other]
             target = [part.utterance for part in sources].index(utterance)
             ref = [f"s{number}" for number in range(1, 1 + len(others))].index(source)
-        except (KeyError, ValueError) as error:
-            needed = f"a mixture of {settings.metadata}, one of its utterances, and a source of such a mixture"
-            raise UserError(f"{where}: expected {needed}, found {mixture} {utterance} {enrolment}") from error
         speaker = same_speaker(where, utterance.split("-")[0], others[ref].utterance.split("-")[0])
         parts = (*sources, noise) if settings.kind == "mix_both" else tuple(sources)
         name = f"{speaker}_{mixture}"
@@ -180,10 +176,8 @@ def librimix_rows(settings: Published) -> Iterator[PublishedRow]:
 def wsj0_2mix_extr_rows(settings: Published) -> Iterator[PublishedRow]:
     """The triplets of a list. Raises UserError, with file and line, for what it should not hold."""
     for where, words in read_lines(settings.metadata, "target.wav SNR interferer.wav SNR enrolment.wav"):
-        try:
+        with explain(f"{where}: expected levels in dB as words 2 and 4, found {words[1]} and {words[3]}", ValueError):
             target, interferer = (Part(path.lstrip("/"), float(snr)) for path, snr in (words[:2], words[2:4]))
-        except ValueError as error:
-            raise UserError(f"{where}: expected levels in dB as words 2 and 4, found {words[1]} and {words[3]}") from error
         ref = Part(words[4].lstrip("/"), 0.0)
         speaker = same_speaker(where, target.utterance[:3], ref.utterance[:3])
         name = "_".join((speaker, *(f"{part.utterance}_{part.gain:.5g}" for part in (target, interferer)), ref.utterance))
@@ -215,10 +209,9 @@ def render(row: PublishedRow, roots: Roots) -> Mixture:
             total += wave
         return Mixture(as_written(total), as_written(waves[row.target]), as_written(others[row.ref]))
     target, other = fit([read_at_level(part, row, roots) for part in row.parts], row.mode)
-    ref = read_at_level(row.ref_parts[0], row, roots)
-    written = (target + other, target, ref)
+    written = (target + other, target, read_at_level(row.ref_parts[0], row, roots))
     scale = PEAK / max(np.abs(wave).max() for wave in (*written, other))
-    return Mixture(*(np.rint(wave * scale * FULL_SCALE).astype(np.int16) for wave in written))
+    return Mixture(*(np.rint(wave * scale * audio.FULL_SCALE).astype(np.int16) for wave in written))
 
 
 def read_librimix(parts: Sequence[Part], row: PublishedRow, roots: Roots) -> list[Signal]:

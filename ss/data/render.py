@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ss.audio import AudioError, File, Wave, read_any
+from ss.audio import FULL_SCALE, PCM, AudioError, File, Wave, read_any, to_pcm, to_wave
 from ss.data import acoustics
 from ss.data.audio_cache import AudioCache
 from ss.data.augment import change_speed
-from ss.data.manifest import FULL_SCALE, PCM, Mixture, Noise, Piece, Row, Voice, to_pcm, to_wave
+from ss.data.manifest import Mixture, Noise, Piece, Row, Voice
 from ss.data.packed import file_of
 from ss.data.sources import Sources
 

@@ -5,14 +5,13 @@ each, SHA256SUMS, and README.md, its card. Needs no torch, and a network for URL
 """
 
 import hashlib
-import os
 import shutil
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-from ss.errors import UserError
-from ss.files import whole_file
+from ss.errors import UserError, explain, require_choice, require_file
+from ss.files import user_cache, whole_file
 
 ENROLL, STEP = "enroll.onnx", "step.onnx"
 NATIVE = "model.ss"  # for the C library; beside the graphs of an online model
@@ -32,8 +31,7 @@ def find_model(source: str | Path | None = None, precision: str = "float32") -> 
     folder, which is downloaded once. A URL may end in `#sha256=` and the sum of its SHA256SUMS: then no other release is taken.
     precision: float32 or int8, of a release. Raises UserError for what is missing, damaged or not as its sum says.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    require_choice("precision", precision, PRECISIONS)
     text = str(DEFAULT if source is None else source)
     if text.startswith(("http://", "https://")):
         return download(text, precision)
@@ -47,8 +45,7 @@ def find_model(source: str | Path | None = None, precision: str = "float32") -> 
         return folder
     sums = read_sums(folder / SUMS)
     for name in files(precision, sums):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: expected a file of the release, but there is none")
+        require_file(folder / name, "a file of the release")
         if (found := sum_of(folder / name)) != sums.get(name):
             raise UserError(f"{folder / name}: expected the SHA-256 sum {sums.get(name)} of {SUMS}, found {found}")
     if (native := folder / precision / NATIVE).exists() and f"{precision}/{NATIVE}" not in sums:
@@ -80,15 +77,13 @@ def sum_of(path: Path) -> str:
 
 def read_sums(path: Path) -> dict[str, str]:
     """The sums that a SHA256SUMS file lists, by name."""
-    rows = [line.split() for line in path.read_text().splitlines()]
-    return {row[1]: row[0] for row in rows if len(row) == 2}
+    return {row[1]: row[0] for row in map(str.split, path.read_text().splitlines()) if len(row) == 2}
 
 
 def download(url: str, precision: str) -> Path:
     """The folder of a precision of the release at a URL, in the cache: what is there and has its sum is not loaded again."""
     url, _, pin = url.partition(PIN)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "ss" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = user_cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
     if not (folder / SUMS).is_file() or (pin and sum_of(folder / SUMS) != pin):
         fetch(f"{url}/{SUMS}", folder / SUMS, pin)
     sums = read_sums(folder / SUMS)
@@ -104,11 +99,8 @@ def download(url: str, precision: str) -> Path:
 
 def fetch(url: str, path: Path, expected: str) -> None:
     """Downloads a file, which is there once it has the SHA-256 sum that is expected ("": any). Raises UserError."""
-    try:
-        with whole_file(path) as aside:
-            with urlopen(url, timeout=TIMEOUT) as answer, aside.open("wb") as file:
-                shutil.copyfileobj(answer, file)
-            if expected and (found := sum_of(aside)) != expected:
-                raise UserError(f"{url}: expected the SHA-256 sum {expected}, found {found}: damaged, or another release")
-    except (OSError, HTTPException) as error:
-        raise UserError(f"{url}: cannot be downloaded: {error}") from error
+    with explain(f"{url}: cannot be downloaded", OSError, HTTPException), whole_file(path) as aside:
+        with urlopen(url, timeout=TIMEOUT) as answer, aside.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        if expected and (found := sum_of(aside)) != expected:
+            raise UserError(f"{url}: expected the SHA-256 sum {expected}, found {found}: damaged, or another release")

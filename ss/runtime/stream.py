@@ -9,14 +9,13 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from ss.audio import Wave
+from ss.audio import Wave, to_pcm, to_wave
 from ss.errors import UserError
 from ss.runtime.resample import Resampler, check_rate
 
 MOST = 128  # hops in one run of an online model
 LOUDEST = 8.0  # times full scale: what lies beyond is no audio
 QUIETEST = 1e-20  # below it arithmetic slows down, and nobody hears it
-FULL_SCALE = 32768.0
 CHANNELS = 64  # more are samples that have been taken for channels
 
 
@@ -138,7 +137,7 @@ def check_shape(samples: NDArray[Any], known: str) -> None:
 def to_float(samples: NDArray[Any]) -> Wave:
     """int16, float32 or float64 -> float32 in -1..1. Raises ValueError for another type."""
     if samples.dtype == np.int16:
-        return samples / np.float32(FULL_SCALE)
+        return to_wave(samples)
     if samples.dtype in (np.float32, np.float64):
         return samples.astype(np.float32, copy=False)
     raise ValueError(f"expected samples of int16, float32 or float64, got {samples.dtype}")
@@ -146,9 +145,7 @@ def to_float(samples: NDArray[Any]) -> Wave:
 
 def to_type(wave: Wave, dtype: np.dtype[Any]) -> NDArray[Any]:
     """float32 -> float32 or float64, or int16, rounded and clipped."""
-    if dtype.kind == "f":
-        return wave.astype(dtype, copy=False)
-    return np.rint(wave * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(dtype)
+    return wave.astype(dtype, copy=False) if dtype.kind == "f" else to_pcm(wave)
 
 
 def repair(wave: Wave, loudest: float) -> tuple[Wave, int]:
