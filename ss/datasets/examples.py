@@ -102,9 +102,8 @@ class Examples(Dataset[Example]):
         epoch, index = key if isinstance(key, tuple) else (None, key)
         source, gain_db = self.read(epoch or 0, index), self.changes.gain_db
         if epoch is None:
-            name, speaker, target, ref, read_mixture, _ = source
-            most, most_ref = self.max_samples, self.ref_max_samples
-            return Example(name, read_mixture()[:most], ref[:most_ref], target[:most], speaker)
+            mixture, most = source.read_mixture(), self.max_samples
+            return Example(source.name, mixture[:most], source.ref[: self.ref_max_samples], source.target[:most], source.speaker)
         rng, gain_rng = self.generators(epoch, index)
         example = self.change(source, self.draw_targets(epoch, index, rng), rng)
         if gain_db is None:

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ss.audio import Wave
+from ss.audio import Wave, to_wave
 from ss.data.augment import scene_of
 from ss.data.catalog import group_of, make_catalog
-from ss.data.manifest import to_wave
 from ss.data.plan import plan_row
 from ss.data.render import Renderer
 from ss.data.scene_settings import Scene

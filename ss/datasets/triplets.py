@@ -71,15 +71,10 @@ def make_filenames(folder: str | Path, path: str | Path, n_speakers: int | None 
     n_speakers: how many there may be at most (the model's classes). Raises UserError where there are more.
     """
     speakers = sorted({speaker_of(triplet.name) for triplet in find_triplets(folder)})
-    write_speakers(speakers, path, n_speakers, folder)
-    return speakers
-
-
-def write_speakers(speakers: Sequence[str], path: str | Path, n_speakers: int | None, source: str | Path) -> None:
-    """Writes a speaker list. Raises UserError, naming the source, for more than n_speakers."""
     if n_speakers is not None and len(speakers) > n_speakers:
-        raise UserError(f"{source}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
+        raise UserError(f"{folder}: expected at most {n_speakers} speakers (n_speakers of the model), found {len(speakers)}")
     manifest.write(Path(path), speakers)
+    return speakers
 
 
 def read_speakers(path: str | Path) -> list[str]:
@@ -128,8 +123,7 @@ class Triplets(Examples):
 
     def lengths(self) -> list[int]:
         """Samples of every mixture, read from the headers."""
-        longest = self.max_samples or sys.maxsize
-        return [min(audio.n_samples(triplet.mixture), longest) for triplet in self.triplets]
+        return [min(audio.n_samples(triplet.mixture), self.max_samples or sys.maxsize) for triplet in self.triplets]
 
     def read(self, epoch: int, index: int) -> RawExample:
         triplet = self.triplets[index]

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from hydra.utils import get_class, instantiate
 
 import ss
 from ss import checkpoint, distributed
+from ss.data import manifest
 from ss.data.catalog import make_catalog
 from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
-from ss.datasets import find_triplets, make_filenames, read_speakers, write_speakers
+from ss.datasets import find_triplets, make_filenames, read_speakers
 from ss.errors import UserError, require_positive
 from ss.files import sole_owner
 from ss.trainer.settings import scenes
@@ -32,10 +33,9 @@ SHOWN = 6  # differences at most
 PACKAGES = ("torch", "numpy", "soundfile", "hydra-core", "omegaconf")
 
 
-def train(config: dict[str, Any]) -> int:
-    """Trains as the config says, or goes on with the run in its `run_dir`. Returns the exit code."""
+def train(config: dict[str, Any]) -> None:
+    """Trains as the config says, or goes on with the run in its `run_dir`."""
     run_training(config)
-    return 0
 
 
 def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = lambda trainer: None) -> bool:
@@ -103,7 +103,7 @@ def speaker_list(config: dict[str, Any], run_dir: Path) -> list[str]:
         begun = config["resume"] and (run_dir / "last.pth").exists() and path.exists()
         if distributed.is_main() and not begun and scenes(config):
             found = make_catalog(Sources.from_config({**train["sources"], "sample_rate": config["data"]["sample_rate"]}))
-            write_speakers(sorted(set(found.drawn.targets)), path, n_speakers, train["sources"]["audios_dir"])
+            manifest.write(path, sorted(set(found.drawn.targets)))
         elif distributed.is_main() and not begun:
             make_filenames(train["folder"], path, n_speakers)
         distributed.barrier()
@@ -126,8 +126,7 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
     if not distributed.is_main():
         return []
     run_dir = Path(config["run_dir"])
-    rows = last["trainer"]["progress"]["rows"] if last else 0
-    found: list[Writer] = [JsonLines(run_dir / "log.jsonl", rows)]
+    found: list[Writer] = [JsonLines(run_dir / "log.jsonl", last["trainer"]["progress"]["rows"] if last else 0)]
     if config.get("writer"):
         make = instantiate(config["writer"], _partial_=True)
         found.append(make(run_dir=run_dir, sample_rate=config["data"]["sample_rate"], config=config))
@@ -138,13 +137,10 @@ def versions() -> dict[str, str]:
     """What this software runs with."""
     found = {"ss": ss.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
-        try:
+        found[package] = "not found"
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not found"
-    root = Path(__file__).parents[2]
-    try:
-        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False)
-    except OSError:  # git is not installed
-        return found
-    return found | ({"commit": git.stdout.strip()} if git.returncode == 0 else {})
+    describe = ["git", "describe", "--always", "--dirty"]
+    with suppress(OSError, subprocess.CalledProcessError):  # git is not installed, or this is no checkout
+        found["commit"] = subprocess.check_output(describe, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
+    return found
