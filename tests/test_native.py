@@ -429,7 +429,7 @@ def test_weights_that_are_not_finite_are_not_written() -> None:
 
 def test_which_backend(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not isinstance(Extractor.load(folder, threads=2), NativeExtractor)
-    with pytest.raises(UserError, match="backend: expected one of c, onnxruntime, got 'rust'"):
+    with pytest.raises(UserError, match="backend: expected one of c, onnxruntime, found rust"):
         Extractor.load(folder, backend="rust")
     with pytest.raises(UserError, match=r"model\.ss: expected a model for the C library, but there is none"):
         Extractor.load(tmp_path, backend="c")

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ss.errors import UserError
+from ss.errors import explain
 from ss.integrations.call import CallFilter
 from ss.runtime import Extractor
 from ss.runtime.extractor import Recordings
 
-try:
+with explain("ss.integrations.livekit needs LiveKit's SDK: pip install 'livekit>=1.1.2'", ImportError):
     from livekit.rtc import AudioFrame, FrameProcessor
-except ImportError as error:  # also where the package is there, but too old
-    raise UserError("ss.integrations.livekit needs LiveKit's SDK: pip install 'livekit>=1.1.2'") from error
 
 
 class TargetSpeakerProcessor(FrameProcessor[AudioFrame]):

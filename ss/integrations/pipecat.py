@@ -5,16 +5,14 @@ TransportParams(audio_in_enabled=True, audio_in_filter=TargetSpeakerFilter(Extra
 
 from typing import Any
 
-from ss.errors import UserError
+from ss.errors import UserError, explain
 from ss.integrations.call import CallFilter
 from ss.runtime import Extractor
 from ss.runtime.extractor import Recordings
 
-try:
+with explain("ss.integrations.pipecat needs Pipecat: pip install pipecat-ai", ModuleNotFoundError):
     from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
     from pipecat.frames.frames import FilterControlFrame, FilterEnableFrame, FilterUpdateSettingsFrame
-except ModuleNotFoundError as error:
-    raise UserError("ss.integrations.pipecat needs Pipecat: pip install pipecat-ai") from error
 
 
 class TargetSpeakerFilter(BaseAudioFilter):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from ss.errors import UserError, import_extra
+from ss.errors import UserError, explain, import_extra, require_file
 from ss.runtime.command import ENROL, Parser, count, model_options, positive, run_command
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.extractor import Extractor
@@ -59,10 +59,9 @@ class PcmStream:
     def __init__(self, extractor: Extractor, voice: Conditions, rate: Any, width: Any, channels: Any) -> None:
         known = all(type(value) is int for value in (rate, width, channels)) and width in FORMS and channels in CHANNELS
         if not known or rate not in RATES or rate % RATE_STEP:
-            raise UserError(
-                f"expected a rate of {RATES[0]} to {RATES[-1]} Hz in steps of {RATE_STEP}, a width of 1 to {max(FORMS)} bytes "
-                f"and 1 to {CHANNELS[-1]} channels; got {rate!r} Hz, {width!r} bytes, {channels!r} channels"
-            )
+            rates = f"{RATES[0]} to {RATES[-1]} Hz in steps of {RATE_STEP}"
+            wanted = f"{rates}, 1 to {max(FORMS)} bytes and 1 to {CHANNELS[-1]} channels"
+            raise UserError(f"expected {wanted}; got {rate!r} Hz, {width!r} bytes, {channels!r} channels")
         self.format = {"rate": rate, "width": width, "channels": channels}  # as events tell it
         self.stream = extractor.stream(voice, rate)
         self.samples, self.seconds = 0, 0.0  # per channel; of CPU
@@ -125,10 +124,8 @@ class Filter:
             if self.served > self.clients:
                 raise UserError(f"expected at most {self.clients} clients at a time")
             connect = asyncio.open_unix_connection if "path" in self.upstream else asyncio.open_connection
-            try:
+            with explain("the speech-to-text service takes no connection", OSError, asyncio.TimeoutError):
                 behind = await asyncio.wait_for(connect(**self.upstream), self.timeout)
-            except (OSError, asyncio.TimeoutError) as error:
-                raise UserError(f"the speech-to-text service takes no connection: {error or 'timeout'}") from error
             writers.append(behind[1])
             await Connection(self, (reader, writer), behind).run()
         except (UserError, OSError) as error:
@@ -198,10 +195,8 @@ class Connection:
 
     async def write(self, writer: asyncio.StreamWriter, event: Any) -> None:
         """Gives an event to a side, and waits until it is taken. Raises UserError for text that is none, and OSError."""
-        try:
+        with explain("expected text in Unicode", UnicodeEncodeError):
             await self.filter.events.async_write_event(event, writer)
-        except UnicodeEncodeError as error:
-            raise UserError("expected text in Unicode") from error
 
     async def pass_to_service(self) -> None:
         """Events of the client."""
@@ -262,7 +257,7 @@ class Connection:
             await self.write(self.client[1], event)
 
 
-def run(args: argparse.Namespace, stop: StopSignal) -> int:
+def run(args: argparse.Namespace, stop: StopSignal) -> None:
     """Serves until a stop is requested. Raises UserError for a voice, a model or an address that cannot be used, and OSError."""
     if not (args.voice or args.enrol):
         raise UserError("expected --voice NAME or --enrol FILE")
@@ -272,8 +267,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         voices[split_stretch(args.enrol[0])[0].stem] = extractor.enroll(args.enrol)
     for name in args.voice:
         path = Path(name) if name.endswith(SUFFIX) else voice_path(name)
-        if not path.is_file():
-            raise UserError(f"{path}: expected a stored voice, but there is none")
+        require_file(path, "a stored voice")
         if path.stem in voices:
             raise UserError(f"{path}: expected voices of different names, found two of {path.stem}")
         voices[path.stem] = extractor.enroll(path)
@@ -286,7 +280,6 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
             await asyncio.sleep(REFRESH)
 
     asyncio.run(serve())
-    return 0
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -296,9 +289,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--voice", metavar="NAME", action="append", default=[], help="a stored voice, by its name or as a path of a .voice file")
     add("--enrol", metavar="FILE", action="append", help=f"{ENROL};\nthe voice has the name of the first file")
     add = top.add_argument_group("from where to where").add_argument
-    add(
-        "--upstream", metavar="URI", type=address, required=True, help="the speech-to-text service: tcp://HOST:PORT or unix:///PATH"
-    )
+    where = "the speech-to-text service: tcp://HOST:PORT or unix:///PATH"
+    add("--upstream", metavar="URI", type=address, required=True, help=where)
     add("--uri", metavar="URI", type=address, default="tcp://127.0.0.1:10400", help="where to listen; default: %(default)s")
     add("--timeout", metavar="SECONDS", type=positive, default=60.0, help="without an event that end a connection; default: 60")
     add("--clients", metavar="N", type=count, default=32, help="that may be connected at a time; default: 32")

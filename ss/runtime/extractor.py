@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ss.audio import Wave
-from ss.errors import UserError
+from ss.errors import UserError, explain, require_choice, require_file
 from ss.runtime.enrolment import read_stretch
 from ss.runtime.native import NativeModel, NativeStream, find_library
 from ss.runtime.pretrained import NATIVE, find_model, graphs_in
@@ -48,9 +48,8 @@ class Extractor:
     def __init__(self, enrolling: "InferenceSession", stepping: "InferenceSession") -> None:
         self.enrolling, self.stepping = enrolling, stepping
         self.metadata: dict[str, str] = stepping.get_modelmeta().custom_metadata_map
-        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment = (
-            int(self.metadata[key]) for key in ("sample_rate", "hop", "delay", "latency", "shortest_enrolment")
-        )
+        facts = (int(self.metadata[key]) for key in ("sample_rate", "hop", "delay", "latency", "shortest_enrolment"))
+        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment = facts
         chunk, conditions, *states = stepping.get_inputs()
         self.online = not isinstance(chunk.shape[1], int)
         self.window: int = self.hop if self.online else chunk.shape[1]
@@ -77,11 +76,10 @@ class Extractor:
         provider: ONNX Runtime's name of what computes. backend: "c", the C library, for an online model on one thread of a CPU; or
         "onnxruntime"; None: the C library where that and the model's file for it are there, and one thread of a CPU is wanted.
         """
-        if backend not in (None, *BACKENDS):
-            raise UserError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        if backend is not None:
+            require_choice("backend", backend, BACKENDS)
         path = Path(folder, NATIVE)
-        one_thread = threads == 1 and provider == CPU
-        if backend == "c" or (backend is None and one_thread and path.is_file()):
+        if backend == "c" or (backend is None and threads == 1 and provider == CPU and path.is_file()):
             if backend == "c" or find_library():
                 return NativeExtractor(path)
             logging.getLogger(__name__).warning(NO_LIBRARY)
@@ -168,16 +166,13 @@ def session(path: Path, threads: int, provider: str = CPU) -> "InferenceSession"
     """An exported file in ONNX Runtime. Raises UserError for one that cannot be used."""
     import onnxruntime  # not wanted by the streams of models in torch
 
-    if not path.is_file():
-        raise UserError(f"{path}: expected a file of an exported model, but there is none")
+    require_file(path, "a file of an exported model")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
+    with explain(f"{path}: expected an exported model, but ONNX Runtime says", Exception):  # its errors have no common class
         opened = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # ONNX Runtime's errors have no common class of their own
-        raise UserError(f"{path}: expected an exported model, but ONNX Runtime says: {error}") from error
     metadata = opened.get_modelmeta().custom_metadata_map
     found = metadata.get("format", "")
     if found.isdigit() and int(found) > FORMAT:

@@ -46,10 +46,8 @@ def check_options(args: argparse.Namespace) -> None:
     """Raises UserError for options that are missing or would do nothing."""
     from_file = args.input not in (None, "-")
     enrolments = (str(split_stretch(name)[0]) for name in args.enrol or ())
-    written, read = (
-        [Path(name).resolve() for name in names if name not in (None, "-")]
-        for names in ((args.output, args.record, args.save_enrolment, args.report), (args.input, *enrolments))
-    )
+    named = (args.output, args.record, args.save_enrolment, args.report), (args.input, *enrolments)
+    written, read = ([Path(name).resolve() for name in names if name not in (None, "-")] for names in named)
     wrong = {
         "expected either --enrol FILE or --enrol-seconds N": (args.enrol is None) == (args.enrol_seconds is None),
         "--save-enrolment needs --enrol-seconds": args.save_enrolment and not args.enrol_seconds,
@@ -92,11 +90,11 @@ def record_enrolment(args: argparse.Namespace, source: Source, stop: StopSignal)
     return wave
 
 
-def run(args: argparse.Namespace, stop: StopSignal) -> int:
+def run(args: argparse.Namespace, stop: StopSignal) -> None:
     """All of a session, from opening its ends to its summary. Raises UserError and OSError for what users can mend."""
     if args.list_devices:
         print(sounddevice().query_devices())
-        return 0
+        return
     check_options(args)
     extractor = Extractor.from_pretrained(args.model, args.precision, args.threads)
     voice = extractor.enroll(args.enrol) if args.enrol else None  # first: where it fails, a former output stays as it was
@@ -105,9 +103,8 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         args.block_ms = 1000 * hop * math.ceil(SHORTEST / hop)
     channels, form, repeated = args.channels or 1, args.format, args.output_channels
     with ExitStack() as open_now:
-        source: Source
         if args.input == "-":
-            source = PipeSource(sys.stdin.fileno(), args.rate or extractor.sample_rate, form, channels, args.block_ms, stop)
+            source: Source = PipeSource(sys.stdin.fileno(), args.rate or extractor.sample_rate, form, channels, args.block_ms, stop)
         elif args.input:
             source = FileSource(args.input, args.block_ms, stop, args.fast)
         else:
@@ -118,9 +115,8 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         rate, sinks = source.rate, list[Sink]()
         if args.record:
             sinks.append(open_now.enter_context(closing(FileSink(args.record, rate, form, repeated))))
-        output: Sink
         if args.output == "-":
-            output = PipeSink(sys.stdout.fileno(), form, repeated)
+            output: Sink = PipeSink(sys.stdout.fileno(), form, repeated)
         elif args.output:
             output = FileSink(args.output, rate, form, repeated)
         else:
@@ -129,7 +125,7 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         enrolment = voice or record_enrolment(args, source, stop)
         if enrolment is None:
             print("stopped before the enrolment was complete", file=sys.stderr)
-            return 0
+            return
         stream, size = extractor.stream(enrolment, sample_rate=rate), samples_of(args.block_ms, rate)
         meter = Meter(source, output, measure_live_latency(extractor, stream, source, output, size), size, args.quiet)
 
@@ -150,7 +146,6 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         show_line(f"{meter.summary()}; {ended}", end="\n")
     if args.report:
         Path(args.report).write_text(json.dumps({"model": args.model, "ended": ended, **meter.report()}, indent=2) + "\n")
-    return 0
 
 
 def main(words: Sequence[str] | None = None) -> int:

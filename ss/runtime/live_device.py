@@ -56,10 +56,8 @@ def shared_rate(wanted: int, device_in: str | int | None, channels_in: int, outp
             return rate
         except (sd.PortAudioError, ValueError) as error:
             problem = str(error).partition("\n")[0]
-    raise UserError(
-        f"no sample rate of {', '.join(map(str, rates))} Hz suits the devices with {channels_in} channels in: {problem};"
-        " --list-devices shows what there is"
-    )
+    tried = f"no sample rate of {', '.join(map(str, rates))} Hz suits the devices with {channels_in} channels in"
+    raise UserError(f"{tried}: {problem}; --list-devices shows what there is")
 
 
 class Microphone(Source):

@@ -17,7 +17,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from ss.audio import Wave, readable
-from ss.errors import UserError
+from ss.errors import UserError, explain
 from ss.runtime.stream import to_type
 
 SLICE = 0.05  # seconds after which a waiting source sees that it should stop
@@ -124,10 +124,8 @@ class FileSource(Source):
             self.stop.wait(self.due - now)
         if self.stop.requested:
             return None
-        try:
+        with explain(f"{self.path}: the file cannot be read any further", soundfile.LibsndfileError):
             block: Wave = self.file.read(self.block, dtype="float32")
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{self.path}: the file cannot be read any further: {error}") from error
         return block if len(block) else None
 
     def pause(self) -> None:
@@ -186,17 +184,13 @@ class FileSink(Sink):
         if Path(path).suffix.lower() not in FILES:
             raise UserError(f"{path}: expected a name that ends in {' or '.join(FILES)}")
         dtype, subtype = FORMATS[form]
-        try:
+        with explain(f"{path}: cannot be written as {form}", soundfile.LibsndfileError, OSError, ValueError):
             self.file = soundfile.SoundFile(str(path), "w", rate, channels, subtype)
-        except (soundfile.LibsndfileError, OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be written as {form}: {error}") from error
         self.path, self.dtype, self.channels = path, np.dtype(dtype), channels
 
     def write(self, wave: Wave) -> None:
-        try:
+        with explain(f"{self.path}: the file cannot be written any further", soundfile.LibsndfileError):
             self.file.write(np.repeat(to_type(wave, self.dtype)[:, None], self.channels, 1))
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{self.path}: the file cannot be written any further: {error}") from error
 
     def close(self) -> None:
         self.file.close()

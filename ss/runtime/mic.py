@@ -29,7 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ss.errors import UserError
+from ss.errors import UserError, require_file
 from ss.files import whole_file
 from ss.runtime.command import Parser, positive, run_command
 from ss.runtime.enrolment import find_faults, read_stretch
@@ -146,13 +146,11 @@ def make_filter(args: argparse.Namespace) -> str:
 
 def configure(args: argparse.Namespace) -> None:
     """Names model and voice in mic.conf, where the plugin looks for them. Raises UserError for what could not be used."""
-    if not PLUGIN.is_file():
-        raise UserError(f"{PLUGIN}: expected the plugin, but there is none: install ss again where there is a C compiler")
+    require_file(PLUGIN, "the plugin", ": install ss again where there is a C compiler")
     if not 0 <= args.rest <= 1:
         raise UserError(f"--rest: expected a number from 0 to 1, got {args.rest:g}")
     folder, voice = find_model(args.model, args.precision).resolve(), voice_path(args.voice).resolve()
-    if not voice.is_file():
-        raise UserError(f"{voice}: expected a voice, but there is none: ss-mic enrol --voice {args.voice}")
+    require_file(voice, "a voice", f": ss-mic enrol --voice {args.voice}")
     Extractor.load(folder, backend="c").enroll(voice)
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "ss", "mic.conf")
     with whole_file(config) as aside:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ss.audio import Wave
-from ss.errors import UserError
+from ss.errors import UserError, explain, require_file
 from ss.runtime.stream import LOUDEST, Stream, check_shape, refuse_ended, repair, to_float, to_type
 
 NAMES = {"darwin": "libss.dylib", "win32": "ss.dll"}
@@ -54,13 +54,11 @@ def find_library() -> Path | None:
 @cache
 def open_library(path: Path) -> Any:
     """The functions of a library. Raises UserError for a file that is none, or one of another version."""
-    try:
+    with explain(f"{path}: expected the C library of ss, but", OSError, AttributeError):
         library = ctypes.CDLL(str(path))
         for name, (result, arguments) in FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        raise UserError(f"{path}: expected the C library of ss, but: {error}") from error
     if (found := library.ss_version()) != VERSION:
         raise UserError(f"{path}: expected version {VERSION} of the C library, found {found}: install ss again")
     return library
@@ -77,16 +75,14 @@ class NativeModel:
     def __init__(self, path: Path) -> None:
         if (found := find_library()) is None:
             raise UserError(f"{PACKAGED}: expected the C library, but there is none: install ss where there is a C compiler")
-        if not path.is_file():
-            raise UserError(f"{path}: expected a model for the C library, but there is none: export the model again")
+        require_file(path, "a model for the C library", ": export the model again")
         self.library = library = open_library(found)
         self.pointer = library.ss_load(os.fsencode(path))
         if not self.pointer:
             raise UserError(f"{path}: {library.ss_error().decode()}")
         weakref.finalize(self, library.ss_model_free, self.pointer)
-        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = (
-            getattr(library, f"ss_{fact}")(self.pointer) for fact in FACTS
-        )
+        facts = (getattr(library, f"ss_{fact}")(self.pointer) for fact in FACTS)
+        self.sample_rate, self.hop, self.delay, self.latency, self.shortest_enrolment, self.n_conditions = facts
         self.window = self.hop
         self.metadata: dict[str, str] = json.loads(library.ss_metadata(self.pointer))
         self.kernel: str = library.ss_kernel(self.pointer).decode()
@@ -130,7 +126,6 @@ class NativeStream(Stream):
         self.reset()
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """See Stream."""
         refuse_ended(self.ended)
         given = np.asarray(samples)
         check_shape(given, "n")
@@ -147,7 +142,6 @@ class NativeStream(Stream):
         return out if out.dtype == self.dtype else to_type(out, self.dtype)
 
     def flush(self) -> NDArray[Any]:
-        """See Stream."""
         refuse_ended(self.ended)
         whole = self.dtype == np.int16
         self.ended, out = True, np.empty(self.model.hop + self.model.delay, np.int16 if whole else np.float32)
@@ -155,6 +149,5 @@ class NativeStream(Stream):
         return out[: flush(self.pointer, out.ctypes.data)].astype(self.dtype, copy=False)
 
     def reset(self) -> None:
-        """See Stream."""
         self.library.ss_stream_reset(self.pointer)
         self.averaged, self.repaired, self.dtype, self.ended = 0, 0, np.dtype(np.float32), False

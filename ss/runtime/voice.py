@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ss.audio import Wave
-from ss.errors import UserError
+from ss.errors import UserError, explain
 from ss.files import whole_file
 
 MAGIC, VERSION, SUFFIX = b"ss-voice", 1, ".voice"
@@ -44,11 +44,8 @@ class Conditions(NamedTuple):
     @classmethod
     def load(cls, path: str | Path) -> "Conditions":
         """The content of a voice file. Raises UserError for one that is none, is damaged or needs a newer version."""
-        try:
-            with Path(path).open("rb") as file:
-                content = file.read(LARGEST)
-        except OSError as error:
-            raise UserError(f"{path}: expected a stored voice, but it cannot be read: {error.strerror}") from error
+        with explain(f"{path}: expected a stored voice, but it cannot be read", OSError), Path(path).open("rb") as file:
+            content = file.read(LARGEST)
         header, body = content[:HEADER], content[HEADER:]
         if len(body) <= DIGITS or len(body) % 4 or not header.startswith(MAGIC):
             raise UserError(f"{path}: expected a stored voice, found another file")
