@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 from typing import Any, TypeVar
 
-from ss.errors import UserError
+from ss.errors import UserError, explain
 
 Class = TypeVar("Class", bound=type)
 
@@ -51,9 +51,8 @@ def check(role: str, config: Any) -> None:
     name = config.get(TARGET)
     if not isinstance(name, str) or name not in CLASSES[role]:
         modules = " or ".join(sorted({known.rpartition(".")[0] for known in CLASSES[role]}))
-        raise UserError(
-            f"{role}: expected a {TARGET} in {modules}, got {name!r:.80} (a class of your own: see docs/training.md, ss.allowlist)"
-        )
+        hint = "a class of your own: see docs/training.md, ss.allowlist"
+        raise UserError(f"{role}: expected a {TARGET} in {modules}, got {name!r:.80} ({hint})")
     _check_plain(role, {key: value for key, value in config.items() if key != TARGET}, DEPTH)
 
 
@@ -63,9 +62,7 @@ def _check_plain(place: str, value: Any, depth: int) -> None:
     if value is None or isinstance(value, (bool, int, float, str)):
         return
     if not isinstance(value, (Mapping, list, tuple)) or not depth:
-        raise UserError(
-            f"{place}: expected numbers, strings, booleans, null, and lists or dicts of these, got {type(value).__name__}"
-        )
+        raise UserError(f"{place}: expected numbers, strings, booleans, null, lists or dicts of these, got {type(value).__name__}")
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
         if isinstance(value, Mapping) and (not isinstance(key, str) or key.startswith("_")):
             raise UserError(f"{place}: expected names of arguments, got {key!r:.80}: what a file says is not instantiated")
@@ -82,10 +79,9 @@ def create(role: str, config: Any) -> Any:
     that the class does not take."""
     check(role, config)
     name = config[TARGET]
-    try:
+    wrong = TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError
+    with explain(f"{role}: {name} cannot be made with these arguments", *wrong):
         return class_of(name)(**{key: value for key, value in config.items() if key != TARGET})
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        raise UserError(f"{role}: {name} cannot be made with these arguments: {error}") from error
 
 
 def check_config(config: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ss import allowlist
-from ss.errors import UserError
+from ss.errors import UserError, explain
 from ss.files import whole_file
 from ss.model.extractor import ExtractionModel
 from ss.model.stateful import Chain, StatefulLayer
@@ -46,12 +46,9 @@ def load_extractor(checkpoint: str | Path | dict[str, Any], device: str | torch.
     else:
         config = content["config"]
         model = build(config.get("model") if isinstance(config, dict) else config)
-        try:
+        wanted = f"expected the weights of the {type(model).__name__} of the checkpoint's config, but"
+        with explain(wanted, RuntimeError, TypeError):
             model.load_state_dict(content["model"])
-        except (RuntimeError, TypeError) as error:
-            raise UserError(
-                f"expected the weights of the {type(model).__name__} of the checkpoint's config, but: {error}"
-            ) from error
     return model.to(device).eval()
 
 

@@ -77,12 +77,11 @@ class NamedConfigs(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Raises MissingConfigException with the names that there are for one that is none of them."""
-        name = config_path.removesuffix(".yaml")
+        name, folder = config_path.removesuffix(".yaml"), Path(self.path)
         if name not in self.names():
-            others = {path.stem for path in Path(self.path).glob("*.yaml")} - {"default"}
+            others = {path.stem for path in folder.glob("*.yaml")} - {"default"}
             known = ", ".join(sorted(others.union(self.names())))
             raise MissingConfigException(f"Cannot find primary config '{name}' in {self.path}: expected one of {known}", name)
-        folder = Path(self.path)
         opened = [group for group, option in read_config(folder, "default")[0].items() if option == "???"]
         choices, values = dict.fromkeys(opened, name), {}
         if opened and folder.resolve() != TRAININGS.resolve():
@@ -175,9 +174,8 @@ def run(job: Job, config: DictConfig, **script: Any) -> None:
     with clear_errors():
         values = {**script, **plain(config)}
         try:
-            codes = distributed.launch(
-                with_clear_errors, job, values, n_gpu=values.get("n_gpu"), n_processes=values.get("n_processes", 1)
-            )
+            processes = {key: values[key] for key in ("n_gpu", "n_processes") if key in values}
+            codes = distributed.launch(with_clear_errors, job, values, **processes)
         except ChildFailedError as failed:  # the process that failed has printed why
             raise SystemExit(max(1, failed.get_first_failure()[1].exitcode)) from None
         except SignalException as stopped:  # the processes were told, and have ended in their own way

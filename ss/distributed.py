@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ss.errors import UserError
 
@@ -162,9 +163,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for p in parameters:
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
     grads = [p.grad for p in parameters if p.grad is not None]
-    flat = total(torch.cat([grad.flatten() for grad in grads])) / world_size()
-    for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(mean.view_as(grad))
+    vector_to_parameters(total(parameters_to_vector(grads)) / world_size(), grads)
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -31,13 +31,10 @@ class Wandb(Writer):
         self.run = wandb.init(project=project, name=Path(run_dir).name, dir=run_dir, config=config, mode=mode, settings=settings)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Its numbers as scalars."""
         self.run.log(flat(row), step=row["step"])
 
     def audio(self, name: str, wave: NDArray[np.float32], step: int) -> None:
-        """As audio."""
         self.run.log({name: self.wandb.Audio(wave, sample_rate=self.sample_rate)}, step=step)
 
     def close(self) -> None:
-        """Ends the run."""
         self.run.finish()

@@ -131,7 +131,7 @@ def test_broken_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing.pth: expected a checkpoint, but there is no such file"):
+    with pytest.raises(UserError, match="nothing.pth: expected a checkpoint, but there is none"):
         checkpoint.load_extractor(tmp_path / "nothing.pth")
 
 

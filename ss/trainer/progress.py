@@ -1,12 +1,10 @@
 """Where a training stands: counters that a checkpoint holds, the averages of an epoch, and the reasons to stop."""
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ import torch
 from ss import distributed
 from ss.errors import UserError
 from ss.loss import LossOutput
+from ss.runtime.live_io import StopSignal
 
 
 class LossMeter:
@@ -106,31 +105,23 @@ class Monitor:
         return not math.isfinite(best) or (value > best if self.mode == "max" else value < best)
 
 
-class Stop:
-    """Says when to stop before the end: the time budget is spent, or Ctrl-C or SIGTERM came; the same in all processes."""
+class Stop(StopSignal):
+    """Says when to stop before the end: the time budget is spent, or a signal came within the `with`; the same in all processes.
+
+    A second signal ends at once, unless a launcher may have passed it on.
+    """
 
     def __init__(self, max_minutes: float | None) -> None:
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-        self.signalled = False
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """While inside, a signal asks for a clean stop; a second one ends at once, unless a launcher may have passed it on."""
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _hear(self, number: int, frame: Any) -> None:
-        if self.signalled and not distributed.launched():
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """The signal handler."""
+        if self.requested and not distributed.launched():
             raise KeyboardInterrupt
         if distributed.is_main():
             print("\nstopping after this step and a validation; Ctrl-C again ends at once", file=sys.stderr)
-        self.signalled = True
+        self.requested = True
 
     def asked(self) -> bool:
         """Whether to stop now."""
-        late = self.deadline is not None and time.monotonic() >= self.deadline
-        return distributed.any_of(self.signalled or late)
+        return distributed.any_of(self.requested or (self.deadline is not None and time.monotonic() >= self.deadline))

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ss import distributed
 from ss.datasets import Rendered, Triplets
-from ss.errors import UserError, require_positive
+from ss.errors import UserError, require_choice, require_positive
 
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,8 +43,7 @@ class Settings:
     def __post_init__(self) -> None:
         or_zero, or_none = ("epochs", "num_workers"), ("num_workers", "early_stop", "clip_grad_norm")
         require_positive(vars(self), "batch_size", "accumulate", "log_every", or_zero=or_zero, or_none=or_none)
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        require_choice("precision", self.precision, PRECISIONS)
         if self.average is not None and not 0 < self.average < 1:
             raise UserError(f"average: expected a decay between 0 and 1, or null, got {self.average}")
         if self.precision == "fp16" and distributed.device().type == "cpu":

@@ -90,7 +90,7 @@ class Trainer:
 
     def fit(self) -> bool:
         """Trains to the end, or until asked to stop (one step at least). Returns whether it got to the end."""
-        with self.stop.listening():
+        with self.stop:
             while not self.finished():
                 if not self.train_epoch():  # stopped inside of it: these weights may be the best so far, too
                     self.save("last.pth")
@@ -185,8 +185,7 @@ class Trainer:
         parameters = list(self.model.parameters())
         distributed.average_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        total = get_total_norm(gradients, foreach=True)
+        total = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None], foreach=True)
         norm, *losses = torch.stack([total, *(loss.total for _, loss in heard)]).tolist()
         faulty = [(batch, loss) for (batch, _), loss in zip(heard, losses, strict=True) if not math.isfinite(loss)]
         if faulty or not (self.scaler.is_enabled() or math.isfinite(norm)):
@@ -289,17 +288,14 @@ class Trainer:
         self.model.load_state_dict(weights)
         if self.scheduler is not None:
             if self.settings.step_scheduler and state["examples_per_step"] != self.examples_per_step:
-                raise UserError(
-                    f"n_processes, trainer.batch_size, trainer.accumulate: expected a product of {state['examples_per_step']} "
-                    f"examples to a step, as this run's learning rate is scheduled by steps, found {self.examples_per_step}"
-                )
+                wanted = f"{state['examples_per_step']} examples to a step, as this run's learning rate is scheduled by steps"
+                found = f"expected a product of {wanted}, found {self.examples_per_step}"
+                raise UserError(f"n_processes, trainer.batch_size, trainer.accumulate: {found}")
             steps, scheduled = self.settings.epochs * self.steps_per_epoch, state["scheduler"].get("total_steps", math.inf)
             if steps > scheduled:
-                raise UserError(
-                    f"trainer.epochs: expected at most the {scheduled} steps that this run's learning rate was scheduled for, "
-                    f"found {steps} in {self.settings.epochs} epochs: "
-                    f"init_from={self.run_dir}/best.pth begins another run with its weights"
-                )
+                found = f"the {scheduled} steps that this run's learning rate was scheduled for, found {steps}"
+                anew = f"init_from={self.run_dir}/best.pth begins another run with its weights"
+                raise UserError(f"trainer.epochs: expected at most {found} in {self.settings.epochs} epochs: {anew}")
         for name, part in self.parts().items():
             if part is not None and state[name] is not None:
                 part.load_state_dict(state[name])

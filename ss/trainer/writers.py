@@ -44,7 +44,6 @@ class JsonLines(Writer):
             aside.write_text("".join(kept))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends the row."""
         finite = json.loads(json.dumps(row), parse_constant=lambda name: None)  # called for NaN and the infinite ones
         with self.path.open("a") as file:
             file.write(json.dumps(finite, allow_nan=False) + "\n")
@@ -59,12 +58,10 @@ class TensorBoard(Writer):
         self.summary, self.sample_rate = SummaryWriter(str(Path(run_dir) / "tensorboard")), sample_rate
 
     def write(self, row: dict[str, Any]) -> None:
-        """Its numbers as scalars."""
         for name, value in flat(row).items():
             self.summary.add_scalar(name, value, row["step"])
 
     def audio(self, name: str, wave: NDArray[np.float32], step: int) -> None:
-        """As audio."""
         self.summary.add_audio(name, wave[None], step, self.sample_rate)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ss import allowlist
-from ss.errors import UserError
+from ss.errors import UserError, explain, require_file
 from ss.model.extractor import ExtractionModel
 from ss.model.stateful import FeatureMapScaling, GatedMemory
 from ss.model.tcn import ChannelNorm, Stack
@@ -44,8 +44,7 @@ def plain(value: Any) -> Any:
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint, ours or the predecessor's. Raises UserError for any other file; runs no code of it."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: expected a checkpoint, but there is no such file")
+    require_file(path, "a checkpoint")
     try:
         with torch.serialization.safe_globals([*((Inert, name) for name in INERT), *HARMLESS]):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,11 +70,9 @@ def load_predecessor_checkpoint(checkpoint: str | Path | dict[str, Any]) -> Extr
     `module.`. Raises UserError for anything else, for a file that would run code, and for weights that do not match.
     """
     content = read_checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
-    try:
+    with explain("expected a predecessor's checkpoint with config.arch.type and args, but", KeyError, TypeError):
         arch = plain(content["config"])["arch"]
         name, args = arch["type"], arch["args"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"expected a predecessor's checkpoint with config.arch.type and args, but {error!r} is missing") from error
     ours = [known.removeprefix("ss.model.") for known in allowlist.CLASSES["model"] if known.startswith("ss.model.")]
     if name not in ours or not isinstance(args, dict):
         raise UserError(f"config.arch.type: expected one of {', '.join(ours)} with args, got {name!r}")
