@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ss.errors import UserError
+from ss.errors import UserError, require_choice
 from ss.runtime.stream import n_segments, overlap_add
 
 
@@ -22,8 +22,7 @@ class Streamer:
 
     def __init__(self, chunk_window: int, chunk_step: int, overlap_add_method: str) -> None:
         steps = {"half": chunk_window / 2, "nonintersec": chunk_window}
-        if overlap_add_method not in steps:
-            raise UserError(f"overlap_add_method: expected one of {', '.join(steps)}, got {overlap_add_method!r}")
+        require_choice("overlap_add_method", overlap_add_method, steps)
         if chunk_step != steps[overlap_add_method] or chunk_step <= 0:
             expected = f"expected a step of {steps[overlap_add_method]:g}, got {chunk_step}"
             raise UserError(f"{overlap_add_method} with a window of {chunk_window}: {expected}")

@@ -229,7 +229,7 @@ def test_pesq_runs_once_for_all_that_needs_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_rates_that_pesq_does_not_know_are_refused() -> None:
-    with pytest.raises(UserError, match="8000 or 16000 Hz, got 44100"):
+    with pytest.raises(UserError, match="sample_rate: expected one of 8000, 16000, found 44100"):
         CompositeMetric(44100)
 
 

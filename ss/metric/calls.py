@@ -42,18 +42,20 @@ class DuringSpeech(SingleMetric):
         self.metric, self.sample_rate = metric, sample_rate
 
     def compute(self, estimate: Array, target: Array) -> float:
-        """Of waves [S]."""
         return self.metric.value(*(frames.ravel() for frames in cut_speech(estimate, target, self.sample_rate)))
 
 
-class Muted(SingleMetric):
-    """Share of the frames where the target speaks in which the output is more than 20 dB below it. sample_rate: in Hz."""
+class CallMetric(SingleMetric):
+    """A metric of frames. sample_rate: in Hz."""
 
     def __init__(self, sample_rate: int = 16000) -> None:
         self.sample_rate = sample_rate
 
+
+class Muted(CallMetric):
+    """Share of the frames where the target speaks in which the output is more than 20 dB below it."""
+
     def compute(self, estimate: Array, target: Array) -> float:
-        """Of waves [S]."""
         heard, said = map(energies, cut_speech(estimate, target, self.sample_rate))
         return float(np.mean(heard < said * 10 ** (MUTED_DB / 10)))
 
@@ -71,18 +73,13 @@ class Settling(SingleMetric):
         self.quantile, self.sample_rate = quantile, sample_rate
 
     def compute(self, estimate: Array, target: Array) -> float:
-        """Of waves [S]."""
         return float(np.quantile([seconds for seconds, _ in wait_for_turns(estimate, target, self.sample_rate)], self.quantile))
 
 
-class Unsettled(SingleMetric):
-    """Share of the turns of the target that are never heard, see `Settling`. sample_rate: in Hz."""
-
-    def __init__(self, sample_rate: int = 16000) -> None:
-        self.sample_rate = sample_rate
+class Unsettled(CallMetric):
+    """Share of the turns of the target that are never heard, see `Settling`."""
 
     def compute(self, estimate: Array, target: Array) -> float:
-        """Of waves [S]."""
         return float(np.mean([not is_heard for _, is_heard in wait_for_turns(estimate, target, self.sample_rate)]))
 
 

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from ss.errors import UserError
+from ss.errors import require_choice
 from ss.metric.base import Array, CannotCompute, SingleMetric, check_audible
 
 TOO_LITTLE_SPEECH = "less than 0.4 s of the target is speech"
@@ -20,7 +20,6 @@ class STOI(SingleMetric):
         self.sample_rate, self.extended = sample_rate, extended
 
     def compute(self, estimate: Array, target: Array) -> float:
-        """Of waves [S]."""
         from pystoi import stoi
 
         if len(target) < 0.4 * self.sample_rate:
@@ -43,13 +42,11 @@ class PESQ(SingleMetric):
     """
 
     def __init__(self, sample_rate: int = 16000, max_seconds: float = 40) -> None:
-        if sample_rate not in (8000, 16000):
-            raise UserError(f"PESQ: expected a sample rate of 8000 or 16000 Hz, got {sample_rate}")
+        require_choice("PESQ: sample_rate", sample_rate, (8000, 16000))
         self.sample_rate, self.max_seconds = sample_rate, max_seconds
         self.mode = "wb" if sample_rate == 16000 else "nb"
 
     def compute(self, estimate: Array, target: Array) -> float:
-        """Of waves [S]."""
         try:
             from pesq import BufferTooShortError, NoUtterancesError, PesqError, pesq
         except ImportError as error:

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
-from ss.errors import UserError
+from ss.errors import UserError, require_choice
 from ss.model.codec import SpeechDecoder, SpeechEncoder
 from ss.model.extractor import Enrolling, SegmentExtractor, Separator, Stepping
 from ss.model.speaker import SpeakerEncoder
 from ss.model.stateful import Chain, FeatureMapScaling, GatedMemory, InputCache, SpecialChannels, StatefulLayer
 from ss.model.tcn import Hidden, RecurrentStack, Stack, TCNBlock, check_widths, widths
+
+ALONG = ("channels",)  # what memory is along, in this family
 
 
 class Parts(NamedTuple):
@@ -62,12 +64,6 @@ def gru_body(parts: Parts, n_stacks: int, memory: int, version: int, frames: int
         return InputCache(inner, cached) if cached else inner
 
     return Chain(map(layer, range(n_stacks)))
-
-
-def only_channels(name: str, value: str) -> None:
-    """Memory is along the channels in this family. Raises UserError for anything else."""
-    if value != "channels":
-        raise UserError(f"{name}: expected 'channels', got {value!r}")
 
 
 class SpexPlusShort(SegmentExtractor):
@@ -119,7 +115,7 @@ class SpexPlusShortGRUModel(SpexPlusShort):
     def __init__(
         self, *, memory_size: int, version: int = 0, time_dim: int | None = None, dimension: str = "channels", **sizes: Any
     ) -> None:
-        only_channels("dimension", dimension)
+        require_choice("dimension", dimension, ALONG)
         super().__init__(**sizes, body=partial(gru_body, memory=memory_size, version=version, frames=time_dim))
 
 
@@ -127,7 +123,7 @@ class SpexPlusShortCacheModel(SpexPlusShort):
     """Carries memory_size channels of every stack's input."""
 
     def __init__(self, *, memory_size: int, cache_type: str = "channels", **sizes: Any) -> None:
-        only_channels("cache_type", cache_type)
+        require_choice("cache_type", cache_type, ALONG)
         super().__init__(**sizes, body=lambda parts, n: Chain(InputCache(parts.stack(memory_size), memory_size) for _ in range(n)))
 
 

@@ -28,28 +28,20 @@ class GRU(StatefulLayer):
         return x + y, last[0]
 
 
-class LSTMLayer(nn.LSTM):
-    """torch's, of one layer, that keeps what it hears for a few frames to start with, and whose gates are matrices of their own."""
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        for name in ("ih_l0", "hh_l0"):
-            self.get_parameter(f"bias_{name}")[self.hidden_size : 2 * self.hidden_size] = 1  # the forget gate's
-            setattr(self.get_parameter(f"weight_{name}"), "blocks", 4)  # noqa: B010 (see ss.optimizer.Muon)
-
-
 class LSTM(StatefulLayer):
     """x + a product of a long short-term memory over frames (Hochreiter & Schmidhuber, 1997), behind a norm. Carries: [B,2,C].
 
-    The product starts at zero, so that the layer may be added to a model that is trained already. Of all recurrences over frames
-    this is the one that CPUs train fast (oneDNN's kernel).
+    The product starts at zero, so that the layer may be added to a model that is trained already; the memory keeps what it hears
+    for a few frames to start with. Of all recurrences over frames this is the one that CPUs train fast (oneDNN's kernel).
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm, self.lstm = Norm(channels), LSTMLayer(channels, channels, batch_first=True)
+        self.norm, self.lstm = Norm(channels), nn.LSTM(channels, channels, batch_first=True)
         self.channels, self.carries = channels, (2, channels)
+        for name in ("ih_l0", "hh_l0"):
+            nn.init.ones_(self.lstm.get_parameter(f"bias_{name}")[channels : 2 * channels])  # the forget gate's
+            setattr(self.lstm.get_parameter(f"weight_{name}"), "blocks", 4)  # noqa: B010 (each gate is a matrix, see ss.optimizer.Muon)
         self.output = nn.Linear(channels, channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -103,8 +95,7 @@ class _Recurrence(torch.autograd.Function):
         total = grads[0].clone()
         for t in range(len(a) - 1, 0, -1):
             total[t - 1].addcmul_(a[t], total[t])
-        before = torch.cat([first[None], h[:-1]])
-        return total * before, total, a[0] * total[0]
+        return total * torch.cat([first[None], h[:-1]]), total, a[0] * total[0]
 
 
 MEMORIES: dict[str, Callable[[int], StatefulLayer]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}

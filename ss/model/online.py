@@ -160,8 +160,7 @@ class SpexPlusOnline(ExtractionModel):
         """
         hop = 2 * self.hop  # a voice does not need every frame
         n_frames = count_frames(ref, lengths, self.shortest_enrolment, self.encoder.kernel, hop)
-        features = self.features(self.encoder(ref, hop))
-        return self.speaker_encoder(features.transpose(1, 2), n_frames)
+        return self.speaker_encoder(self.features(self.encoder(ref, hop)).transpose(1, 2), n_frames)
 
     def init_state(self, speaker: Tensor, samples: int = 0) -> State:
         """The state of a new stream of this speaker, as `enroll` gives it; `samples` is for models over chunks of one length only.
