@@ -17,7 +17,7 @@ from ss import allowlist, audio, distributed
 from ss.checkpoint import load_extractor
 from ss.data.packed import Place
 from ss.datasets import choose_kinds, scan
-from ss.errors import UserError
+from ss.errors import UserError, explain
 from ss.extraction import Chunking, check_chunks, cut, match_level, separate
 from ss.model import Extraction, ExtractionModel
 from ss.utils.predecessor import read_checkpoint
@@ -103,10 +103,8 @@ def infer(config: dict[str, Any]) -> int:
         try:
             places = choose_kinds(name, files, "mixed", "ref")
             mixture, ref = (audio.read_any(place, extractor.sample_rate) for place in places)
-            try:
+            with explain(f"{places[0]} with {places[1]}", UserError):
                 estimate = extractor.extract(mixture, ref)
-            except UserError as error:
-                raise UserError(f"{places[0]} with {places[1]}: {error}") from error
             audio.write(out / f"{name}-pred.wav", estimate, extractor.sample_rate, "FLOAT")
         except UserError as error:
             problems.append(str(error))

@@ -21,8 +21,8 @@ HOURS, CHECKPOINT = "hours", "checkpoint"
 METRICS: dict[str, Metric] = {"SI-SDRi": Improvement(SISDR())}
 
 
-def extend_curve(config: dict[str, Any]) -> int:
-    """Tests `checkpoint` on every one of `folders`, adds a row to the CSV `table`, and draws it anew. Returns the exit code.
+def extend_curve(config: dict[str, Any]) -> None:
+    """Tests `checkpoint` on every one of `folders`, adds a row to the CSV `table`, and draws it anew.
 
     hours: heard by the checkpoint, where it does not say so itself. name: of the row; a row of this name is replaced. Without one
     it is the file's, and only a row of the same hours is replaced.
@@ -56,7 +56,6 @@ def extend_curve(config: dict[str, Any]) -> int:
     if config["picture"]:
         draw(rows, columns[2:], Path(config["picture"]))
     print(text_table(columns, [[one.get(column) or "-" for column in columns] for one in rows]))
-    return 0
 
 
 def draw(rows: Sequence[dict[str, str]], columns: Sequence[str], path: Path) -> None:

@@ -29,8 +29,8 @@ TITLES = {
 RANKING, WORSE = "SI-SDRi", "worse than the mixture"
 
 
-def release(config: dict[str, Any]) -> int:
-    """Makes a release of `checkpoint` in `folder`. Returns the exit code.
+def release(config: dict[str, Any]) -> None:
+    """Makes a release of `checkpoint` in `folder`.
 
     calibration: triplets that int8 takes its ranges from. tests: folders of triplets, for the card. Raises UserError where the
     graphs of both precisions are more than `max_mb`, or int8 loses more than `max_int8_loss` dB of SI-SDRi in the mean of one of
@@ -61,7 +61,6 @@ def release(config: dict[str, Any]) -> int:
         names = sorted(str(path.relative_to(aside)) for precision in PRECISIONS for path in (aside / precision).iterdir())
         (aside / SUMS).write_text("".join(f"{sum_of(aside / name)}  {name}\n" for name in names))
     print(f"{text}\n{folder}: float32 is at most {difference:.1g} from torch")
-    return 0
 
 
 def quantize(config: dict[str, Any], folder: Path) -> None:

@@ -22,8 +22,8 @@ from ss.tables import rows_table
 ACCURACY = "ACC"
 
 
-def test(config: dict[str, Any]) -> int:
-    """Writes utterances.csv and summary.json to `out_folder` and prints the table. Returns the exit code."""
+def test(config: dict[str, Any]) -> None:
+    """Writes utterances.csv and summary.json to `out_folder` and prints the table."""
     rows, summary = run_from_config(config)
     if distributed.is_main():
         out, names = Path(config["out_folder"]), columns(rows.values())
@@ -35,7 +35,6 @@ def test(config: dict[str, Any]) -> int:
         about = {"checkpoint": config["checkpoint"], "folder": config["folder"]}
         (out / "summary.json").write_text(json.dumps({**about, **summary}, indent=1) + "\n")
         print(f"{len(rows)} utterances of {config['folder']}; each in {config['out_folder']}/utterances.csv")
-    return 0
 
 
 def run_from_config(config: dict[str, Any]) -> tuple[dict[str, UtteranceScores], Summary]:
@@ -75,8 +74,7 @@ def run_test(
             (estimates,), logits = extractor(batch.mixture, batch.lengths, batch.ref, batch.ref_lengths)
             for i, (name, samples) in enumerate(zip(batch.names, batch.lengths.tolist(), strict=True)):
                 recognized[name] = accuracy(logits[i], int(batch.speakers[i]))
-                waves = (wave[i, :samples].numpy() for wave in (estimates, batch.target, batch.mixture))
-                yield Utterance(name, *waves)
+                yield Utterance(name, *(wave[i, :samples].numpy() for wave in (estimates, batch.target, batch.mixture)))
 
     found = []
     n_utterances = sum(map(len, batches))

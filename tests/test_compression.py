@@ -132,7 +132,7 @@ def test_the_smallest_weights_are_zero_and_stay_so(config: dict[str, Any]) -> No
     assert sparsity(model) == pytest.approx(0.3, abs=1e-3)
     zeros = [weight == 0 for weight in sparse.weights]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    sparse.attach(optimizer)
+    optimizer.register_step_post_hook(sparse.apply)
     for _ in range(3):
         optimizer.zero_grad()
         model(*audio()).waves[0].square().sum().backward()

@@ -21,7 +21,7 @@ from ss.extraction import separate
 from ss.measure import bench, worker
 from ss.measure.backend import ONNX, Backend, Process, streams_of
 from ss.measure.bench import BenchSettings, chunk_sizes, measure, write_backends
-from ss.measure.family import FamilySettings, apart
+from ss.measure.family import FamilySettings, apart, measure_family
 from ss.measure.latency import longest_wait, measure_latency
 from ss.measure.streams import model_streams
 from ss.measure.worker import run_alone
@@ -295,7 +295,7 @@ def test_the_family_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"baseline": "other"}, "baseline: expected one of spexplus, mini, got 'other'"),
+        ({"baseline": "other"}, "baseline: expected one of spexplus, mini, found other"),
         ({"rounds": 0}, "rounds: expected more than 0, found 0"),
         ({"speed": 3}, "unknown key speed: expected some of models"),
     ],
@@ -303,7 +303,7 @@ def test_the_family_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_family_is_refused(changes: dict[str, Any], message: str) -> None:
     whole = {"models": ["spexplus", "mini"], "out_folder": "there", "baseline": "mini", "each": {}}
     with pytest.raises(UserError, match=message):
-        FamilySettings.from_config({**whole, **changes})
+        measure_family({**whole, **changes})
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_a_familys_errors_are_clear(override: str, message: str, tmp_path: Path)
 
 
 def test_every_model_of_the_family_has_a_config() -> None:
-    config = FamilySettings.from_config(composed("measure_weight_and_time", "family"))
+    config = FamilySettings(**composed("measure_weight_and_time", "family"))
     with initialize_config_dir(str(CONFIGS), version_base=None):
         settings = [config.settings(name) for name in config.models]
     assert {one.live_seconds for one in settings} == {config.each["live_seconds"]}

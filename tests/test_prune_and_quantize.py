@@ -232,7 +232,7 @@ def test_segments_through_int8(trained: Path, triplets: Path, tmp_path: Path) ->
         ({"about": "x", "stages": [{"epochs": 1}]}, "recipe.yaml: not a recipe: stage 1: "),
         ({"about": "x", "stages": [{"epochs": 1, "lr": 1, "wrong": 2}]}, "stage 1: unknown key wrong: expected some of epochs, lr"),
         ({"about": "x", "precision": "int8", "calibration": 0}, "calibration: expected more than 0, found 0"),
-        ({"about": "x", "precision": "int4"}, "precision: expected one of fp32, fp16, dynamic, int8, got 'int4'"),
+        ({"about": "x", "precision": "int4"}, "precision: expected one of fp32, fp16, dynamic, int8, found int4"),
         ({"about": "x", "stages": [{"epochs": 1, "lr": 0.1, "sparsity": 2}]}, "sparsity: expected a part from 0 to below 1, got 2"),
     ],
 )

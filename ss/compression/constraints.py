@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from ss.errors import UserError
 from ss.model.tcn import DepthwiseConv
@@ -60,13 +59,9 @@ class Sparse:
 
     @torch.no_grad()
     def apply(self, *_: Any) -> None:
-        """Sets the weights to zero."""
+        """Sets the weights to zero; a hook for after the steps of an optimizer."""
         for weight, mask in zip(self.weights, self.masks, strict=True):
             weight.mul_(mask)
-
-    def attach(self, optimizer: Optimizer) -> None:
-        """Does so after every step of an optimizer."""
-        optimizer.register_step_post_hook(self.apply)
 
 
 class RoundedLinear(nn.Linear):

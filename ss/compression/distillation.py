@@ -32,9 +32,7 @@ class DistillingTrainer(Trainer):
             taught = separate(self.teacher, self.streamer, batch.mixture, batch.ref, batch.ref_lengths, batch.lengths).waves[0]
             if not self.loss.fixes_level:
                 taught = match_level(taught, batch.mixture, batch.lengths)
-        from_teacher, from_target = (
-            self.loss.distortion(waves, self.loss.reference(wave, batch.lengths, batch.mixture)).mean()
-            for wave in (taught, batch.target)
-        )
+        references = (self.loss.reference(wave, batch.lengths, batch.mixture) for wave in (taught, batch.target))
+        from_teacher, from_target = (self.loss.distortion(waves, reference).mean() for reference in references)
         weight = self.weight * self.loss.weights[0]
         return loss._replace(total=loss.total + weight * (from_teacher - from_target)), waves

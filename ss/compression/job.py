@@ -30,8 +30,8 @@ NARROWED = "narrowed.pth"
 AS_TRAINED = "as_trained"  # the value that changes nothing
 
 
-def prune_and_quantize(config: dict[str, Any]) -> int:
-    """Fine-tunes `checkpoint` by `recipe`; best.pth in `run_dir`, the graphs in `exported`. Returns the exit code."""
+def prune_and_quantize(config: dict[str, Any]) -> None:
+    """Fine-tunes `checkpoint` by `recipe`; best.pth in `run_dir`, the graphs in `exported`."""
     recipe, source, folder = read_recipe(config["recipe"]), Path(config["checkpoint"]), Path(config["exported"])
     overrides = {key: config[key] for key in ("data", "trainer")}
     model = fine_tune(recipe, source, Path(config["run_dir"]), overrides)
@@ -39,12 +39,11 @@ def prune_and_quantize(config: dict[str, Any]) -> int:
         export_recipe(recipe, model, folder, training_pairs(examples_config(source, overrides), recipe.calibration))
         sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(folder.iterdir()))
         print(f"{recipe.about}\n{model}\n{folder}: {sizes}")
-    return 0
 
 
-def test(config: dict[str, Any]) -> int:
-    """Tests `exported` as `ss.tester.test` does. Returns the exit code."""
-    return tester.test(with_export(config, "test"))
+def test(config: dict[str, Any]) -> None:
+    """Tests `exported` as `ss.tester.test` does."""
+    tester.test(with_export(config, "test"))
 
 
 def infer(config: dict[str, Any]) -> int:
@@ -97,7 +96,7 @@ def fine_tune(recipe: Recipe, source: Path, run_dir: Path, overrides: dict[str, 
 def prepare(trainer: Trainer) -> None:
     """What a stage asks of a training: some weights stay zero, and the model computes through int8."""
     if trainer.config["sparsity"]:
-        Sparse(trainer.model, trainer.config["sparsity"]).attach(trainer.optimizer)
+        trainer.optimizer.register_step_post_hook(Sparse(trainer.model, trainer.config["sparsity"]).apply)
     if "quantize" in trainer.config:
         for model in {trainer.model, trainer.trained()}:
             through_int8(model, trainer.config["quantize"]["keep"])

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
 from ss.compression.structured import Limits
-from ss.errors import UserError, reject_unknown_keys, require_positive
+from ss.errors import UserError, explain, reject_unknown_keys, require_choices, require_positive
 
-PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
 RECIPES = Path(__file__).parents[2] / "pruning_and_quantization" / "recipes.yaml"
 
 
@@ -50,14 +50,13 @@ class Recipe:
 
     about: str
     stages: Sequence[Stage] = ()
-    precision: str = "fp32"
+    precision: Literal["fp32", "fp16", "dynamic", "int8"] = "fp32"
     calibration: int = 64
     keep: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         require_positive(vars(self), "calibration")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        require_choices(self)
         if any(stage.quantize for stage in self.stages) and self.precision != "int8":
             raise UserError(f"precision: expected int8 where a stage trains through int8, got {self.precision}")
 
@@ -70,13 +69,11 @@ def read_recipe(name: str | Path) -> Recipe:
     recipes, where = yaml.safe_load(RECIPES.read_text()), str(name)
     if where not in recipes and not Path(name).is_file():
         raise UserError(f"recipe: expected a file, or one of {', '.join(sorted(recipes))}, found {name}")
-    place, stages = "", []
-    try:
+    wrong, stages = (ValueError, TypeError, AttributeError, yaml.YAMLError), []
+    with explain(f"{where}: not a recipe", *wrong):
         content = recipes[where] if where in recipes else yaml.safe_load(Path(name).read_text())
         for number, stage in enumerate(content.pop("stages", None) or [], 1):
-            place, limits = f"stage {number}: ", stage.get("structured")
-            stages.append(Stage(**reject_unknown_keys(Stage, stage) | ({"structured": Limits(**limits)} if limits else {})))
-        place = ""
+            with explain(f"stage {number}", *wrong):
+                limits = stage.get("structured")
+                stages.append(Stage(**reject_unknown_keys(Stage, stage) | ({"structured": Limits(**limits)} if limits else {})))
         return Recipe(**reject_unknown_keys(Recipe, content), stages=stages)
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{where}: not a recipe: {place}{error}") from error

@@ -128,10 +128,9 @@ def largest_difference(model: ExtractionModel, runtime: Extractor) -> float:
     return difference
 
 
-def run(config: dict[str, Any]) -> int:
+def run(config: dict[str, Any]) -> None:
     """Exports a config's `checkpoint` to its `folder`, and says how big the files are and how exact."""
     folder = Path(config["folder"])
     difference = export(config["checkpoint"], folder, int8=config["int8"], sherpa=config["sherpa"])
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(folder.iterdir()))
     print(f"{folder}: {sizes}; at most {difference:.1g} from torch")
-    return 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ss.audio import Wave
-from ss.errors import UserError
+from ss.errors import UserError, require_choice
 from ss.model.extractor import Extraction, ExtractionModel
 from ss.model.stateful import State
 from ss.runtime.extractor import CPU, Extractor
@@ -30,8 +30,7 @@ class ExportedExtractor(ExtractionModel):
 
     def __init__(self, folder: str | Path, on: str = "cpu") -> None:
         super().__init__()
-        if on not in PROVIDERS:
-            raise UserError(f"provider: expected one of {', '.join(PROVIDERS)}, got {on!r}")
+        require_choice("provider", on, PROVIDERS)
         if PROVIDERS[on] not in (there := onnxruntime.get_available_providers()):
             raise UserError(f"provider: ONNX Runtime cannot use {on} here (it has {', '.join(there)}): pip install onnxruntime-gpu")
         self.runtime = Extractor.load(folder, provider=PROVIDERS[on], backend="c" if on == NATIVE else "onnxruntime")
@@ -49,7 +48,6 @@ class ExportedExtractor(ExtractionModel):
         return speaker, self.runtime.zeros(len(speaker))
 
     def step(self, chunk: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
-        """See ExtractionModel."""
         conditions, states = state
         wave, after = self.runtime.step(chunk.contiguous().numpy(), conditions.numpy(), states)
         return (torch.from_numpy(wave),), (conditions, after)

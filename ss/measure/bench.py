@@ -178,8 +178,8 @@ def measure(config: dict[str, Any]) -> None:
     publish(settings.out_folder, "measurement.json", about, report, tables, "\n".join(facts), method=METHOD)
 
 
-def measure_export(config: dict[str, Any]) -> int:
-    """Measures `exported`, the graphs of `run_dir`'s checkpoint; prints tables, writes `measurement.json`; the exit code."""
+def measure_export(config: dict[str, Any]) -> None:
+    """Measures `exported`, the graphs of `run_dir`'s checkpoint; prints tables, writes `measurement.json`."""
     given = {key: config[key] for key in ("threads", "chunk_ms", "live_seconds", "session_minutes")}
     settings = BenchSettings.from_checkpoint(Path(config["run_dir"]) / "best.pth", **given)
     model, backend = settings.load(), Backend(ONNX, config["exported"])
@@ -196,7 +196,6 @@ def measure_export(config: dict[str, Any]) -> int:
     numbers = f"{report['parameters']:,} parameters that are not zero, {report['macs_per_second'] / 1e6:.1f} MMAC/s"
     head = f"{report['model']} ({config['exported']}): {numbers}\n{files_line(report)}"
     publish(f"{config['run_dir']}/measure", "measurement.json", head, report, {"live": LIVE, "sessions": SESSIONS})
-    return 0
 
 
 def write_backends(settings: BenchSettings, model: ExtractionModel, folder: Path) -> tuple[list[Backend], dict[str, str]]:

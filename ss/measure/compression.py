@@ -34,7 +34,7 @@ CHUNK_MS = (10, 150)
 OF = "of.json"  # what a test was of
 
 
-def compare(config: dict[str, Any]) -> int:
+def compare(config: dict[str, Any]) -> None:
     """Makes, tests and times what every one of `recipes` gives; prints a table, writes `table.json`.
 
     Each is made where `prune_and_quantize` makes it, so what was trained there is not trained again. Where `folder` is null,
@@ -49,7 +49,7 @@ def compare(config: dict[str, Any]) -> int:
         distributed.barrier()
     quality = {name: test_export(config, folders[name]) if config["folder"] else {} for name in names}
     if not distributed.is_main():
-        return 0
+        return
     settings = BenchSettings.from_checkpoint(Path(config["checkpoint"]), n_warmup=20)
     chunks = [settings.samples(ms / 1000) for ms in CHUNK_MS]
     backends = {name: Backend(ONNX, str(folder / "exported")) for name, folder in folders.items()}
@@ -80,7 +80,6 @@ def compare(config: dict[str, Any]) -> int:
     )
     report = {"checkpoint": config["checkpoint"], "rounds": config["rounds"], "rows": rows}
     publish(config["out_folder"], "table.json", "", report, {"rows": columns})
-    return 0
 
 
 def test_export(config: dict[str, Any], folder: Path) -> dict[str, float]:
@@ -97,15 +96,15 @@ def test_export(config: dict[str, Any], folder: Path) -> dict[str, float]:
     return {name: metrics[name]["mean"] for name in QUALITY if name in metrics}
 
 
-def sensitivity(config: dict[str, Any]) -> int:
-    """Quantizes each layer of `checkpoint` alone; prints a table, writes sensitivity.json and .png. Returns the exit code.
+def sensitivity(config: dict[str, Any]) -> None:
+    """Quantizes each layer of `checkpoint` alone; prints a table, writes sensitivity.json and .png.
 
     SI-SDR lost: mean over the first `mixtures` triplets of `folder`; error: energy of the difference over that of the output in
     float. Calibrated on as many training mixtures. Rows are in the order of the graph.
     """
     require_positive(config, "mixtures")
     if not distributed.is_main():
-        return 0
+        return
     out = Path(config["out_folder"])
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -129,7 +128,6 @@ def sensitivity(config: dict[str, Any]) -> int:
     columns = "layer {layer} | SI-SDR lost (dB) {si_sdr_lost:.3f} | error (dB) {error_db:.1f}"
     (out / "sensitivity.json").write_text(json.dumps(rows, indent=1) + "\n")
     print(f"{rows_table(rows, columns, left=[0])}\n\n{out / 'sensitivity.json'}\n{out / 'sensitivity.png'}")
-    return 0
 
 
 def extract(config: dict[str, Any], export_folder: Path) -> tuple[list[Wave], float]:

@@ -18,7 +18,7 @@ from scipy.optimize import isotonic_regression
 from tqdm import tqdm
 
 from ss.config import plain
-from ss.errors import UserError, reject_unknown_keys, require_positive
+from ss.errors import reject_unknown_keys, require_choice, require_positive
 from ss.measure import bench
 from ss.measure.backend import ONNX, Workload
 from ss.measure.report import in_rounds, publish
@@ -50,14 +50,8 @@ class FamilySettings:
     chunk_ms: float = 10
 
     def __post_init__(self) -> None:
-        if self.baseline not in self.models:
-            raise UserError(f"baseline: expected one of {', '.join(self.models)}, got {self.baseline!r}")
+        require_choice("baseline", self.baseline, self.models)
         require_positive(vars(self), "rounds", "chunk_ms")
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "FamilySettings":
-        """Of a config. Raises UserError for a key that is none of these."""
-        return cls(**reject_unknown_keys(cls, config))
 
     def settings(self, name: str) -> bench.BenchSettings:
         """Of one model. Raises OmegaConf's error for a key in `each` that its config does not have."""
@@ -66,7 +60,7 @@ class FamilySettings:
 
 def measure_family(config: dict[str, Any]) -> None:
     """Measures the models of a config inside of a Hydra job, prints a table, writes `family.json` and `family.png`."""
-    family = FamilySettings.from_config(config)
+    family = FamilySettings(**reject_unknown_keys(FamilySettings, config))
     all_settings = {name: family.settings(name) for name in family.models}
     workloads: dict[tuple[str, str], Workload] = {}
     rows: dict[str, dict[str, Any]] = {}
