@@ -39,11 +39,11 @@ def import_extra(package: str, reason: str) -> Any:
 
 @contextmanager
 def explain(message: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raises UserError, with the message and what the error says, in the place of an error of these kinds."""
+    """Turns errors of these kinds into a UserError: the message, and what the error says."""
     try:
         yield
     except kinds as error:
-        said = None if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+        said = "" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{message}: {said or repr(error)}") from error
 
 
@@ -61,7 +61,7 @@ def require_choices(settings: Any) -> None:
 
 
 def require_file(path: str | Path, what: str, hint: str = "") -> None:
-    """Raises UserError where there is no such file. what: it is; hint: what to do."""
+    """Raises UserError for a file that is not there. what: which file it is; hint: what to do about it."""
     if not Path(path).is_file():
         raise UserError(f"{path}: expected {what}, but there is none{hint}")
 
