@@ -65,6 +65,8 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         own, sir = draw_speed(scene, rng), draw_one(scene.sir_levels, rng) if scene.sir_levels else draw_between(scene.sir, rng)
         interferers.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
     ref_speed = round(speed * draw_between(scene.enrolment.speed, rng), 4) if scene.enrolment.speed else speed
+    pitch = round(draw_between(scene.enrolment.pitch, rng), 4) if scene.enrolment.pitch else None
+    ref_speed = round(ref_speed * pitch, 4) if pitch else ref_speed
     ref = fill_times(catalog, enrolled, [(0, ref_length or ENDLESS)], ref_speed, rng, once=True)
     equalizer = scene.enrolment.equalizer
     return Row(
@@ -85,6 +87,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         level=draw_between(scene.level, rng),
         loudness=scene.loudness,
         ref_level=draw_between(scene.enrolment.level, rng) if scene.enrolment.level else None,
+        ref_pitch=pitch,
         ref_equalizer=tuple(round(draw_between(equalizer, rng), 2) for _ in OCTAVES) if equalizer else None,
     )
 

@@ -12,15 +12,16 @@ WholeRange: TypeAlias = tuple[int, int]
 PATTERNS = ("full", "partial", "turns", "silent_start", "silent_middle", "silent_end", "absent", "alone")
 CODECS = ("mulaw", "mp3", "vorbis", "opus")
 MOST_INTERFERERS = 3
-ABOVE_ZERO = ("seconds", "utterances", "turn", "speed", "rt60")  # of the ranges
+ABOVE_ZERO = ("seconds", "utterances", "turn", "speed", "pitch", "rt60")  # of the ranges
 
 
 @dataclass(frozen=True)
 class Enrolment:
     """How the target speaker is enrolled: `seconds` of `utterances` (None: all of these); a share with noise at `snr` dB, a share
     in a room. level: dB of full scale; None: the mixture's. speed: a factor by which it is played faster than the voice in the
-    mixture, as nobody speaks at the same pitch and speed again; None: as fast. equalizer: dB by which each octave is louder, as no
-    two microphones sound alike; None: as recorded."""
+    mixture; None: as fast. pitch: a factor by which it is higher, and as much faster, with the formants of the voice, as nobody
+    speaks at the same pitch again; None: as high. equalizer: dB by which each octave is louder, as no two microphones sound alike;
+    None: as recorded."""
 
     seconds: Range | None = (3.0, 3.0)
     utterances: WholeRange = (1, 1)
@@ -29,6 +30,7 @@ class Enrolment:
     reverb_share: float = 0.0
     level: Range | None = None
     speed: Range | None = None
+    pitch: Range | None = None
     equalizer: Range | None = None
 
     def __post_init__(self) -> None:
