@@ -30,6 +30,7 @@ from ss.data.catalog import Catalog, Group, draw_others, make_catalog
 from ss.data.index import index, index_path
 from ss.data.manifest import Mixture, Row, Voice
 from ss.data.mix import mix, render_row
+from ss.data.pitch import median_pitch
 from ss.data.plan import plan, plan_row, plan_times
 from ss.data.render import Renderer
 from ss.data.scene_settings import CODECS, PATTERNS, Enrolment, Scene
@@ -226,6 +227,24 @@ def test_interferers_may_have_the_gender_of_the_target(found: Catalog) -> None:
         assert np.mean(same) == pytest.approx(share + (1 - share) / 4, abs=0.04)  # 1 of 4 others has it
         assert {other for target, other in pairs if target == "4"} == set("0123")  # whose gender is not known
     assert all(len(row.interferers) == 3 for row in plan(found, Scene(same_gender_share=1, interferers=(3, 3)), 0, 20))
+
+
+def test_interferers_may_have_the_pitch_of_the_target(found: Catalog) -> None:
+    assert found.by_pitch == {"": list("01234")}  # 90, 130, 170, 210 and 250 Hz
+    for share in (1.0, 0.5):
+        pairs = [(row.target.speaker, row.interferers[0].speaker) for row in plan(found, Scene(same_pitch_share=share), 0, 1500)]
+        near = [abs(int(target) - int(other)) == 1 for target, other in pairs]
+        assert np.mean(near) == pytest.approx(share + (1 - share) * 8 / 20, abs=0.04)
+    assert all(len(row.interferers) == 3 for row in plan(found, Scene(same_pitch_share=1, interferers=(3, 3)), 0, 20))
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(8000, 90), (16000, 130), (16000, 260), (44100, 330)])
+def test_the_pitch_of_a_voice_is_found(rate: int, hz: int) -> None:
+    time = np.arange(rate) / rate
+    tone = sum(np.sin(2 * np.pi * hz * k * time + k) / k for k in range(1, 6)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+    assert median_pitch(np.concatenate([tone, 0.01 * noise]), rate) == pytest.approx(hz, rel=0.02)
+    assert median_pitch(noise, rate) == median_pitch(tone[:10], rate) == 0
 
 
 @pytest.mark.parametrize(

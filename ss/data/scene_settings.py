@@ -46,7 +46,8 @@ class Scene:
     `turns`: one after the other, turns of `turn` seconds with `gap` seconds between (below 0: they overlap);
     `silent_start`, `silent_middle`, `silent_end`: the target is silent for `silence` of the time; `absent`: always;
     `alone`: nobody else speaks. interferers: how many, at most 3; in `fewest_share` of the mixtures as few as that allows.
-    same_gender_share: in which part of the mixtures they have the target's gender, where that is known.
+    same_gender_share: in which part of the mixtures they have the target's gender, where that is known; same_pitch_share: in which
+    part of the others they are of the tenth of all voices whose pitch is nearest to the target's.
     sir: dB of the target over each interferer, each over its own speech; sir_levels: one of these instead.
     speed_share, speed: a factor by which a voice is played faster: that makes another speaker of it.
     noise_share, snr: noise from files, dB of the target's speech over it. level: dB of full scale of the mixture's mean power.
@@ -65,6 +66,7 @@ class Scene:
     interferers: WholeRange = (1, 1)
     fewest_share: float = 0.0
     same_gender_share: float = 0.0
+    same_pitch_share: float = 0.0
     sir: Range = (-5.0, 5.0)
     sir_levels: tuple[float, ...] | None = None
     speed_share: float = 0.0
