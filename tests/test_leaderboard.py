@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import ROOT, SIZES, WINDOWS, make_triplets, run, voice
 
 from ss import audio, checkpoint
@@ -177,8 +179,18 @@ def test_conditions_of_scenes(tmp_path: Path) -> None:
         level=-25.0,
         ref_level=-37.0,
     )
-    manifest.write(tmp_path / manifest.FILE, [manifest.to_line(row)])
-    found = read_conditions(tmp_path, {"a": "f", "b": "m", "c": "m"})["a_1"]
+    alone = replace(row, name="a_2", pattern="full", interferers=row.interferers[:1], noise=None)
+    manifest.write(tmp_path / manifest.FILE, map(manifest.to_line, (row, alone)))
+    rng = np.random.default_rng(0)
+    tones = {"target": 220, "other": 110, "ref": 220 * 2 ** (2 / 12)}
+    waves = {kind: voice(rng, hz, 16000) for kind, hz in tones.items()}
+    waves["mixed"] = waves["target"] + waves.pop("other")
+    for kind, wave in waves.items():
+        soundfile.write(tmp_path / f"a_2-{kind}.wav", wave, 16000, "FLOAT")
+    conditions = read_conditions(tmp_path, {"a": "f", "b": "m", "c": "m"})
+    assert conditions["a_2"]["pitch"] == pytest.approx(12, abs=0.3)
+    assert conditions["a_2"]["enrolment_pitch"] == pytest.approx(2, abs=0.3)
+    found = conditions["a_1"]
     assert found.pop("sir") == pytest.approx(3 - 10 * np.log10(2))
     assert found == {
         "scene": "partial",

@@ -151,7 +151,7 @@ def drawn(speakers: Mapping[str, int], **more: Any) -> list[tuple[str, str]]:
     spans = {name: tuple(Span(f"{name}/{number}", 0, n) for number in range(2)) for name, n in speakers.items()}
     speech = {span.path: np.array([[0, span.stop]]) for files in spans.values() for span in files}
     sources = Sources("nowhere", **more)
-    catalog = Catalog(sources, spans, (), make_chances(spans, sources), {}, speech, (), ())
+    catalog = Catalog(sources, spans, (), make_chances(spans, sources), {}, {}, speech, (), ())
     return [(row.target.speaker, row.interferers[0].speaker) for row in plan(catalog, Scene(), 0, 600)]
 
 

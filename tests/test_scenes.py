@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 import soundfile
 import soxr
 import yaml
@@ -20,15 +21,16 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from ss import audio
-from ss.audio import AudioError
+from ss.audio import AudioError, Wave
 from ss.data import manifest
-from ss.data.acoustics import apply_codec
+from ss.data.acoustics import apply_codec, restore_formants
 from ss.data.audio_cache import AudioCache
-from ss.data.augment import scene_of
+from ss.data.augment import change_speed, scene_of
 from ss.data.catalog import Catalog, Group, draw_others, make_catalog
 from ss.data.index import index, index_path
 from ss.data.manifest import Mixture, Row, Voice
 from ss.data.mix import mix, render_row
+from ss.data.pitch import median_pitch
 from ss.data.plan import plan, plan_row, plan_times
 from ss.data.render import Renderer
 from ss.data.scene_settings import CODECS, PATTERNS, Enrolment, Scene
@@ -225,6 +227,24 @@ def test_interferers_may_have_the_gender_of_the_target(found: Catalog) -> None:
         assert np.mean(same) == pytest.approx(share + (1 - share) / 4, abs=0.04)  # 1 of 4 others has it
         assert {other for target, other in pairs if target == "4"} == set("0123")  # whose gender is not known
     assert all(len(row.interferers) == 3 for row in plan(found, Scene(same_gender_share=1, interferers=(3, 3)), 0, 20))
+
+
+def test_interferers_may_have_the_pitch_of_the_target(found: Catalog) -> None:
+    assert found.by_pitch == {"": list("01234")}  # 90, 130, 170, 210 and 250 Hz
+    for share in (1.0, 0.5):
+        pairs = [(row.target.speaker, row.interferers[0].speaker) for row in plan(found, Scene(same_pitch_share=share), 0, 1500)]
+        near = [abs(int(target) - int(other)) == 1 for target, other in pairs]
+        assert np.mean(near) == pytest.approx(share + (1 - share) * 8 / 20, abs=0.04)
+    assert all(len(row.interferers) == 3 for row in plan(found, Scene(same_pitch_share=1, interferers=(3, 3)), 0, 20))
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(8000, 90), (16000, 130), (16000, 260), (44100, 330)])
+def test_the_pitch_of_a_voice_is_found(rate: int, hz: int) -> None:
+    time = np.arange(rate) / rate
+    tone = sum(np.sin(2 * np.pi * hz * k * time + k) / k for k in range(1, 6)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+    assert median_pitch(np.concatenate([tone, 0.01 * noise]), rate) == pytest.approx(hz, rel=0.02)
+    assert median_pitch(noise, rate) == median_pitch(tone[:10], rate) == 0
 
 
 @pytest.mark.parametrize(
@@ -555,6 +575,44 @@ def test_an_enrolment_has_a_tone_of_its_own(found: Catalog, render: Renderer, tm
         low, high = hz < 1800, hz > 4000
         change = after[high].sum() / after[low].sum() / (before[high].sum() / before[low].sum())
         assert 10 * np.log10(change) == pytest.approx(9, abs=0.5)
+
+
+def test_an_enrolment_has_a_pitch_of_its_own(found: Catalog, render: Renderer, tmp_path: Path) -> None:
+    scene = Scene(level=(-30, -30))
+    rows, others = plan(found, scene, 0, 12), plan(found, replace(scene, enrolment=Enrolment(pitch=(0.8, 1.25))), 0, 12)
+    assert "ref_pitch" not in manifest.to_line(rows[0])
+    manifest.write(tmp_path / manifest.FILE, map(manifest.to_line, others))
+    assert manifest.read(tmp_path / manifest.FILE) == others
+    for row, other in zip(rows, others, strict=True):
+        assert other.ref_pitch is not None
+        assert 0.8 <= other.ref_pitch <= 1.25
+        assert other.enrolment.speed == pytest.approx(row.enrolment.speed * other.ref_pitch, abs=1e-4)
+        assert len(render(other).ref) == other.ref_samples
+    assert len({other.ref_pitch for other in others}) == 12
+
+
+@pytest.mark.parametrize("pitch", [0.8, 1.25])
+def test_a_pitch_changes_and_the_formants_stay(pitch: float) -> None:
+    rate, hz = 16000, 150
+    pulses = np.zeros(2 * rate)
+    pulses[:: rate // hz] = 1
+    for formant in (700, 1200, 2600):  # Hz, each a resonance of 100 Hz
+        r = np.exp(-np.pi * 100 / rate)
+        pulses = scipy.signal.lfilter([1], [1, -2 * r * np.cos(2 * np.pi * formant / rate), r * r], pulses)
+    voice = (pulses / np.abs(pulses).max()).astype(np.float32)
+    shifted = restore_formants(change_speed(voice, pitch), pitch, rate)
+
+    def envelope(wave: Wave) -> Wave:  # dB in bands of 250 Hz up to 4 kHz
+        power = scipy.signal.welch(wave, rate, nperseg=4096)[1][: 1024 // 64 * 64].reshape(-1, 64)[:16]
+        return 10 * np.log10(power.mean(1))
+
+    def pitch_of(wave: Wave) -> float:
+        correlation = scipy.signal.fftconvolve(wave, wave[::-1])[len(wave) - 1 :]
+        return rate / (60 + int(correlation[60:240].argmax()))
+
+    assert pitch_of(shifted) == pytest.approx(pitch * pitch_of(voice), rel=0.02)
+    sped = np.abs(envelope(change_speed(voice, pitch)) - envelope(voice)).mean()
+    assert np.abs(envelope(shifted) - envelope(voice)).mean() < sped / 2
 
 
 def test_levels_can_be_drawn_for_scenes_too(sources: Sources) -> None:

@@ -21,6 +21,10 @@ ROOMS_KEPT = 256
 REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far below
 TAPS = 255  # of a filter; the low-pass goes from pass to stop in 100 Hz at 16 kHz
 OCTAVES = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz: the middles of an equalizer's bands
+ENVELOPE = 0.032  # seconds of a spectrum whose envelope is looked at
+VOCAL_TRACT = 0.0019  # seconds: what is slower in a cepstrum is pitch
+QUIET = 1e-6  # of a magnitude: less has no envelope
+MOST_GAIN = 2.0  # of formants that are moved: 17 dB, as a natural logarithm
 MU = 255.0
 FORMATS = {"mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
 CODEC_RATES = {
@@ -71,6 +75,22 @@ def equalize(wave: Wave, gains: Sequence[float], sample_rate: int) -> Wave:
     frequencies = np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), 1.0)
     curve = 10 ** (np.interp(np.log2(frequencies), np.log2(OCTAVES), gains) / 20)
     return scipy.fft.irfft(scipy.fft.rfft(wave, size) * curve.astype(np.float32), size)[: len(wave)]
+
+
+def restore_formants(wave: Wave, pitch: float, sample_rate: int) -> Wave:
+    """A voice [S] that was played `pitch` times as fast, with the formants of before: then only its pitch and its pace are others.
+
+    The envelope of each short spectrum, which is what the first coefficients of its cepstrum say, goes back to its frequencies.
+    """
+    size = 2 ** round(np.log2(ENVELOPE * sample_rate))
+    order, bins = round(VOCAL_TRACT * sample_rate), np.arange(size // 2 + 1)
+    _, _, spectra = scipy.signal.stft(wave, nperseg=size, noverlap=3 * size // 4)
+    cepstra = scipy.fft.irfft(np.log(np.abs(spectra) + QUIET), axis=0)
+    cepstra[order : 1 - order] = 0
+    envelopes = scipy.fft.rfft(cepstra, axis=0).real
+    restored = np.stack([np.interp(bins * pitch, bins, envelope) for envelope in envelopes.T], 1)
+    gains = np.exp(np.clip(restored - envelopes, -MOST_GAIN, MOST_GAIN))
+    return scipy.signal.istft(spectra * gains, nperseg=size, noverlap=3 * size // 4)[1][: len(wave)].astype(np.float32)
 
 
 def apply_codec(wave: Wave, codec: str, sample_rate: int) -> Wave:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from glob import glob
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -44,14 +45,16 @@ class Chances(NamedTuple):
 
 class Catalog(NamedTuple):
     """speakers: of each, spans from the first speech of a file to its last, at `sample_rate`; unusable: why others are not used;
-    drawn: who is drawn how often; same_gender: by speaker, those of the same group and gender, if that is known; speech: by path,
-    starts and stops [n,2] of it; noise: paths and samples; rirs: paths. Each path is relative to its folder of `sources`."""
+    drawn: who is drawn how often; same_gender: by speaker, those of the same group and gender, if that is known; by_pitch: those of
+    each group, from the lowest voice to the highest; speech: by path, starts and stops [n,2] of it; noise: paths and samples;
+    rirs: paths. Each path is relative to its folder of `sources`."""
 
     sources: Sources
     speakers: dict[str, tuple[Span, ...]]
     unusable: tuple[str, ...]
     drawn: Chances
     same_gender: dict[str, Group]
+    by_pitch: dict[str, list[str]]
     speech: dict[str, NDArray[np.int64]]
     noise: tuple[tuple[str, int], ...]
     rirs: tuple[str, ...]
@@ -69,12 +72,14 @@ def make_catalog(sources: Sources) -> Catalog:
     files, rate = index(sources), sources.sample_rate
     speech: dict[str, NDArray[np.int64]] = {}
     speakers: dict[str, tuple[Span, ...]] = {}
+    pitches: dict[str, list[float]] = {}
     for file in files:
         if file.speech:
             speech[file.path] = edges = np.array(file.speech, np.int64) * rate // file.sample_rate
             start, stop = int(edges[0, 0]), int(edges[-1, 1])
             if stop - start >= sources.min_len * rate:
                 speakers[file.speaker] = (*speakers.get(file.speaker, ()), Span(file.path, start, stop))
+                pitches.setdefault(file.speaker, []).append(file.pitch)
     faults = [file.fault for file in files if file.fault]
     if len(speakers) < 2:
         wanted = f"at least two speakers with {sources.min_len} s of speech in a file"
@@ -88,7 +93,9 @@ def make_catalog(sources: Sources) -> Catalog:
         else:
             faults.append(f"{place}: expected noise, found less than a sample at {rate} Hz")
     rirs, drawn = tuple(list_audio("rirs", sources.rirs)), make_chances(speakers, sources)
-    return Catalog(sources, speakers, tuple(faults), drawn, group_by_gender(drawn, sources), speech, tuple(noise), rirs)
+    groups = drawn.interferers.items()
+    by_pitch = {name: sorted(group.places, key=lambda speaker: median(pitches[speaker])) for name, group in groups}
+    return Catalog(sources, speakers, tuple(faults), drawn, group_by_gender(drawn, sources), by_pitch, speech, tuple(noise), rirs)
 
 
 def list_audio(key: str, folder: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a corpus holds, found out once: who spoke which file, how long it is, at which rate, and where in it there is speech.
+"""What a corpus holds, found out once: who spoke which file, how long it is, at which rate, how high, and where there is speech.
 
 The index is kept as a JSON line per file beside the user's other caches; a file is looked into again only if its size or its time
 of change is another. Shapes: N samples of a file.
@@ -19,17 +19,19 @@ from ss import audio
 from ss.data import manifest
 from ss.data.corpus import find_files
 from ss.data.packed import contents, file_of, is_packed
+from ss.data.pitch import median_pitch
 from ss.data.processes import map_in_processes
 from ss.data.sources import Sources
 from ss.data.speech_activity import find_speech
 from ss.files import user_cache
 
-VERSION = 3  # of what is found out about a file
+VERSION = 4  # of what is found out about a file
 FILES_AT_ONCE = 16  # that a process is given
 
 
 class IndexedFile(NamedTuple):
-    """A file of a speaker. samples and speech (starts and stops) at its own sample_rate; size and changed: as the disk says.
+    """A file of a speaker. samples and speech (starts and stops) at its own sample_rate; pitch: the median in Hz, 0 if nothing is
+    voiced; size and changed: as the disk says.
 
     fault: why it cannot be used, else empty.
     """
@@ -40,6 +42,7 @@ class IndexedFile(NamedTuple):
     changed: int
     sample_rate: int = 0
     samples: int = 0
+    pitch: float = 0.0
     speech: tuple[tuple[int, int], ...] = ()
     fault: str = ""
 
@@ -73,7 +76,7 @@ def index(sources: Sources) -> list[IndexedFile]:
 
 
 def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
-    """Decodes a file: how long, at which rate, and which parts are within `trim_db` of the loudest."""
+    """Decodes a file: how long, at which rate, how high, and which parts are within `trim_db` of the loudest."""
     path = file_of(root, file.path)
     try:
         wave, rate = audio.read_whole(path, downmix=True)
@@ -81,7 +84,8 @@ def look(file: IndexedFile, root: str, trim_db: float) -> IndexedFile:
         return file._replace(fault=str(error))
     if not wave.any():
         return file._replace(fault=f"{path}: expected speech, found silence")
-    return file._replace(sample_rate=rate, samples=len(wave), speech=find_speech(wave, trim_db, rate))
+    pitch, speech = round(median_pitch(wave, rate), 1), find_speech(wave, trim_db, rate)
+    return file._replace(sample_rate=rate, samples=len(wave), pitch=pitch, speech=speech)
 
 
 def index_path(sources: Sources) -> Path:

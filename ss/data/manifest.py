@@ -80,7 +80,8 @@ class Row:
 
     early_ms: what of the room belongs to the target that is asked for (None: all). bandwidth in Hz, codec, clip_db: what the
     channel does; the last two to the mixture alone. level: dB of full scale; loudness: LUFS of the target instead, if not None;
-    ref_level: dB of full scale of the enrolment, None: as loud as the mixture; ref_equalizer: dB for each octave of it.
+    ref_level: dB of full scale of the enrolment, None: as loud as the mixture; ref_pitch: how much of its speed changes its pitch
+    alone, None: nothing; ref_equalizer: dB for each octave of it.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Row:
     level: float = -25.0
     loudness: float | None = None
     ref_level: float | None = None
+    ref_pitch: float | None = None
     ref_equalizer: tuple[float, ...] | None = None
 
     @property
@@ -117,7 +119,7 @@ def write(path: Path, lines: Iterable[str]) -> None:
 def to_line(row: Any) -> str:
     """A row, or another dataclass, as one line."""
     content = asdict(row)
-    for key in ("ref_level", "ref_equalizer"):  # keys that came later: manifests from before stay as they are
+    for key in ("ref_level", "ref_pitch", "ref_equalizer"):  # keys that came later: manifests from before stay as they are
         if content.get(key, 0) is None:
             del content[key]
     return json.dumps(content, separators=(",", ":"))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ss.data.acoustics import OCTAVES
-from ss.data.catalog import Catalog, draw_others, group_of
+from ss.data.catalog import Catalog, Group, draw_others, group_of
 from ss.data.corpus import Span
 from ss.data.manifest import Noise, Piece, Room, Row, Voice
 from ss.data.scene_settings import Range, Scene
@@ -26,6 +26,7 @@ SIZES = ((4.0, 8.0), (3.0, 6.0), (2.5, 3.5))  # metres of a simulated room
 WALL, DISTANCE = 0.4, (0.5, 2.5)  # metres from the walls, and from the microphone
 ENDLESS = 2**40  # samples of an enrolment that is whole
 TRIES = 100  # to find a place in a room
+NEAREST = 20  # voices are alike in pitch if no more than one in so many lies between them
 
 
 def plan(catalog: Catalog, scene: Scene, seed: int, n: int, epoch: int = 0) -> list[Row]:
@@ -65,6 +66,8 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         own, sir = draw_speed(scene, rng), draw_one(scene.sir_levels, rng) if scene.sir_levels else draw_between(scene.sir, rng)
         interferers.append(Voice(name, fill_times(catalog, catalog.speakers[name], when, own, rng), own, sir, *room()))
     ref_speed = round(speed * draw_between(scene.enrolment.speed, rng), 4) if scene.enrolment.speed else speed
+    pitch = round(draw_between(scene.enrolment.pitch, rng), 4) if scene.enrolment.pitch else None
+    ref_speed = round(ref_speed * pitch, 4) if pitch else ref_speed
     ref = fill_times(catalog, enrolled, [(0, ref_length or ENDLESS)], ref_speed, rng, once=True)
     enrolment = Voice(speaker, ref, ref_speed, 0.0, *draw_room(catalog, scene, scene.enrolment.reverb_share, rng)())
     equalizer = scene.enrolment.equalizer
@@ -86,6 +89,7 @@ def plan_row(catalog: Catalog, scene: Scene, seed: int, epoch: int, index: int) 
         level=draw_between(scene.level, rng),
         loudness=scene.loudness,
         ref_level=draw_between(scene.enrolment.level, rng) if scene.enrolment.level else None,
+        ref_pitch=pitch,
         ref_equalizer=tuple(round(draw_between(equalizer, rng), 2) for _ in OCTAVES) if equalizer else None,
     )
 
@@ -107,7 +111,7 @@ def split_utterance(span: Span, enrolled: float, spoken: float, catalog: Catalog
 
 
 def draw_interferers(catalog: Catalog, scene: Scene, speaker: str, pattern: str, rng: Draw) -> list[str]:
-    """Who else speaks: others of the speaker's group, in a share of all cases with the same gender.
+    """Who else speaks: others of the speaker's group, in a share of all cases with the same gender, in another of near pitch.
 
     Where the target is absent, at least one if the scene allows any, or nobody would speak. Where the speaker's gender is not
     known, or not enough others have it, all of the group is drawn from. Raises UserError where no gender is known.
@@ -123,6 +127,10 @@ def draw_interferers(catalog: Catalog, scene: Scene, speaker: str, pattern: str,
             raise UserError("same_gender_share: expected a file with the speakers' genders as `genders`, found none")
         alike = catalog.same_gender.get(speaker, group)
         group = alike if len(alike.places) > n else group
+    elif scene.same_pitch_share and rng.random() < scene.same_pitch_share:
+        voices = catalog.by_pitch[group_of(speaker, catalog.sources.speaker_group_regex)]
+        place, reach = voices.index(speaker), max(n, len(voices) // NEAREST)
+        group = Group.from_chances({name: len(group.places[name]) for name in voices[max(0, place - reach) : place + reach + 1]})
     return draw_others(group, speaker, n, rng)
 
 

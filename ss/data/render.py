@@ -46,6 +46,8 @@ class Renderer:
         if not row.linear:
             mixture = distort(mixture, row)
         enrolment, _ = self.voice(row.enrolment, row.ref_samples, row)
+        if row.ref_pitch is not None:
+            enrolment = acoustics.restore_formants(enrolment, row.ref_pitch, row.sample_rate)
         if row.ref_equalizer is not None:
             enrolment = acoustics.equalize(enrolment, row.ref_equalizer, row.sample_rate)
         noise = self.noise(row.enrolment_noise, row.ref_samples, row)

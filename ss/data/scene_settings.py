@@ -12,15 +12,16 @@ WholeRange: TypeAlias = tuple[int, int]
 PATTERNS = ("full", "partial", "turns", "silent_start", "silent_middle", "silent_end", "absent", "alone")
 CODECS = ("mulaw", "mp3", "vorbis", "opus")
 MOST_INTERFERERS = 3
-ABOVE_ZERO = ("seconds", "utterances", "turn", "speed", "rt60")  # of the ranges
+ABOVE_ZERO = ("seconds", "utterances", "turn", "speed", "pitch", "rt60")  # of the ranges
 
 
 @dataclass(frozen=True)
 class Enrolment:
     """How the target speaker is enrolled: `seconds` of `utterances` (None: all of these); a share with noise at `snr` dB, a share
     in a room. level: dB of full scale; None: the mixture's. speed: a factor by which it is played faster than the voice in the
-    mixture, as nobody speaks at the same pitch and speed again; None: as fast. equalizer: dB by which each octave is louder, as no
-    two microphones sound alike; None: as recorded."""
+    mixture; None: as fast. pitch: a factor by which it is higher, and as much faster, with the formants of the voice, as nobody
+    speaks at the same pitch again; None: as high. equalizer: dB by which each octave is louder, as no two microphones sound alike;
+    None: as recorded."""
 
     seconds: Range | None = (3.0, 3.0)
     utterances: WholeRange = (1, 1)
@@ -29,6 +30,7 @@ class Enrolment:
     reverb_share: float = 0.0
     level: Range | None = None
     speed: Range | None = None
+    pitch: Range | None = None
     equalizer: Range | None = None
 
     def __post_init__(self) -> None:
@@ -44,7 +46,8 @@ class Scene:
     `turns`: one after the other, turns of `turn` seconds with `gap` seconds between (below 0: they overlap);
     `silent_start`, `silent_middle`, `silent_end`: the target is silent for `silence` of the time; `absent`: always;
     `alone`: nobody else speaks. interferers: how many, at most 3; in `fewest_share` of the mixtures as few as that allows.
-    same_gender_share: in which part of the mixtures they have the target's gender, where that is known.
+    same_gender_share: in which part of the mixtures they have the target's gender, where that is known; same_pitch_share: in which
+    part of the others they are of the tenth of all voices whose pitch is nearest to the target's.
     sir: dB of the target over each interferer, each over its own speech; sir_levels: one of these instead.
     speed_share, speed: a factor by which a voice is played faster: that makes another speaker of it.
     noise_share, snr: noise from files, dB of the target's speech over it. level: dB of full scale of the mixture's mean power.
@@ -63,6 +66,7 @@ class Scene:
     interferers: WholeRange = (1, 1)
     fewest_share: float = 0.0
     same_gender_share: float = 0.0
+    same_pitch_share: float = 0.0
     sir: Range = (-5.0, 5.0)
     sir_levels: tuple[float, ...] | None = None
     speed_share: float = 0.0

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from itertools import pairwise
+from math import log2
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -16,7 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ss import audio
 from ss.data import manifest
+from ss.data.pitch import median_pitch
 from ss.datasets import Triplets, find_triplets
 from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, UtteranceScores, evaluate
@@ -32,6 +35,8 @@ LABELS = {
     "enrolment_level": "level of the enrolment over that of the mixture (dB)",
     "overlap": "part of the time in which both speak",
     "genders": "genders",
+    "pitch": "difference in pitch of the two voices (semitones)",
+    "enrolment_pitch": "difference in pitch of the target and its enrolment (semitones)",
     "minute": "minute of the session",
 }
 
@@ -113,11 +118,15 @@ def pieces(samples: int, longest: int) -> list[slice]:
 def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, KnownConditions]:
     """Conditions by the mixture's name, of a folder's `manifest.jsonl`; of none, nothing.
 
-    genders: whether those of target and interferers are the same is known where all are, and the interferers agree.
+    genders: whether those of target and interferers are the same is known where all are, and the interferers agree. Pitches are
+    those of the audio, known where two voices and nothing else are mixed.
     """
     conditions: dict[str, KnownConditions] = {}
     path = Path(folder, manifest.FILE)
-    for row in manifest.read(path) if path.is_file() else ():
+    if not path.is_file():
+        return conditions
+    triplets = {one.name: one for one in find_triplets(folder)}
+    for row in manifest.read(path):
         found = conditions[row.name] = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
         if row.interferers and row.target.pieces:
             found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
@@ -135,4 +144,10 @@ def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str,
         own, others = genders.get(row.target.speaker), {genders.get(voice.speaker) for voice in row.interferers}
         if own and len(others) == 1 and None not in others:
             found["genders"] = f"both {own}" if own in others else "different"
+        if row.pattern == "full" and len(row.interferers) == 1 and row.noise is None and row.linear and row.name in triplets:
+            mixture, ref, target = (audio.read_any(place, row.sample_rate) for place in triplets[row.name][1:])
+            pitch, other, enrolled = (median_pitch(wave, row.sample_rate) for wave in (target, mixture - target, ref))
+            for condition, hz in (("pitch", other), ("enrolment_pitch", enrolled)):
+                if pitch and hz:
+                    found[condition] = abs(12 * log2(hz / pitch))
     return conditions
