@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 from ss.errors import UserError
 
@@ -81,9 +82,15 @@ def folders_by_name(folders: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def read_text(path: str | Path) -> str:
+class Readable(Protocol):
+    """A path, or a file in an archive."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+def read_text(path: Readable) -> str:
     """The content of a text file. Raises UserError for one that is not UTF-8, and FileNotFoundError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected text in UTF-8, found another encoding or no text at all: {error}") from error

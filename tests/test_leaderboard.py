@@ -12,6 +12,7 @@ from conftest import ROOT, SIZES, WINDOWS, make_triplets, run, voice
 
 from ss import audio, checkpoint
 from ss.audio import Wave
+from ss.audit.checks import read_expected
 from ss.data import manifest
 from ss.data.corpus import read_genders
 from ss.data.packed import pack
@@ -228,8 +229,15 @@ def test_entries_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_a_packed_folder_is_the_same_test(trial: Trial, tmp_path: Path) -> None:
+    voice = manifest.Voice("s1", (manifest.Piece("x", 0, 8000, 0),))
+    row = manifest.Row("s1_a", "full", 16000, 16000, 8000, voice, (voice,), voice)
+    manifest.write(trial.folder / manifest.FILE, [manifest.to_line(row)])
     pack({"folder": trial.folder, "out_folder": tmp_path / "packed", "seed": 0, "megabytes": 1})
     assert digest_of_folder(tmp_path / "packed") == digest_of_folder(trial.folder)
+    conditions = read_conditions(tmp_path / "packed", {})
+    assert conditions == read_conditions(trial.folder, {})
+    assert conditions["s1_a"]["sir"] == 0
+    assert read_expected(str(tmp_path / "packed")) == read_expected(str(trial.folder)) != {}
 
 
 def test_no_test_at_all_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from ss.audio import AudioError, Wave, read_whole
 from ss.data import manifest
-from ss.data.packed import Place
+from ss.data.packed import Place, file_of
 from ss.errors import UserError
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
@@ -82,10 +82,10 @@ class Expected(NamedTuple):
     spoken: tuple[tuple[slice, ...], ...] = ()
 
 
-def read_expected(folder: Path) -> dict[str, Expected]:
+def read_expected(folder: str) -> dict[str, Expected]:
     """By name, what `manifest.jsonl` in a folder says, if there. Raises UserError for one that is none."""
-    path = folder / manifest.FILE
-    return {row.name: expect(row) for row in manifest.read(path)} if path.exists() else {}
+    path = file_of(folder, manifest.FILE)
+    return {row.name: expect(row) for row in manifest.read(path)} if path.is_file() else {}
 
 
 def expect(row: manifest.Row) -> Expected:

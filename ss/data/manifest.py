@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ss.audio import Wave
 from ss.errors import UserError
-from ss.files import read_text, whole_file
+from ss.files import Readable, read_text, whole_file
 
 FILE = "manifest.jsonl"
 FULL_SCALE = 32768  # of 16 bits
@@ -136,7 +136,7 @@ def to_line(row: Any) -> str:
     return json.dumps(content, separators=(",", ":"))
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Readable) -> list[Row]:
     """The rows of a manifest. Raises UserError with the file and line where it is not one."""
     rows = []
     for number, text in enumerate(read_text(path).splitlines(), start=1):

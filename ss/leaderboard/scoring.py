@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from ss.data import manifest
+from ss.data.packed import file_of
 from ss.datasets import Triplets, find_triplets
 from ss.leaderboard.entries import Entry, digest_of_files
 from ss.metric import Metric, UtteranceScores, evaluate
@@ -118,7 +119,7 @@ def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str,
     genders: whether those of target and interferers are the same is known where all are, and the interferers agree.
     """
     conditions: dict[str, KnownConditions] = {}
-    path = Path(folder, manifest.FILE)
+    path = file_of(folder, manifest.FILE)
     for row in manifest.read(path) if path.is_file() else ():
         found = conditions[row.name] = {"scene": row.pattern, "enrolment_seconds": row.ref_samples / row.sample_rate}
         if row.interferers and row.target.pieces:
