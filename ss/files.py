@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from ss.errors import UserError
+from ss.errors import UserError, as_list
 
 
 @contextmanager
@@ -73,10 +73,10 @@ def sole_owner(folder: Path) -> Iterator[None]:
         yield
 
 
-def folders_by_name(folders: Iterable[str]) -> dict[str, Path]:
+def folders_by_name(folders: str | Iterable[str]) -> dict[str, Path]:
     """Folders by their names. Raises UserError for two of the same name."""
     found: dict[str, Path] = {}
-    for folder in map(Path, folders):
+    for folder in map(Path, as_list(folders)):
         if found.setdefault(folder.name, folder) is not folder:
             raise UserError(f"folders: expected different names, found {found[folder.name]} and {folder}")
     return found

@@ -71,6 +71,20 @@ def test_ctrl_c_is_one_word(capsys: pytest.CaptureFixture[str]) -> None:
             "no.pth: expected a checkpoint",
         ),
         ("pruning_and_quantization/prune_and_quantize.py", ["-cn", "spexplus", "recipe=nowhere"], "recipe: expected a file"),
+        (
+            "pruning_and_quantization/compare.py",
+            ["-cn", "spexplus", "recipes=[a/x.yaml,b/x.yaml]"],
+            "recipes: expected files of di",
+        ),
+        ("pruning_and_quantization/compare.py", ["-cn", "spexplus", "recipes=nowhere"], "recipe: expected a file"),
+        ("testing/leaderboard.py", ["folders=nowhere"], "folders: expected a folder of triplets at nowhere"),
+        ("mixing/audit.py", ["folders=nowhere"], "nowhere: expected a folder"),
+        (
+            "mixing/mix.py",
+            ["-cn", "scenes", "scene.codecs=mu", "audios_dir=x", "nfiles=1"],
+            "codecs: expected some of mulaw, mp3, vorbis, opus, found mu",
+        ),
+        ("measure_weight_and_time/family.py", ["models=nowhere", "baseline=nowhere"], "Cannot find primary config 'nowhere'"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.endswith(".py") else "",
 )

@@ -50,8 +50,7 @@ class AuditSettings:
     num_workers: int = 1
 
     def __post_init__(self) -> None:
-        several = [self.folders] if isinstance(self.folders, str) else self.folders or []
-        object.__setattr__(self, "folders", list(map(str, several)))
+        object.__setattr__(self, "folders", list(map(str, self.folders or [])))
         if not self.folders or len({Path(folder).resolve() for folder in self.folders}) < len(self.folders):
             raise UserError(f"folders: expected one or several, each once, found {self.folders}")
         whole = ("sample_rate", "clip_run", "num_workers")

@@ -13,7 +13,7 @@ import numpy as np
 from ss import audio
 from ss.data.packed import check_folder, contents, is_packed
 from ss.data.sources import Sources
-from ss.errors import UserError
+from ss.errors import UserError, as_list
 
 PATH_COLUMNS, SPEAKER_COLUMNS = ("path", "file", "audio"), ("speaker", "speaker_id", "spk")
 
@@ -64,7 +64,7 @@ def find_by_template(sources: Sources) -> list[tuple[str, str]]:
     if "{speaker}" not in template:
         raise UserError(f"template: expected {{speaker}} in it, found {template}")
     found: set[str] = set()
-    for part in [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]:
+    for part in as_list(sources.parts) or ["*"]:
         pattern = re.sub(r"\{\w+\}", "*", template.replace("{part}", part))
         if is_packed(root):
             matches = [name for name in contents(root) if PurePosixPath("/", name).match(f"/{pattern}")]
