@@ -186,15 +186,23 @@ def test_a_file_without_a_header_is_named(files: Path, tmp_path: Path) -> None:
     assert extract(files, tmp_path / "x.raw", "-o", tmp_path / "y.wav", code=2, enrol="anna.wav").splitlines() == [message]
 
 
-def test_a_file_that_the_disk_does_not_hold_is_none(files: Path, tmp_path: Path) -> None:
-    words = ["call.wav", "-o", f"{tmp_path}/out.ogg", "--enrol", "anna.wav", "--model", "model"]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out.ogg", "call.wav: expected 40007 samples in {out}, but only "),
+        ("out.wav", "{out}: could not be written: System error. Is the disk full?\n"),
+        ("out.flac", "{out}: could not be written: System error. Is the disk full?\n"),
+    ],
+)
+def test_a_file_that_the_disk_does_not_hold_is_none(files: Path, tmp_path: Path, name: str, message: str) -> None:
+    words = ["call.wav", "-o", f"{tmp_path}/{name}", "--enrol", "anna.wav", "--model", "model"]
     limited = 'ulimit -f 8; exec "$@"'  # KiB
     command = ["bash", "-c", limited, "bash", sys.executable, "-m", "ss.runtime.extract", *words]
     done = subprocess.run(
         command, cwd=files, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2, done.stderr
-    assert f"error: call.wav: expected 40007 samples in {tmp_path}/out.ogg, but only " in done.stderr
+    assert "error: " + message.format(out=f"{tmp_path}/{name}") in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -208,7 +216,7 @@ ERRORS = {
     "nothing inside": (["model", "-o", "x"], "model: expected recordings in this folder"),
     "no output": (["call.wav"], "the following arguments are required: -o/--output"),
     "precision": (["call.wav", "-o", "x.wav", "--precision", "int8"], "expected a release with SHA256SUMS to choose int8 from"),
-    "rate": (["stereo.flac", "-o", "x.opus"], "stereo.flac: Error opening"),
+    "rate": (["stereo.flac", "-o", "x.opus"], "x.opus: could not be written: Error opening"),
 }
 
 
