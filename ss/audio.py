@@ -4,6 +4,7 @@ Shapes: S samples.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ class Opens(Protocol):
 
 File: TypeAlias = str | Path | Opens
 EXTENSIONS = (".wav", ".flac", ".opus", ".ogg")
+CUT_SHORT = re.compile(r"(?:data|SSND) : (\d+) \(should be ([1-9]\d*)\)")  # libsndfile on the bytes in a header, and in the file
+UNKNOWN = 0x7FFFF000  # bytes; a header says at least so many where its writer did not know
 SEEKABLE = (".wav", ".flac")  # a part decodes to the same samples as in the whole
 
 
@@ -79,9 +82,18 @@ def _decode(path: File, file: soundfile.SoundFile, start: int = 0, stop: int | N
     wave = file.read(-1 if stop is None else max(0, stop - start), "float32", always_2d=True)
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
+    if (n := samples_in_header(file)) > file.frames:
+        expected, found = (f"{samples / file.samplerate:.3f} s" for samples in (n, file.frames))
+        raise AudioError(f"{path}: expected {expected}, as its header says, found {found}: it is cut short")
     if not np.isfinite(wave).all():
         raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
     return wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]
+
+
+def samples_in_header(file: soundfile.SoundFile) -> int:
+    """How many samples a file says it has: more than its `frames` where a WAV or AIFF is cut short."""
+    cut = CUT_SHORT.search(file.extra_info)
+    return file.frames * int(cut[1]) // int(cut[2]) if cut and int(cut[1]) < UNKNOWN else file.frames
 
 
 def sample_rate_of(path: File) -> int:

@@ -397,6 +397,25 @@ def test_unusable_audio_is_named(folder: Path, wave: np.ndarray, rate: int, subt
         Triplets(folder)[0]
 
 
+@pytest.mark.parametrize("name", ["ref.wav", "ref.aiff"])
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    soundfile.write(path, np.zeros((16000, 2)), RATE)
+    path.write_bytes(path.read_bytes()[:-32000])
+    with pytest.raises(AudioError, match=f"{path}: expected 1.000 s, as its header says, found 0.500 s: it is cut short"):
+        audio.read(path, RATE, downmix=True)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_file_whose_writer_did_not_know_its_size_is_whole(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, np.zeros(16000), RATE)
+    content = bytearray(path.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")  # as sox and ffmpeg write into a pipe
+    path.write_bytes(content)
+    assert len(audio.read(path, RATE)) == 16000
+
+
 def test_a_file_that_is_no_audio(folder: Path) -> None:
     (folder / "s0_a-ref.wav").write_bytes(b"nonsense")
     with pytest.raises(AudioError, match=r"s0_a-ref.wav: expected a readable audio file"):

@@ -250,6 +250,13 @@ def test_a_warning_is_one_line_and_does_not_stop(files: Path, tmp_path: Path) ->
     assert (tmp_path / "out.wav").exists()
 
 
+def test_a_recording_that_is_cut_short_is_extracted_with_a_warning(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.wav").write_bytes((files / "call.wav").read_bytes()[:-40000])
+    said = extract(files, tmp_path / "cut.wav", "-o", tmp_path / "out.wav", "--quiet")
+    assert said == f"warning: {tmp_path}/cut.wav: it ends after 20007 of 40007 samples: the file is damaged\n"
+    assert soundfile.info(tmp_path / "out.wav").frames == 20007
+
+
 def test_an_interrupted_file_is_left_out(files: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.tile(soundfile.read(files / "call.wav")[0], 700), RATE)
     who = ["--enrol", files / "anna.wav", "--model", files / "model"]

@@ -22,7 +22,7 @@ from typing import Any
 import soundfile
 from numpy.typing import NDArray
 
-from ss.audio import AudioError, n_samples, readable, sample_rate_of
+from ss.audio import AudioError, n_samples, readable, sample_rate_of, samples_in_header
 from ss.errors import STOPPED, UserError
 from ss.files import whole_file
 from ss.runtime.command import ENROL, Parser, model_options, run_command
@@ -103,7 +103,7 @@ def extract(extractor: Extractor, speaker: Conditions, source: Path, target: Pat
     begun, rate, kind = time.monotonic(), sample_rate_of(source), container(target)
     shown = begun
     with soundfile.SoundFile(str(source)) as heard:
-        frames = heard.frames
+        frames = samples_in_header(heard)
         subtype = "OPUS" if target.suffix.lower() == ".opus" else heard.subtype
         kept = kind == heard.format or subtype.startswith(UNCODED)  # libsndfile says that it writes MP3 into WAV, but cannot
         subtype = subtype if kept and soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
