@@ -73,7 +73,7 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
 
 
 def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
-    """The folders of `folders`, which may be patterns. Raises UserError for none at one, and for two of the same name."""
+    """The folders of `folders`, which may be patterns. Raises UserError for none at one, two of the same name, and another rate."""
     found: dict[str, TestSet] = {}
     genders = read_genders(Path(config["speakers"])) if config["speakers"] else {}
     for pattern in as_list(config["folders"]):
@@ -85,6 +85,9 @@ def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
             quick, calls = (any(fnmatch(name, pattern) for pattern in as_list(config[key])) for key in ("quick", "calls"))
             if name in found:
                 raise UserError(f"folders: expected folders of different names, found {found[name].folder} and {folder}")
+            if (rate := audio.sample_rate_of(find_triplets(folder)[0].mixture)) != Entry.sample_rate:
+                expected = f"expected {Entry.sample_rate} Hz, which the metrics and bounds are for, found {rate} Hz"
+                raise UserError(f"{folder}: {expected}; testing/test.py takes the rate of its model")
             chosen = config["call_metrics" if calls else "quick_metrics" if quick else "metrics"]
             known = digest_of_folder(folder), instantiate(chosen), chosen, read_conditions(folder, genders)
             found[name] = TestSet(name, folder, *known, quick, calls)
