@@ -78,8 +78,9 @@ def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = No
 
 def _decode(path: File, file: soundfile.SoundFile, start: int = 0, stop: int | None = None) -> Wave:
     """The mean of the channels, from `start` up to `stop` [S]."""
-    file.seek(start)
-    wave = file.read(-1 if stop is None else max(0, stop - start), "float32", always_2d=True)
+    if start:  # GSM in a WAV cannot be sought in
+        file.seek(start)
+    wave = file.read(max(0, (file.frames if stop is None else stop) - start), "float32", always_2d=True)
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
     if (n := samples_in_header(file)) > file.frames:

@@ -416,6 +416,11 @@ def test_a_file_whose_writer_did_not_know_its_size_is_whole(tmp_path: Path, size
     assert len(audio.read(path, RATE)) == 16000
 
 
+def test_telephone_recordings_are_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "call.wav", np.zeros(3200), 8000, subtype="GSM610")
+    assert audio.read_any(tmp_path / "call.wav", 8000).shape == (3200,)
+
+
 def test_a_file_that_is_no_audio(folder: Path) -> None:
     (folder / "s0_a-ref.wav").write_bytes(b"nonsense")
     with pytest.raises(AudioError, match=r"s0_a-ref.wav: expected a readable audio file"):
