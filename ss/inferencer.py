@@ -65,8 +65,12 @@ class Inferencer:
         return Extraction((wave.cpu(),), logits.cpu())
 
     def extract(self, mixture: audio.Wave, ref: audio.Wave) -> audio.Wave:
-        """One mixture [S] and enrolment [R] -> estimate [S]."""
+        """One mixture [S] and enrolment [R] -> estimate [S]. Raises UserError for an estimate that is not finite."""
         waves, _ = self(*(x for wave in (mixture, ref) for x in (torch.from_numpy(wave)[None], torch.tensor([len(wave)]))))
+        if not waves[0].isfinite().all():
+            raise UserError(
+                "expected a finite estimate, found NaN or infinite samples: the weights or the audio are far out of range"
+            )
         return waves[0][0].numpy()
 
 

@@ -353,6 +353,12 @@ def test_other_batches_of_other_processes_go_on_behind_what_was_heard() -> None:
     assert seen == order
 
 
+@pytest.mark.parametrize("key", ["max_length", "ref_max_length"])
+def test_a_length_of_nothing_is_refused(folder: Path, key: str) -> None:
+    with pytest.raises(UserError, match=f"{key}: expected more than 0, got 0"):
+        Triplets(folder, **{key: 0})
+
+
 def test_too_few_examples_for_a_batch() -> None:
     with pytest.raises(UserError, match="expected at least 4 training examples .*, found 3"):
         TrainingBatches(3, 4, seed=0)

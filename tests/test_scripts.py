@@ -134,6 +134,17 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on(trained: Path, triplets: Pa
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["s9_c-pred.wav"]
 
 
+def test_an_estimate_that_is_not_finite_is_not_written(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "best.pth", weights_only=True)
+    broken = {name: value * float("nan") if value.is_floating_point() else value for name, value in content["model"].items()}
+    torch.save({**content, "model": broken}, tmp_path / "nan.pth")
+    words = ["-cn", "spexplusshort_gru", f"checkpoint={tmp_path}/nan.pth", f"folder={triplets}/test", f"out_folder={tmp_path}/out"]
+    done = run("inferencing/short_causal_inference.py", *words, check=False)
+    assert done.returncode == 1
+    assert "s9_c-ref.wav: expected a finite estimate, found NaN or infinite samples" in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_predecessor_checkpoint_can_be_used(triplets: Path, tmp_path: Path) -> None:
     checkpoint = Path(__file__).parent / "assets" / "golden" / "predecessor_checkpoint.pth"
     common = ["-cn", "spexplusshort_gru", f"checkpoint={checkpoint}", f"folder={triplets}/test", f"out_folder={tmp_path}"]

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ss.audio import EXTENSIONS, AudioError
 from ss.data import manifest
-from ss.errors import UserError, import_extra
+from ss.errors import UserError, import_extra, require_positive
 
 INDEX = "shards.json"
 KINDS = ("mixed", "target", "ref")  # of the files of a triplet
@@ -130,8 +130,7 @@ def pack(config: Mapping[str, Any]) -> None:
     holds anything.
     """
     folder, out = Path(config["folder"]), Path(config["out_folder"])
-    if config["seed"] < 0:
-        raise UserError(f"seed: expected at least 0, found {config['seed']}")
+    require_positive(config, "megabytes", or_zero=["seed"])
     names = sorted(name for name in glob("**/*", root_dir=folder, recursive=True) if name.lower().endswith(EXTENSIONS))
     if not names:
         raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")

@@ -19,7 +19,7 @@ from ss.data.catalog import make_catalog
 from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
 from ss.datasets import find_triplets, make_filenames, read_speakers, write_speakers
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 from ss.files import sole_owner
 from ss.trainer.settings import scenes
 from ss.trainer.trainer import Trainer
@@ -55,8 +55,7 @@ def run_training(config: dict[str, Any], prepare: Callable[[Trainer], None] = la
                 more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
                 what = f"{run_dir} holds a run of another config ({'; '.join([*found[:SHOWN], *more])})"
                 raise UserError(f"{what}: choose another run_dir, or resume=false to begin anew")
-        if config["seed"] < 0:
-            raise UserError(f"seed: expected at least 0, found {config['seed']}")
+        require_positive(config, or_zero=["seed"])
         find_triplets(config["data"]["valid"]["folder"])
         if scenes(config):
             train = config["data"]["train"]
