@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
@@ -16,18 +16,12 @@ import soxr
 from numpy.typing import NDArray
 
 from ss.errors import UserError
-from ss.files import whole_file
+from ss.files import Readable, whole_file
 
 Wave = NDArray[np.float32]
 
 
-class Opens(Protocol):
-    """A file that is no path of its own, but in an archive."""
-
-    def open(self) -> BinaryIO: ...
-
-
-File: TypeAlias = str | Path | Opens
+File: TypeAlias = str | Readable
 EXTENSIONS = (".wav", ".flac", ".opus", ".ogg")
 CUT_SHORT = re.compile(r"(?:data|SSND) : (\d+) \(should be ([1-9]\d*)\)")  # libsndfile on the bytes in a header, and in the file
 UNKNOWN = 0x7FFFF000  # bytes; a header says at least so many where its writer did not know
@@ -125,7 +119,7 @@ def readable(path: File) -> Iterator[str | BinaryIO]:
             raise FileNotFoundError("there is no such file")  # libsndfile only says "System error"
         if str(path).lower().endswith(".raw"):
             raise OSError("a .raw file does not say its sample rate")
-        yield str(path) if isinstance(path, (str, Path)) else path.open()
+        yield str(path) if isinstance(path, (str, Path)) else io.BytesIO(path.read_bytes())
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
 

@@ -53,9 +53,9 @@ def require_choices(settings: Any) -> None:
             raise UserError(f"{one.name}: expected one of {', '.join(map(str, choices))}, found {value}")
 
 
-def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = ()) -> None:
-    """Raises UserError for the first of these keys whose value is no number above 0; those of `or_zero` may be 0."""
-    for key in (*keys, *or_zero):
+def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[str] = (), or_none: Collection[str] = ()) -> None:
+    """Raises UserError for the first of these keys whose value is no number above 0; of `or_zero` 0 will do, of `or_none` None."""
+    for key in (*keys, *or_zero, *(key for key in or_none if config[key] is not None)):
         value = config[key]
         if not isinstance(value, int | float) or value < 0 or (value == 0 and key not in or_zero):
             raise UserError(f"{key}: expected {'0 or more' if key in or_zero else 'more than 0'}, got {value}")

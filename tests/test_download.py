@@ -327,7 +327,7 @@ def test_a_bad_archive_leaves_nothing(server: Server, config: dict[str, Any], da
         ({"parts": ["dev-clean", "dev"], "checksums": None}, "expected some of dev-clean, .*, train-other-500, found dev$"),
         ({"parts": []}, "parts: expected some of dev-clean, test-clean, found none"),
         ({"base_url": "/data"}, "base_url: expected http://... or https://..., found /data"),
-        ({"retries": -1}, "retries and wait: expected at least 0, found -1 and 0"),
+        ({"retries": -1}, "retries: expected 0 or more, got -1"),
         ({"folder": "data"}, "unknown key folder: expected some of corpus, "),
         ({"out_folder": "/dev/null/data"}, "/dev/null/data: .*Not a directory"),
     ],

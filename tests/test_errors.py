@@ -119,5 +119,5 @@ def test_an_error_of_the_software_shows_its_traceback(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("key", ["batch_size", "accumulate", "num_workers"])
 def test_a_number_below_the_least_is_a_users_error(key: str) -> None:
-    with pytest.raises(UserError, match=f"{key}: expected at least [01], found -1"):
+    with pytest.raises(UserError, match=f"{key}: expected (more than 0|0 or more), got -1"):
         Settings(**{"epochs": 1, "batch_size": 1, key: -1})

@@ -17,7 +17,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from ss.audio import AudioError, Wave, read_whole
 from ss.data import manifest
 from ss.data.packed import Place, file_of
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
 FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
@@ -53,13 +53,10 @@ class AuditSettings:
         object.__setattr__(self, "folders", list(map(str, self.folders or [])))
         if not self.folders or len({Path(folder).resolve() for folder in self.folders}) < len(self.folders):
             raise UserError(f"folders: expected one or several, each once, found {self.folders}")
-        whole = ("sample_rate", "clip_run", "num_workers")
-        for key in (*whole, "min_len", "ref_min_len", "silent_db", "same", "sir_tolerance"):
-            value, sign = getattr(self, key), -1 if key == "silent_db" else 1
-            fits = isinstance(value, int if key in whole else int | float) and value * sign > 0
-            if not fits and (key, value) != ("sample_rate", None):
-                what = "a whole number" if key in whole else "a number"
-                raise UserError(f"{key}: expected {what} {'below' if sign < 0 else 'above'} 0, found {value}")
+        positive = ("clip_run", "num_workers", "min_len", "ref_min_len", "same", "sir_tolerance")
+        require_positive(vars(self), *positive, or_none=["sample_rate"])
+        if self.silent_db >= 0:
+            raise UserError(f"silent_db: expected less than 0, got {self.silent_db}")
 
 
 ABSENT = "absent"  # as names end that the scenes give

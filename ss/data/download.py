@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from ss.errors import STOPPED, UserError, reject_unknown_keys
+from ss.errors import STOPPED, UserError, reject_unknown_keys, require_positive
 
 HALF = ".part"  # what is not whole yet ends so
 PIECE = 1 << 20  # bytes that are read at once
@@ -90,8 +90,7 @@ class Download:
             raise UserError(f"parts: expected some of {', '.join(self.sums)}, found {', '.join(unknown) or 'none'}")
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"base_url: expected http://... or https://..., found {self.base_url}")
-        if self.retries < 0 or self.wait < 0:
-            raise UserError(f"retries and wait: expected at least 0, found {self.retries} and {self.wait}")
+        require_positive(vars(self), or_zero=["retries", "wait"])
 
     @property
     def names(self) -> list[str]:

@@ -20,7 +20,7 @@ from ss import audio
 from ss.data import manifest
 from ss.data.manifest import Mixture
 from ss.data.processes import map_in_processes
-from ss.errors import UserError, import_extra, require_choices
+from ss.errors import UserError, import_extra, require_choices, require_positive
 from ss.files import sole_owner
 
 Extension: TypeAlias = Literal["wav", "flac"]  # of the files
@@ -50,8 +50,7 @@ class Output:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        if self.num_workers < 1:
-            raise UserError(f"num_workers: expected more than 0, found {self.num_workers}")
+        require_positive(vars(self), "num_workers")
 
 
 def make(rows: Sequence[Any], render: Render, to: Output, about: str, unusable: Sequence[str]) -> int:

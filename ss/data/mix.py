@@ -16,7 +16,7 @@ from ss.data.plan import plan
 from ss.data.render import Renderer
 from ss.data.scene_settings import Scene
 from ss.data.sources import Sources, check_sources
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,7 @@ class Folder(Output):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, least in (("nfiles", 1), ("random_state", 0), ("cache_mb", 0)):
-            if getattr(self, key) < least:
-                raise UserError(f"{key}: expected {'more than' if least else 'at least'} 0, found {getattr(self, key)}")
+        require_positive(vars(self), "nfiles", or_zero=["random_state", "cache_mb"])
 
 
 def mix(config: Mapping[str, Any]) -> None:

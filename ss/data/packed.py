@@ -42,10 +42,6 @@ class Member(NamedTuple):
         """Whether it is there."""
         return self.name in contents(self.root)
 
-    def open(self) -> io.BytesIO:
-        """Its content, as a file. Raises OSError where it cannot be read."""
-        return io.BytesIO(self.read_bytes())
-
     def read_bytes(self) -> bytes:
         """Its content. Raises OSError where it cannot be read."""
         if not self.is_file():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ss.data.scene_settings import Scene
-from ss.errors import UserError, reject_unknown_keys, require_choices
+from ss.errors import UserError, reject_unknown_keys, require_choices, require_positive
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,8 @@ class Sources:
         for key in ("parts", "speakers", "exclude_speakers"):  # so that sources can be compared and looked up
             if isinstance(getattr(self, key), list):
                 object.__setattr__(self, key, tuple(getattr(self, key)))
-        for key in ("sample_rate", "num_workers", "trim_db", "max_n_speakers"):
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise UserError(f"{key}: expected more than 0, found {value}")
-        if self.min_len < 0 or self.random_state < 0:
-            raise UserError(f"min_len and random_state: expected at least 0, found {self.min_len} and {self.random_state}")
+        positive, optional = ("sample_rate", "num_workers"), ("trim_db", "max_n_speakers")
+        require_positive(vars(self), *positive, or_zero=["min_len", "random_state"], or_none=optional)
         require_choices(self)
 
     @classmethod

@@ -76,9 +76,9 @@ class Examples(Dataset[Example]):
     def __init__(self, origin: str | Path, sample_rate: int, speakers: Sequence[str], seed: int, changes: dict[str, Any]) -> None:
         self.origin, self.sample_rate, self.seed = origin, sample_rate, seed
         self.changes = Changes(**reject_unknown_keys(Changes, changes))
-        lengths = {key: value for key, value in vars(self.changes).items() if key.endswith("max_length")}
-        require_positive(lengths, *(key for key, value in lengths.items() if value is not None))
-        self.max_samples, self.ref_max_samples = (None if s is None else round(s * sample_rate) for s in lengths.values())
+        require_positive(vars(self.changes), or_none=["max_length", "ref_max_length"])
+        lengths = self.changes.max_length, self.changes.ref_max_length
+        self.max_samples, self.ref_max_samples = (None if s is None else round(s * sample_rate) for s in lengths)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}
 
     def read(self, epoch: int, index: int) -> RawExample:

@@ -148,12 +148,10 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
             extract(extractor, speaker, source, target, args.quiet, stop)
         except InterruptedError:
             return STOPPED
-        except UserError as error:
-            complain("error", str(error) if isinstance(error, AudioError) else f"{source}: {error}")
-            failed += 1
-        except (OSError, soundfile.SoundFileError) as error:
+        except (UserError, OSError, soundfile.SoundFileError) as error:
+            place = f"{source}: " if isinstance(error, UserError) else f"{target}: could not be written: "
             hint = " Is the disk full?" if str(error) == "System error." else ""  # all that libsndfile says then
-            complain("error", f"{target}: could not be written: {error}{hint}")
+            complain("error", f"{'' if isinstance(error, AudioError) else place}{error}{hint}")
             failed += 1
     return 2 if failed else 0
 

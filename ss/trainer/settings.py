@@ -11,9 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ss import distributed
 from ss.datasets import Rendered, Triplets
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 
-LEAST = {"epochs": 0, "batch_size": 1, "accumulate": 1, "num_workers": 0, "early_stop": 1, "log_every": 1}
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,11 +41,9 @@ class Settings:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for key, least in LEAST.items():
-            if (value := getattr(self, key)) is not None and value < least:
-                raise UserError(f"{key}: expected at least {least}, found {value}")
-        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:  # 0 would learn nothing
-            raise UserError(f"clip_grad_norm: expected more than 0, or null, found {self.clip_grad_norm}")
+        or_zero = ["epochs", *(["num_workers"] if self.num_workers is not None else [])]
+        counts, or_none = ("batch_size", "accumulate", "log_every"), ("early_stop", "clip_grad_norm")
+        require_positive(vars(self), *counts, or_zero=or_zero, or_none=or_none)
         if self.precision not in PRECISIONS:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.average is not None and not 0 < self.average < 1:
