@@ -659,7 +659,8 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(f"{speaker},{path}\n" for speaker, path in entries))
     lines = "".join(json.dumps({"spk": speaker, "audio": path}) + "\n" for speaker, path in entries)
     (tmp_path / "list.jsonl").write_text(lines)
-    for name in ("list.csv", "list.jsonl"):
+    (tmp_path / "twice.csv").write_text((tmp_path / "list.csv").read_text() + "nina_b,part/0/1/1.flac\n")
+    for name in ("list.csv", "list.jsonl", "twice.csv"):
         listed = make_catalog(replace(sources, manifest=str(tmp_path / name)))
         assert {speaker: len(spans) for speaker, spans in listed.speakers.items()} == {"nina-b": 2, "olaf": 2}
 
@@ -671,6 +672,7 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
         ("speaker,path\nann,x.wav\n,y.wav\n", "list.csv, entry 2: expected a speaker, found none"),
         ("speaker,path\n", "list.csv: expected entries with a path and a speaker, found none"),
         ("speaker,path\na_b,x.wav\na-b,y.wav\n", "ids differ by more than _, - and /, found a_b and a-b"),
+        ("speaker,path\nann,x.wav\nbob,x.wav\n", "list.csv: expected one speaker of x.wav, found ann and bob"),
         ("speaker,path\nZo\xeb,x.wav\n", "list.csv: expected a CSV file, or a JSON object on each line, in UTF-8"),
     ],
 )
