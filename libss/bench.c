@@ -20,8 +20,12 @@ int main(int argc, char **argv) {
     if (!model) return fprintf(stderr, "bench model.ss [ms ...]: %s\n", ss_error()), 1;
     int rate = ss_sample_rate(model), n_chunks = argc > 2 ? argc - 2 : 3;
     double chunks_ms[MOST_CHUNKS] = {7.5, 10, 20}, seconds[MOST_CHUNKS] = {0}, best[MOST_CHUNKS];
-    if (n_chunks > MOST_CHUNKS) return 1;
-    for (int i = 2; i < argc; i++) chunks_ms[i - 2] = atof(argv[i]);
+    if (n_chunks > MOST_CHUNKS) return fprintf(stderr, "expected at most %d chunk sizes, got %d\n", MOST_CHUNKS, n_chunks), 1;
+    for (int i = 2; i < argc; i++) {
+        double ms = chunks_ms[i - 2] = atof(argv[i]);
+        if (!(ms * rate >= 500 && ms <= 1000))
+            return fprintf(stderr, "expected a chunk from a sample to 1000 ms, got %s ms\n", argv[i]), 1;
+    }
 
     size_t n = (size_t)rate * 2 + ss_shortest_enrolment(model);
     float *audio = malloc(n * sizeof *audio), *out = malloc((n + ss_hop(model)) * sizeof *out);

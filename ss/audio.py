@@ -4,10 +4,11 @@ Shapes: S samples.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
@@ -15,21 +16,17 @@ import soxr
 from numpy.typing import NDArray
 
 from ss.errors import UserError
-from ss.files import whole_file
+from ss.files import Readable, whole_file
 
 Wave = NDArray[np.float32]
 PCM = NDArray[np.int16]
 FULL_SCALE = 32768  # of 16 bits
 
 
-class Opens(Protocol):
-    """A file that is no path of its own, but in an archive."""
-
-    def open(self) -> BinaryIO: ...
-
-
-File: TypeAlias = str | Path | Opens
+File: TypeAlias = str | Readable
 EXTENSIONS = (".wav", ".flac", ".opus", ".ogg")
+CUT_SHORT = re.compile(r"(?:data|SSND) : (\d+) \(should be ([1-9]\d*)\)")  # libsndfile on the bytes in a header, and in the file
+UNKNOWN = 0x7FFFF000  # bytes; a header says at least so many where its writer did not know
 SEEKABLE = (".wav", ".flac")  # a part decodes to the same samples as in the whole
 
 
@@ -90,13 +87,23 @@ def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = No
 
 def _decode(path: File, file: soundfile.SoundFile, start: int = 0, stop: int | None = None) -> Wave:
     """The mean of the channels, from `start` up to `stop` [S]."""
-    file.seek(start)
-    wave = file.read(-1 if stop is None else max(0, stop - start), "float32", always_2d=True)
+    if start:  # GSM in a WAV cannot be sought in
+        file.seek(start)
+    wave = file.read(max(0, (file.frames if stop is None else stop) - start), "float32", always_2d=True)
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
+    if (n := samples_in_header(file)) > file.frames:
+        expected, found = (f"{samples / file.samplerate:.3f} s" for samples in (n, file.frames))
+        raise AudioError(f"{path}: expected {expected}, as its header says, found {found}: it is cut short")
     if not np.isfinite(wave).all():
         raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
     return wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]
+
+
+def samples_in_header(file: soundfile.SoundFile) -> int:
+    """How many samples a file says it has: more than its `frames` where a WAV or AIFF is cut short."""
+    cut = CUT_SHORT.search(file.extra_info)
+    return file.frames * int(cut[1]) // int(cut[2]) if cut and int(cut[1]) < UNKNOWN else file.frames
 
 
 def sample_rate_of(path: File) -> int:
@@ -122,7 +129,7 @@ def readable(path: File) -> Iterator[str | BinaryIO]:
             raise FileNotFoundError("there is no such file")  # libsndfile only says "System error"
         if str(path).lower().endswith(".raw"):
             raise OSError("a .raw file does not say its sample rate")
-        yield str(path) if isinstance(path, (str, Path)) else path.open()
+        yield str(path) if isinstance(path, (str, Path)) else io.BytesIO(path.read_bytes())
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: expected a readable audio file, but: {error}") from error
 

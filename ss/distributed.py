@@ -88,6 +88,8 @@ def launch(job: Callable[..., Item], *args: Any, n_gpu: int | None = None, n_pro
         n = n_gpu or torch.cuda.device_count()
     elif n_gpu:
         raise UserError(f"n_gpu: {n_gpu} asked for, but there is no GPU that torch can use")
+    if n < 1:
+        raise UserError(f"n_processes and n_gpu: expected at least 1 process, got {n}")
     if n == 1:
         return [job(*args)]
     config = LaunchConfig(

@@ -1,6 +1,6 @@
 """What users did wrong, told apart from what is wrong in the software."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 STOPPED = 130  # the exit code of a command that was stopped, as shells have it
+LISTS = (list, Sequence)  # types of several values
 PLAIN = {int, float, bool, str, NoneType}  # types that are checked
 
 
@@ -16,8 +17,14 @@ class UserError(ValueError):
     """A mistake of the user: the message says what was expected, what came, and in which file."""
 
 
+def as_list(value: Any) -> list[Any]:
+    """The values of a list; one number or text stands for a list of it, and None for an empty one."""
+    return [] if value is None else [value] if isinstance(value, int | float | str) else list(value)
+
+
 def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config, if all its keys are fields of a dataclass, and what should be a number, text or flag is one. Raises UserError."""
+    """The config, if all its keys are fields of a dataclass, and what should be a number, text or flag is one; one value where a
+    list should be is a list of it. Raises UserError."""
     types: dict[str, set[Any]] = {
         one.name: {*get_args(one.type)} if isinstance(one.type, UnionType) else {one.type} for one in fields(kind)
     }
@@ -28,7 +35,8 @@ def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         if types[key] <= PLAIN and type(value) not in expected:
             names = sorted("null" if one is NoneType else one.__name__ for one in types[key])
             raise UserError(f"{key}: expected {' or '.join(names)}, found {value!r}")
-    return dict(config)
+    lists = {key for key, kinds in types.items() if any(get_origin(one) in LISTS or ... in get_args(one) for one in kinds)}
+    return {key: as_list(value) if key in lists and value is not None else value for key, value in config.items()}
 
 
 def import_extra(package: str, reason: str) -> Any:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
-from ss.errors import UserError
+from ss.errors import UserError, as_list
 
 
 @contextmanager
@@ -77,18 +78,24 @@ def sole_owner(folder: Path) -> Iterator[None]:
         yield
 
 
-def folders_by_name(folders: Iterable[str]) -> dict[str, Path]:
+def folders_by_name(folders: str | Iterable[str]) -> dict[str, Path]:
     """Folders by their names. Raises UserError for two of the same name."""
     found: dict[str, Path] = {}
-    for folder in map(Path, folders):
+    for folder in map(Path, as_list(folders)):
         if found.setdefault(folder.name, folder) is not folder:
             raise UserError(f"folders: expected different names, found {found[folder.name]} and {folder}")
     return found
 
 
-def read_text(path: str | Path) -> str:
+class Readable(Protocol):
+    """A path, or a file in an archive."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+def read_text(path: Readable) -> str:
     """The content of a text file. Raises UserError for one that is not UTF-8, and FileNotFoundError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected text in UTF-8, found another encoding or no text at all: {error}") from error

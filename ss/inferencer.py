@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import get_class, instantiate
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,6 +22,7 @@ from ss.datasets import choose_kinds, scan
 from ss.errors import UserError, explain
 from ss.extraction import Chunking, check_chunks, cut, match_level, separate
 from ss.model import Extraction, ExtractionModel
+from ss.runtime.stream import mono_float
 from ss.utils.predecessor import read_checkpoint
 
 PREDECESSOR_RATE = 16000
@@ -64,9 +67,17 @@ class Inferencer:
         wave = cut(waves[0], lengths) if self.fixes_level else match_level(waves[0], mixture, lengths)
         return Extraction((wave.cpu(),), logits.cpu())
 
-    def extract(self, mixture: audio.Wave, ref: audio.Wave) -> audio.Wave:
-        """One mixture [S] and enrolment [R] -> estimate [S]."""
-        waves, _ = self(*(x for wave in (mixture, ref) for x in (torch.from_numpy(wave)[None], torch.tensor([len(wave)]))))
+    def extract(self, mixture: NDArray[Any], ref: NDArray[Any]) -> audio.Wave:
+        """One mixture [S] or [S,channels] and enrolment [R], of int16 or floats -> estimate [S].
+
+        Raises UserError for what is no audio, and for an estimate that is not finite.
+        """
+        heard = (np.ascontiguousarray(mono_float(wave, self.sample_rate, self.sample_rate)) for wave in (mixture, ref))
+        waves, _ = self(*(x for wave in heard for x in (torch.from_numpy(wave)[None], torch.tensor([len(wave)]))))
+        if not waves[0].isfinite().all():
+            raise UserError(
+                "expected a finite estimate, found NaN or infinite samples: the weights or the audio are far out of range"
+            )
         return waves[0][0].numpy()
 
 

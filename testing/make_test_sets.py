@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ss.config import run_alone
-from ss.errors import UserError
+from ss.errors import UserError, as_list
 
 MIX = Path(__file__).parents[1] / "mixing" / "mix.py"
 
@@ -21,9 +21,9 @@ MIX = Path(__file__).parents[1] / "mixing" / "mix.py"
 def make_test_sets(config: dict[str, Any]) -> None:
     """Prints and runs one mixing command per set. Raises UserError for an unknown set and for one that has no speakers."""
     sets, corpus = config["sets"], Path(config["corpus"]).resolve()
-    if unknown := sorted(set(config["only"] or ()) - set(sets)):
+    if unknown := sorted(set(as_list(config["only"])) - set(sets)):
         raise UserError(f"only: expected some of {', '.join(sets)}, found {', '.join(unknown)}")
-    for name in config["only"] or sets:
+    for name in as_list(config["only"]) or sets:
         part, *patterns = sets[name]["of"].split()
         speakers = find_speakers(corpus / "speech" / "utterances.csv", part, patterns, sets[name].get("min_seconds", 0))
         if not speakers:

@@ -353,6 +353,12 @@ def test_other_batches_of_other_processes_go_on_behind_what_was_heard() -> None:
     assert seen == order
 
 
+@pytest.mark.parametrize("key", ["max_length", "ref_max_length"])
+def test_a_length_of_nothing_is_refused(folder: Path, key: str) -> None:
+    with pytest.raises(UserError, match=f"{key}: expected more than 0, got 0"):
+        Triplets(folder, **{key: 0})
+
+
 def test_too_few_examples_for_a_batch() -> None:
     with pytest.raises(UserError, match="expected at least 4 training examples .*, found 3"):
         TrainingBatches(3, 4, seed=0)
@@ -395,6 +401,30 @@ def test_unusable_audio_is_named(folder: Path, wave: np.ndarray, rate: int, subt
     path = spoil(folder, "ref", wave, rate, **({"subtype": subtype} if subtype else {}))
     with pytest.raises(AudioError, match=f"{path}: {message}"):
         Triplets(folder)[0]
+
+
+@pytest.mark.parametrize("name", ["ref.wav", "ref.aiff"])
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    soundfile.write(path, np.zeros((16000, 2)), RATE)
+    path.write_bytes(path.read_bytes()[:-32000])
+    with pytest.raises(AudioError, match=f"{path}: expected 1.000 s, as its header says, found 0.500 s: it is cut short"):
+        audio.read(path, RATE, downmix=True)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_file_whose_writer_did_not_know_its_size_is_whole(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, np.zeros(16000), RATE)
+    content = bytearray(path.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")  # as sox and ffmpeg write into a pipe
+    path.write_bytes(content)
+    assert len(audio.read(path, RATE)) == 16000
+
+
+def test_telephone_recordings_are_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "call.wav", np.zeros(3200), 8000, subtype="GSM610")
+    assert audio.read_any(tmp_path / "call.wav", 8000).shape == (3200,)
 
 
 def test_a_file_that_is_no_audio(folder: Path) -> None:

@@ -125,6 +125,12 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         export(model, tmp_path)
 
 
+@pytest.mark.parametrize("seconds", [-1, 0.5])
+def test_a_voice_sample_of_no_whole_seconds_is_refused(seconds: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"sherpa: expected whole seconds, 0 for none, of a SpexPlusOnline; got {seconds} of a "):
+        export(online(), tmp_path / "exported", sherpa=seconds)
+
+
 def test_a_layer_that_no_graph_is_known_for_is_refused(tmp_path: Path) -> None:
     model = online()
     model.body.layers[0].layers.append(Doubled())

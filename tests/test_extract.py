@@ -186,15 +186,23 @@ def test_a_file_without_a_header_is_named(files: Path, tmp_path: Path) -> None:
     assert extract(files, tmp_path / "x.raw", "-o", tmp_path / "y.wav", code=2, enrol="anna.wav").splitlines() == [message]
 
 
-def test_a_file_that_the_disk_does_not_hold_is_none(files: Path, tmp_path: Path) -> None:
-    words = ["call.wav", "-o", f"{tmp_path}/out.ogg", "--enrol", "anna.wav", "--model", "model"]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out.ogg", "call.wav: expected 40007 samples in {out}, but only "),
+        ("out.wav", "{out}: could not be written: System error. Is the disk full?\n"),
+        ("out.flac", "{out}: could not be written: System error. Is the disk full?\n"),
+    ],
+)
+def test_a_file_that_the_disk_does_not_hold_is_none(files: Path, tmp_path: Path, name: str, message: str) -> None:
+    words = ["call.wav", "-o", f"{tmp_path}/{name}", "--enrol", "anna.wav", "--model", "model"]
     limited = 'ulimit -f 8; exec "$@"'  # KiB
     command = ["bash", "-c", limited, "bash", sys.executable, "-m", "ss.runtime.extract", *words]
     done = subprocess.run(
         command, cwd=files, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2, done.stderr
-    assert f"error: call.wav: expected 40007 samples in {tmp_path}/out.ogg, but only " in done.stderr
+    assert "error: " + message.format(out=f"{tmp_path}/{name}") in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -208,7 +216,7 @@ ERRORS = {
     "nothing inside": (["model", "-o", "x"], "model: expected recordings in this folder"),
     "no output": (["call.wav"], "the following arguments are required: -o/--output"),
     "precision": (["call.wav", "-o", "x.wav", "--precision", "int8"], "expected a release with SHA256SUMS to choose int8 from"),
-    "rate": (["stereo.flac", "-o", "x.opus"], "stereo.flac: Error opening"),
+    "rate": (["stereo.flac", "-o", "x.opus"], "x.opus: could not be written: Error opening"),
 }
 
 
@@ -240,6 +248,13 @@ def test_a_warning_is_one_line_and_does_not_stop(files: Path, tmp_path: Path) ->
     assert said.startswith("warning: anna.wav@0-1: only 0.8 s of speech")
     assert said.count("\n") == 1
     assert (tmp_path / "out.wav").exists()
+
+
+def test_a_recording_that_is_cut_short_is_extracted_with_a_warning(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.wav").write_bytes((files / "call.wav").read_bytes()[:-40000])
+    said = extract(files, tmp_path / "cut.wav", "-o", tmp_path / "out.wav", "--quiet")
+    assert said == f"warning: {tmp_path}/cut.wav: it ends after 20007 of 40007 samples: the file is damaged\n"
+    assert soundfile.info(tmp_path / "out.wav").frames == 20007
 
 
 def test_an_interrupted_file_is_left_out(files: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from conftest import ROOT, SIZES, WINDOWS, make_triplets, run, voice
 
 from ss import audio, checkpoint
 from ss.audio import Wave
+from ss.audit.checks import read_expected
 from ss.data import manifest
 from ss.data.corpus import read_genders
 from ss.data.packed import pack
@@ -240,13 +241,28 @@ def test_entries_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_a_packed_folder_is_the_same_test(trial: Trial, tmp_path: Path) -> None:
+    voice = manifest.Voice("s1", (manifest.Piece("x", 0, 8000, 0),))
+    row = manifest.Row("s1_a", "full", 16000, 16000, 8000, voice, (voice,), voice)
+    manifest.write(trial.folder / manifest.FILE, [manifest.to_line(row)])
     pack({"folder": trial.folder, "out_folder": tmp_path / "packed", "seed": 0, "megabytes": 1})
     assert digest_of_folder(tmp_path / "packed") == digest_of_folder(trial.folder)
+    conditions = read_conditions(tmp_path / "packed", {})
+    assert conditions == read_conditions(trial.folder, {})
+    assert conditions["s1_a"]["sir"] == 0
+    assert read_expected(str(tmp_path / "packed")) == read_expected(str(trial.folder)) != {}
 
 
 def test_no_test_at_all_is_refused(tmp_path: Path) -> None:
     done = run("testing/leaderboard.py", "-cn", "leaderboard", "folders=[]", f"out_folder={tmp_path}", check=False)
     assert "error: folders: expected some of triplets, found none" in done.stderr
+
+
+def test_a_folder_of_another_sample_rate_is_refused(tmp_path: Path) -> None:
+    for kind in ("mixed", "target", "ref"):
+        audio.write(tmp_path / "eight" / f"s1_a-{kind}.wav", voice(np.random.default_rng(0), 120, 8000), 8000)
+    done = run("testing/leaderboard.py", f"folders={tmp_path}/eight", f"out_folder={tmp_path}/out", check=False)
+    assert done.returncode == 2
+    assert f"error: {tmp_path}/eight: expected 16000 Hz, which the metrics and bounds are for, found 8000 Hz; " in done.stderr
 
 
 def test_the_command(tmp_path: Path) -> None:

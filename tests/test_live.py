@@ -306,6 +306,7 @@ ERRORS = {
     "device": (["--input", "-", "--input-device", "1", "--output", "-"], "--input-device is of no use with --input"),
     "same": (["--input", "a.wav", "--output", "./a.wav"], "a file is to be written twice, or read and written"),
     "block": (["--input", "-", "--output", "-", "--block-ms", "0"], "expected a number above 0, got 0"),
+    "blocks": (["--input", "-", "--output", "-", "--block-ms", "1e9"], "--block-ms: expected at most 60000 ms"),
     "unknown": (["--inputs", "-"], "unrecognized arguments: --inputs"),
     "save": (["--input", "-", "--output", "-", "--save-enrolment", "x.wav"], "--save-enrolment needs --enrol-seconds"),
     "threads": (["--input", "-", "--output", "-", "--threads", "0"], "expected a whole number above 0"),

@@ -306,6 +306,18 @@ def test_the_example_compiles_and_extracts(folder: Path, tmp_path: Path, enrolme
     assert "expected a model file, found other data" in done.stderr
 
 
+def test_the_bench_ends_whatever_the_chunk(folder: Path, tmp_path: Path) -> None:
+    subprocess.run(["make", "-s", "-C", str(ROOT / "libss"), f"OUT={tmp_path}", f"{tmp_path}/bench"], check=True)
+    for words, message in (
+        (["10", "1000"], ""),
+        *((["10", chunk], f"expected a chunk from a sample to 1000 ms, got {chunk} ms\n") for chunk in ("0", "-5", "1001", "x")),
+        (["10"] * 17, "expected at most 16 chunk sizes, got 17\n"),
+    ):
+        command = [tmp_path / "bench", folder / "model.ss", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (int(bool(message)), message)
+
+
 @pytest.mark.parametrize("int8", [False, True])
 def test_webassembly(
     model: SpexPlusOnline, tmp_path: Path, enrolment: np.ndarray, mixture: np.ndarray, whole: np.ndarray, int8: bool

@@ -177,3 +177,14 @@ def test_chunks_of_no_whole_hops_and_short_enrolments_are_refused() -> None:
 def test_recomputing_activations_is_refused() -> None:
     with pytest.raises(UserError, match="activation_checkpointing: expected false"):
         model().checkpointing = True
+
+
+def test_a_long_signal_is_computed_in_blocks_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    online, (mixture, ref) = model(memory="lstm", lookahead=3), audio(2, 60_007)
+    whole = online(mixture[None], ref).waves[0].detach()  # gradients are wanted: one pass
+    taken, step = [], online.step
+    monkeypatch.setattr(online, "step", lambda chunk, state: taken.append(chunk.shape[-1]) or step(chunk, state))
+    with torch.inference_mode():
+        torch.testing.assert_close(online(mixture[None], ref).waves[0], whole, rtol=0, atol=1e-5)
+    assert len(taken) > 2
+    assert max(taken) <= 1000 * online.hop

@@ -53,7 +53,7 @@ def test_shards_hold_the_same_bytes(folder: Path, packed: Path, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == names == set(contents(str(packed)))
     for name in names:
         content = (folder / name).read_bytes()
-        assert Member(str(packed), name).open().read() == content == (tmp_path / name).read_bytes()
+        assert Member(str(packed), name).read_bytes() == content == (tmp_path / name).read_bytes()
     for name in names:  # what belongs together is together
         assert len({contents(str(packed))[f"{name.rpartition('-')[0]}-{kind}.wav"][0] for kind in ("mixed", "target", "ref")}) == 1
 

@@ -717,7 +717,8 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("speaker,path\n" + "".join(f"{speaker},{path}\n" for speaker, path in entries))
     lines = "".join(json.dumps({"spk": speaker, "audio": path}) + "\n" for speaker, path in entries)
     (tmp_path / "list.jsonl").write_text(lines)
-    for name in ("list.csv", "list.jsonl"):
+    (tmp_path / "twice.csv").write_text((tmp_path / "list.csv").read_text() + "nina_b,part/0/1/1.flac\n")
+    for name in ("list.csv", "list.jsonl", "twice.csv"):
         listed = make_catalog(replace(sources, manifest=str(tmp_path / name)))
         assert {speaker: len(spans) for speaker, spans in listed.speakers.items()} == {"nina-b": 2, "olaf": 2}
 
@@ -729,6 +730,7 @@ def test_a_corpus_can_be_listed(sources: Sources, tmp_path: Path) -> None:
         ("speaker,path\nann,x.wav\n,y.wav\n", "list.csv, entry 2: expected a speaker, found none"),
         ("speaker,path\n", "list.csv: expected entries with a path and a speaker, found none"),
         ("speaker,path\na_b,x.wav\na-b,y.wav\n", "ids differ by more than _, - and /, found a_b and a-b"),
+        ("speaker,path\nann,x.wav\nbob,x.wav\n", "list.csv: expected one speaker of x.wav, found ann and bob"),
         ("speaker,path\nZo\xeb,x.wav\n", "list.csv: expected a CSV file, or a JSON object on each line, in UTF-8"),
     ],
 )
@@ -803,10 +805,10 @@ def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"nfiles": 0}, "nfiles: expected more than 0, found 0"),
-        ({"nfiles": -3}, "nfiles: expected more than 0, found -3"),
+        ({"nfiles": 0}, "nfiles: expected more than 0, got 0"),
+        ({"nfiles": -3}, "nfiles: expected more than 0, got -3"),
         ({"extension": "ogg"}, "extension: expected one of wav, flac, found ogg"),
-        ({"random_state": -1}, "random_state: expected at least 0, found -1"),
+        ({"random_state": -1}, "random_state: expected 0 or more, got -1"),
     ],
 )
 def test_a_wrong_folder_is_refused(sources: Sources, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from conftest import RATE, Done, make_triplets, run, run_command, training
 
 from ss import audio
+from ss.inferencer import ShortCausalInferencer
 from ss.metric import SISDR
 
 OFFLINE = ("spexplus", "train", "test", "inference", ["model.middle_kernel=80", "model.long_kernel=160"])
@@ -132,6 +133,28 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on(trained: Path, triplets: Pa
     assert "s1_b-ref.wav: an enrolment of 100 samples is too short" in done.stderr
     assert "1 of 3 mixtures extracted" in done.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["s9_c-pred.wav"]
+
+
+def test_arrays_of_any_kind_are_extracted_alike(trained: Path) -> None:
+    rng, extract = np.random.default_rng(0), ShortCausalInferencer(trained / "best.pth").extract
+    mixture, ref = (0.1 * rng.standard_normal((2, 20000))).astype(np.float32)
+    pcm = np.rint(mixture * 32768).astype(np.int16)
+    expected = extract((pcm / 32768).astype(np.float32), ref)
+    for same in (pcm, pcm / 32768, np.stack([pcm, pcm], 1), pcm[::-1][::-1]):
+        np.testing.assert_allclose(extract(same, ref), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="expected samples of int16, float32 or float64, got int64"):
+        extract(pcm.astype(np.int64), ref)
+
+
+def test_an_estimate_that_is_not_finite_is_not_written(trained: Path, triplets: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "best.pth", weights_only=True)
+    broken = {name: value * float("nan") if value.is_floating_point() else value for name, value in content["model"].items()}
+    torch.save({**content, "model": broken}, tmp_path / "nan.pth")
+    words = ["-cn", "spexplusshort_gru", f"checkpoint={tmp_path}/nan.pth", f"folder={triplets}/test", f"out_folder={tmp_path}/out"]
+    done = run("inferencing/short_causal_inference.py", *words, check=False)
+    assert done.returncode == 1
+    assert "s9_c-ref.wav: expected a finite estimate, found NaN or infinite samples" in done.stderr
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_predecessor_checkpoint_can_be_used(triplets: Path, tmp_path: Path) -> None:

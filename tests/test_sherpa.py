@@ -55,7 +55,7 @@ def test_the_released_model(tmp_path: Path) -> None:
 def test_a_segment_model_is_refused(tmp_path: Path) -> None:
     streamer = {"_target_": "ss.streamer.Streamer", "chunk_window": 800, "chunk_step": 400, "overlap_add_method": "half"}
     model = SpexPlusShort(**SIZES, short_kernel=40)
-    with pytest.raises(UserError, match="sherpa: expected a SpexPlusOnline, got a SpexPlusShort"):
+    with pytest.raises(UserError, match="sherpa: expected whole seconds, .* of a SpexPlusOnline; got 3 of a SpexPlusShort"):
         export(model, tmp_path, streamer=streamer, sherpa=SECONDS)
 
 

@@ -15,7 +15,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from ss.audio import AudioError, Wave, read_whole
 from ss.data import manifest
-from ss.data.packed import Place
+from ss.data.packed import Place, file_of
 from ss.errors import UserError, require_positive
 
 KINDS = {"mixed": "mixture", "target": "target", "ref": "enrolment"}
@@ -49,8 +49,7 @@ class AuditSettings:
     num_workers: int = 1
 
     def __post_init__(self) -> None:
-        several = [self.folders] if isinstance(self.folders, str) else self.folders or []
-        object.__setattr__(self, "folders", list(map(str, several)))
+        object.__setattr__(self, "folders", list(map(str, self.folders or [])))
         if not self.folders or len({Path(folder).resolve() for folder in self.folders}) < len(self.folders):
             raise UserError(f"folders: expected one or several, each once, found {self.folders}")
         positive = ("clip_run", "num_workers", "min_len", "ref_min_len", "same", "sir_tolerance")
@@ -78,10 +77,10 @@ class Expected(NamedTuple):
     spoken: tuple[tuple[slice, ...], ...] = ()
 
 
-def read_expected(folder: Path) -> dict[str, Expected]:
+def read_expected(folder: str) -> dict[str, Expected]:
     """By name, what `manifest.jsonl` in a folder says, if there. Raises UserError for one that is none."""
-    path = folder / manifest.FILE
-    return {row.name: expect(row) for row in manifest.read(path)} if path.exists() else {}
+    path = file_of(folder, manifest.FILE)
+    return {row.name: expect(row) for row in manifest.read(path)} if path.is_file() else {}
 
 
 def expect(row: manifest.Row) -> Expected:

@@ -59,7 +59,7 @@ def audit(config: dict[str, Any]) -> int:
     Raises UserError where a folder holds no triplets, a manifest is none, or the settings cannot be.
     """
     settings = AuditSettings(**reject_unknown_keys(AuditSettings, config))
-    planned = {folder: read_expected(Path(folder)) for folder in settings.folders}
+    planned = {folder: read_expected(folder) for folder in settings.folders}
     triplets = [triplet for folder in settings.folders for triplet in list_triplets(folder, planned[folder])]
     out = Path(settings.out_folder)
     if out.exists() and not out.is_dir():

@@ -13,7 +13,7 @@ import numpy as np
 from ss import audio
 from ss.data.packed import check_folder, contents, is_packed
 from ss.data.sources import Sources
-from ss.errors import UserError, explain, require_file
+from ss.errors import UserError, as_list, explain, require_file
 
 PATH_COLUMNS, SPEAKER_COLUMNS = ("path", "file", "audio"), ("speaker", "speaker_id", "spk")
 
@@ -29,16 +29,17 @@ class Span(NamedTuple):
 def find_files(sources: Sources) -> list[tuple[str, str]]:
     """(speaker, path) of the files that are asked for, sorted: those in the list `manifest`, or those that match `template`.
 
-    Raises UserError where a folder or speaker is not found, or no file matches.
+    Raises UserError where a folder or speaker is not found, no file matches, or one is of two speakers.
     """
     check_folder("audios_dir", sources.audios_dir)
-    files: list[tuple[str, str]] = []
+    speakers: dict[str, str] = {}  # by path: a file that is listed twice would be enrolment and target at once
     as_found: dict[str, str] = {}
     for found, path in find_by_template(sources) if sources.manifest is None else read_list(Path(sources.manifest)):
         speaker = clean_id(found)
         if (other := as_found.setdefault(speaker, found)) != found:
             raise UserError(f"expected speakers whose ids differ by more than _, - and /, found {other} and {found}")
-        files.append((speaker, path))
+        if speakers.setdefault(path, speaker) != speaker:
+            raise UserError(f"{sources.manifest}: expected one speaker of {path}, found {speakers[path]} and {speaker}")
     known = set(as_found)
     named = {key: set(map(clean_id, getattr(sources, key) or ())) for key in ("speakers", "exclude_speakers")}
     for key, ids in named.items():
@@ -48,7 +49,7 @@ def find_files(sources: Sources) -> list[tuple[str, str]]:
     if sources.max_n_speakers is not None and sources.max_n_speakers < len(chosen):
         rng = np.random.default_rng(sources.random_state)
         chosen = set(rng.choice(sorted(chosen), sources.max_n_speakers, replace=False).tolist())
-    return sorted(file for file in files if file[0] in chosen)
+    return sorted((speaker, path) for path, speaker in speakers.items() if speaker in chosen)
 
 
 def find_by_template(sources: Sources) -> list[tuple[str, str]]:
@@ -64,7 +65,7 @@ def find_by_template(sources: Sources) -> list[tuple[str, str]]:
     if "{speaker}" not in template:
         raise UserError(f"template: expected {{speaker}} in it, found {template}")
     found: set[str] = set()
-    for part in [sources.parts] if isinstance(sources.parts, str) else sources.parts or ["*"]:
+    for part in as_list(sources.parts) or ["*"]:
         pattern = re.sub(r"\{\w+\}", "*", template.replace("{part}", part))
         if is_packed(root):
             matches = [name for name in contents(root) if PurePosixPath("/", name).match(f"/{pattern}")]

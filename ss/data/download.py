@@ -94,7 +94,7 @@ class Download:
     @property
     def names(self) -> list[str]:
         """The parts, each once."""
-        return list(dict.fromkeys([self.parts] if isinstance(self.parts, str) else self.parts or ()))
+        return list(dict.fromkeys(self.parts or ()))
 
     @property
     def sums(self) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ss.audio import PCM
 from ss.errors import explain
-from ss.files import read_text, whole_file
+from ss.files import Readable, read_text, whole_file
 
 FILE = "manifest.jsonl"
 
@@ -125,7 +125,7 @@ def to_line(row: Any) -> str:
     return json.dumps(content, separators=(",", ":"))
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Readable) -> list[Row]:
     """The rows of a manifest. Raises UserError with the file and line where it is not one."""
     rows = []
     for number, text in enumerate(read_text(path).splitlines(), start=1):

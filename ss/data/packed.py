@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ss.audio import EXTENSIONS, AudioError
+from ss.data import manifest
 from ss.errors import UserError, explain, import_extra, require_positive
 
 INDEX = "shards.json"
@@ -37,15 +38,19 @@ class Member(NamedTuple):
     def __str__(self) -> str:
         return f"{self.root}/{self.name}"
 
-    def open(self) -> io.BytesIO:
+    def is_file(self) -> bool:
+        """Whether it is there."""
+        return self.name in contents(self.root)
+
+    def read_bytes(self) -> bytes:
         """Its content. Raises OSError where it cannot be read."""
-        if self.name not in contents(self.root):
+        if not self.is_file():
             raise FileNotFoundError(f"{self}: no such file in these shards")
         (shard, begin, size), (system, path) = contents(self.root)[self.name], storage(self.root)
-        content = system.cat_file(f"{path}/{shard}", begin, begin + size)
+        content: bytes = system.cat_file(f"{path}/{shard}", begin, begin + size)
         if len(content) != size:
             raise OSError(f"{self.root}/{shard}: expected {size} bytes from {begin} on, found {len(content)}")
-        return io.BytesIO(content)
+        return content
 
 
 Place: TypeAlias = Path | Member
@@ -112,13 +117,14 @@ def shard_of(path: object) -> str:
 
 def pack(config: Mapping[str, Any]) -> None:
     """Packs the audio files of `folder` and its subfolders into `out_folder`, in shards of about `megabytes`; prints what there is.
+    The manifest of `folder` comes with them.
 
     Links are followed, hidden files left out. The order is drawn by `seed`, what belongs to one mixture staying together, so that
     any few shards are like the whole. Raises UserError for a folder without audio files, a seed below 0, and where `out_folder`
     holds anything.
     """
     folder, out = Path(config["folder"]), Path(config["out_folder"])
-    require_positive(config, or_zero=["seed"])
+    require_positive(config, "megabytes", or_zero=["seed"])
     names = sorted(name for name in glob("**/*", root_dir=folder, recursive=True) if name.lower().endswith(EXTENSIONS))
     if not names:
         raise UserError(f"{folder}: expected audio files ({' '.join(EXTENSIONS)}), found none")
@@ -127,7 +133,8 @@ def pack(config: Mapping[str, Any]) -> None:
         together.setdefault(re.sub(rf"-({'|'.join(KINDS)})\.\w+$", "", name), []).append(name)
     groups = list(together.values())
     order = np.random.default_rng(config["seed"]).permutation(len(groups))
-    n_shards = write_shards(folder, [groups[i] for i in order], out, config["megabytes"])
+    listed = [[manifest.FILE]] if (folder / manifest.FILE).is_file() else []
+    n_shards = write_shards(folder, [*(groups[i] for i in order), *listed], out, config["megabytes"])
     size = sum(path.stat().st_size for path in out.glob("*.tar"))
     print(f"{len(names)} files are in {n_shards} shards, {size / 1e6:.1f} MB, in {out}")
 

@@ -186,7 +186,7 @@ def wsj0_2mix_extr_rows(settings: Published) -> Iterator[PublishedRow]:
 
 def read_lines(path: str, form: str) -> Iterator[tuple[str, list[str]]]:
     """Where each line of a list is, and its words. Raises UserError for a line of another form."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(Path(path)).splitlines(), start=1):
         if words := line.split():
             if len(words) != len(form.split()):
                 raise UserError(f"{path}, line {number}: expected '{form}', found {line!r}")

@@ -117,8 +117,9 @@ class Scene:
         if config is None:
             raise UserError("scene: expected one of configs/groups/scene.yaml, e.g. scene=two_speakers, found none")
         enrolment = Enrolment(**reject_unknown_keys(Enrolment, config.get("enrolment") or {}))
-        lists = {key: tuple(config[key]) for key in ("bandwidths", "codecs", "sir_levels") if config.get(key) is not None}
-        return cls(**{**reject_unknown_keys(cls, config), **lists, "enrolment": enrolment})
+        given = reject_unknown_keys(cls, config)
+        lists = {key: tuple(given[key]) for key in ("bandwidths", "codecs", "sir_levels") if given.get(key) is not None}
+        return cls(**{**given, **lists, "enrolment": enrolment})
 
 
 def check_ranges_and_shares(config: Scene | Enrolment) -> None:

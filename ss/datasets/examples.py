@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ss.audio import AudioError, Wave
 from ss.data.augment import change_speed, change_speeds, draw_start, replace_interferer
 from ss.data.speech_activity import draw_speech
-from ss.errors import UserError, reject_unknown_keys
+from ss.errors import UserError, reject_unknown_keys, require_positive
 from ss.loss import UNKNOWN_SPEAKER
 
 SHORTEST_ENROLMENT = 0.5  # seconds: no speed makes one shorter than that, as models need up to 0.42
@@ -76,6 +76,7 @@ class Examples(Dataset[Example]):
     def __init__(self, origin: str | Path, sample_rate: int, speakers: Sequence[str], seed: int, changes: dict[str, Any]) -> None:
         self.origin, self.sample_rate, self.seed = origin, sample_rate, seed
         self.changes = Changes(**reject_unknown_keys(Changes, changes))
+        require_positive(vars(self.changes), or_none=["max_length", "ref_max_length"])
         lengths = self.changes.max_length, self.changes.ref_max_length
         self.max_samples, self.ref_max_samples = (None if s is None else round(s * sample_rate) for s in lengths)
         self.speakers = {speaker: number for number, speaker in enumerate(speakers)}

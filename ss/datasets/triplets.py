@@ -79,7 +79,7 @@ def make_filenames(folder: str | Path, path: str | Path, n_speakers: int | None 
 
 def read_speakers(path: str | Path) -> list[str]:
     """The speaker list that `make_filenames` wrote. Raises UserError for any other file."""
-    speakers = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    speakers = [line.strip() for line in read_text(Path(path)).splitlines() if line.strip()]
     n = len(set(speakers))
     if not n or n < len(speakers):
         raise UserError(f"{path}: expected a list of speakers, each once, found {len(speakers)} lines of {n} speakers")

@@ -66,8 +66,8 @@ def export(
     kind, rate = type(extractor).__name__, sample_rate or config.get("data", {}).get("sample_rate", SAMPLE_RATE)
     if not (extractor.online or (cutter and cutter.window)):
         raise UserError(f"expected a SpexPlusOnline, or a checkpoint that says how its segments are cut; got a {kind}")
-    if sherpa and not extractor.online:
-        raise UserError(f"sherpa: expected a SpexPlusOnline, got a {kind}")
+    if type(sherpa) is not int or sherpa < 0 or (sherpa and not extractor.online):
+        raise UserError(f"sherpa: expected whole seconds, 0 for none, of a SpexPlusOnline; got {sherpa} of a {kind}")
     names = SEGMENT_GRU if isinstance(extractor, SpexPlusShortGRUModel) else (ENROLL, STEP)
     facts = {"format": FORMAT, "ss": __version__, "model": kind, "sample_rate": rate}
     row, speakers = content.get("row", {}), content.get("speakers", [])

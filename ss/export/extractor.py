@@ -9,7 +9,6 @@ from pathlib import Path
 import onnxruntime
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ss.audio import Wave
 from ss.errors import UserError, require_choice
@@ -54,16 +53,9 @@ class ExportedExtractor(ExtractionModel):
 
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] and ref [B,S] -> Extraction; logits [B,0] where the export has no classifier."""
-        n_chunks, batch, samples = chunks.shape
-        whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
-        padded = F.pad(whole, (0, self.delay + -(whole.shape[-1] + self.delay) % self.hop))
-        state, waves = self.init_state(self.enroll(ref, ref_lengths), samples), []
-        for segment in padded.split(100 * self.hop if self.online else samples, -1):
-            (wave,), state = self.step(segment, state)
-            waves.append(wave)
-        logits = for_each(self.runtime.classify, ref, ref_lengths)
-        aligned = torch.cat(waves, -1)[:, self.delay :][:, : whole.shape[-1]]
-        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), logits)
+        state = self.init_state(self.enroll(ref, ref_lengths), chunks.shape[-1])
+        wave = self.run_stream(chunks, state, 100 * self.hop if self.online else chunks.shape[-1])
+        return Extraction((wave,), for_each(self.runtime.classify, ref, ref_lengths))
 
 
 def for_each(function: Callable[[Wave], Wave], ref: Tensor, lengths: Tensor | None) -> Tensor:

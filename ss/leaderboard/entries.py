@@ -197,7 +197,7 @@ def digest_of_files(places: Sequence[Place]) -> str:
     """Of the names and contents of files, packed or not, in this order."""
     digest = hashlib.sha256()
     for place in places:
-        content = place.read_bytes() if isinstance(place, Path) else place.open().read()
+        content = place.read_bytes()
         digest.update(f"{place.name} {len(content)} ".encode())
         digest.update(content)
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from ss import audio
 from ss.data.corpus import read_genders
 from ss.datasets.triplets import find_triplets
-from ss.errors import UserError, require_positive
+from ss.errors import UserError, as_list, require_positive
 from ss.leaderboard import report
 from ss.leaderboard.entries import Entry, make_entry
 from ss.leaderboard.page import make_page
@@ -58,7 +58,7 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
     for test in tests:
         scores[test.name] = {}
         for label, entry in list(running.items()):
-            if any(fnmatch(test.name, pattern) for pattern in config["only"].get(label, ["*"])):
+            if any(fnmatch(test.name, pattern) for pattern in as_list(config["only"].get(label, "*"))):
                 with failures_noted(label):
                     scores[test.name][label] = score(label, entry, test, out / "cache", config["piece_seconds"])
         write_results(config, entries, tests, scores)  # what is known so far, as others may take hours
@@ -73,18 +73,21 @@ def run_leaderboard(config: Mapping[str, Any]) -> int:
 
 
 def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
-    """The folders of `folders`, which may be patterns. Raises UserError for none at one, and for two of the same name."""
+    """The folders of `folders`, which may be patterns. Raises UserError for none at one, two of the same name, and another rate."""
     found: dict[str, TestSet] = {}
     genders = read_genders(Path(config["speakers"])) if config["speakers"] else {}
-    for pattern in config["folders"]:
+    for pattern in as_list(config["folders"]):
         folders = sorted(path for path in map(Path, glob(pattern)) if path.is_dir())
         if not folders:
             raise UserError(f"folders: expected a folder of triplets at {pattern}, found none")
         for folder in folders:
             name = folder.name
-            quick, calls = (any(fnmatch(name, pattern) for pattern in config[key]) for key in ("quick", "calls"))
+            quick, calls = (any(fnmatch(name, pattern) for pattern in as_list(config[key])) for key in ("quick", "calls"))
             if name in found:
                 raise UserError(f"folders: expected folders of different names, found {found[name].folder} and {folder}")
+            if (rate := audio.sample_rate_of(find_triplets(folder)[0].mixture)) != Entry.sample_rate:
+                expected = f"expected {Entry.sample_rate} Hz, which the metrics and bounds are for, found {rate} Hz"
+                raise UserError(f"{folder}: {expected}; testing/test.py takes the rate of its model")
             chosen = config["call_metrics" if calls else "quick_metrics" if quick else "metrics"]
             known = digest_of_folder(folder), instantiate(chosen), chosen, read_conditions(folder, genders)
             found[name] = TestSet(name, folder, *known, quick, calls)

@@ -122,7 +122,7 @@ def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str,
     those of the audio, known where two voices and nothing else are mixed.
     """
     conditions: dict[str, KnownConditions] = {}
-    path = Path(folder, manifest.FILE)
+    path = file_of(folder, manifest.FILE)
     if not path.is_file():
         return conditions
     triplets = {one.name: one for one in find_triplets(folder)}

@@ -18,7 +18,7 @@ from ss.compression.job import examples_config, prune_and_quantize
 from ss.compression.quantization import product_names, quantize_calibrated, step_inputs, training_pairs
 from ss.compression.recipe import read_recipe
 from ss.datasets import Triplets
-from ss.errors import require_positive
+from ss.errors import UserError, as_list, require_positive
 from ss.export import export
 from ss.inferencer import Inferencer
 from ss.measure.backend import ONNX, Backend
@@ -41,7 +41,10 @@ def compare(config: dict[str, Any]) -> None:
     nothing is tested: for costs at sizes that cannot be trained at hand.
     """
     require_positive(config, "rounds", "live_seconds")
-    names = {Path(recipe).stem: recipe for recipe in config["recipes"]}
+    names: dict[str, str] = {}
+    for recipe in as_list(config["recipes"]):
+        if names.setdefault(Path(recipe).stem, recipe) != recipe:
+            raise UserError(f"recipes: expected files of different names, found {names[Path(recipe).stem]} and {recipe}")
     abouts = {name: read_recipe(recipe).about for name, recipe in names.items()}
     folders = {name: Path(f"{config['runs']}_{recipe}") for name, recipe in names.items()}
     for name, recipe in names.items():

@@ -56,6 +56,17 @@ class ExtractionModel(nn.Module, ABC):
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
         """chunks [K,B,W] and ref [B,S] -> Extraction."""
 
+    def run_stream(self, chunks: Tensor, state: State, most: int) -> Tensor:
+        """chunks [K,B,W] of one signal, in order -> its wave [K,B,W], aligned with it, in steps of at most so many samples."""
+        n_chunks, batch, samples = chunks.shape
+        whole, waves = chunks.movedim(0, 1).reshape(batch, n_chunks * samples), []
+        padded = F.pad(whole, (0, self.delay + -(whole.shape[-1] + self.delay) % self.hop))
+        for part in padded.split(min(most, padded.shape[-1]), -1):
+            (wave,), state = self.step(part, state)
+            waves.append(wave)
+        aligned = torch.cat(waves, -1)[:, self.delay :][:, : whole.shape[-1]]
+        return aligned.view(batch, n_chunks, samples).movedim(1, 0)
+
 
 class Separator(nn.Module):
     """From frames and a speaker to masked frames, through a body of carried layers."""

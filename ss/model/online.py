@@ -8,12 +8,12 @@ Shapes: B batch, S samples of an utterance, K chunks, W samples of a chunk, T fr
 D conditions (a gain and an offset per channel and stack).
 """
 
+import sys
 from collections.abc import Sequence
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ss.errors import UserError
 from ss.model.extractor import Extraction, ExtractionModel, count_frames
@@ -23,6 +23,7 @@ from ss.model.stateful import Chain, State, StatefulLayer
 from ss.model.stft import MultiWindowSTFT, OverlapAddDecoder, Spectrum
 from ss.model.tcn import Hidden, Norm, check_widths, widths
 
+BLOCK = 1000  # hops that are computed at once where nothing is trained
 FLOOR = 1e-6  # of power, 60 dB below full scale: quieter is all the same to the features
 
 
@@ -203,11 +204,11 @@ class SpexPlusOnline(ExtractionModel):
         return Spectrum(spectrum.real * real - spectrum.imag * imag, spectrum.real * imag + spectrum.imag * real)
 
     def forward(self, chunks: Tensor, ref: Tensor, ref_lengths: Tensor | None = None) -> Extraction:
-        """chunks [K,B,W] of one signal, in order, and ref [B,S] -> Extraction aligned with the input; one parallel pass."""
-        n_chunks, batch, samples = chunks.shape
+        """chunks [K,B,W] of one signal, in order, and ref [B,S] -> Extraction aligned with the input.
+
+        One parallel pass where gradients or a norm's statistics are wanted; else blocks, so that a long signal takes little memory.
+        """
         speaker = self.enroll(ref, ref_lengths)
-        whole = chunks.movedim(0, 1).reshape(batch, n_chunks * samples)
-        waiting = self.delay + -(whole.shape[-1] + self.delay) % self.hop
-        (wave,), _ = self.step(F.pad(whole, (0, waiting)), self.init_state(speaker))
-        aligned = wave[:, self.delay :][:, : whole.shape[-1]]
-        return Extraction((aligned.view(batch, n_chunks, samples).movedim(1, 0),), self.classifier(speaker))
+        in_blocks = not (self.training or torch.is_grad_enabled())
+        wave = self.run_stream(chunks, self.init_state(speaker), BLOCK * self.hop if in_blocks else sys.maxsize)
+        return Extraction((wave,), self.classifier(speaker))

@@ -15,12 +15,14 @@ nevertheless; 130 when it was stopped.
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import soundfile
+from numpy.typing import NDArray
 
-from ss.audio import AudioError, n_samples, sample_rate_of
+from ss.audio import AudioError, n_samples, readable, sample_rate_of, samples_in_header
 from ss.errors import STOPPED, UserError
 from ss.files import whole_file
 from ss.runtime.command import ENROL, Parser, model_options, run_command
@@ -85,16 +87,23 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
+def read_blocks(source: Path, heard: soundfile.SoundFile, dtype: str) -> Iterator[NDArray[Any]]:
+    """The samples of a recording, a second at a time. Raises AudioError where it cannot be read on."""
+    with readable(source):
+        while len(block := heard.read(round(BLOCK * heard.samplerate), dtype=dtype)):
+            yield block
+
+
 def extract(extractor: Extractor, speaker: Conditions, source: Path, target: Path, quiet: bool, stop: StopSignal) -> None:
     """Writes the speaker's voice in a recording, whole or not at all, and says on stderr how far it is.
 
     16-bit recordings stay so, rounded and clipped; others are computed with in floating point. Raises InterruptedError where a stop
-    is requested; UserError, OSError and soundfile's errors for what cannot be read or written.
+    is requested; UserError for what cannot be read, OSError and soundfile's errors for what cannot be written.
     """
     begun, rate, kind = time.monotonic(), sample_rate_of(source), container(target)
     shown = begun
     with soundfile.SoundFile(str(source)) as heard:
-        frames = heard.frames
+        frames = samples_in_header(heard)
         subtype = "OPUS" if target.suffix.lower() == ".opus" else heard.subtype
         kept = kind == heard.format or subtype.startswith(UNCODED)  # libsndfile says that it writes MP3 into WAV, but cannot
         subtype = subtype if kept and soundfile.check_format(kind, subtype) else soundfile.default_subtype(kind)
@@ -102,7 +111,7 @@ def extract(extractor: Extractor, speaker: Conditions, source: Path, target: Pat
         stream, done, speed = extractor.stream(speaker, rate), 0, ""
         with whole_file(target) as aside:
             with soundfile.SoundFile(str(aside), "w", rate, 1, subtype, format=kind) as file:
-                while len(block := heard.read(round(BLOCK * rate), dtype=dtype)):
+                for block in read_blocks(source, heard, dtype):
                     if stop.requested:
                         raise InterruptedError
                     file.write(stream.process(block))
@@ -140,7 +149,9 @@ def run(args: argparse.Namespace, stop: StopSignal) -> int:
         except InterruptedError:
             return STOPPED
         except (UserError, OSError, soundfile.SoundFileError) as error:
-            complain("error", str(error) if isinstance(error, AudioError) else f"{source}: {error}")
+            place = f"{source}: " if isinstance(error, UserError) else f"{target}: could not be written: "
+            hint = " Is the disk full?" if str(error) == "System error." else ""  # all that libsndfile says then
+            complain("error", f"{'' if isinstance(error, AudioError) else place}{error}{hint}")
             failed += 1
     return 2 if failed else 0
 
