@@ -355,7 +355,7 @@ def test_other_batches_of_other_processes_go_on_behind_what_was_heard() -> None:
 
 @pytest.mark.parametrize("key", ["max_length", "ref_max_length"])
 def test_a_length_of_nothing_is_refused(folder: Path, key: str) -> None:
-    with pytest.raises(UserError, match=f"{key}: expected more than 0, got 0"):
+    with pytest.raises(UserError, match=f"{key}: expected more than 0, found 0"):
         Triplets(folder, **{key: 0})
 
 

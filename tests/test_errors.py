@@ -63,9 +63,9 @@ def test_ctrl_c_is_one_word(capsys: pytest.CaptureFixture[str]) -> None:
         ("testing/make_test_sets.py", ["only=[nothing]", "corpus=nowhere", "out_folder=nowhere"], "only: expected some of"),
         ("inferencing/export.py", ["checkpoint=nowhere.pth"], "nowhere.pth: expected a checkpoint"),
         ("mixing/pack.py", ["folder=nowhere", "out_folder=nowhere"], "nowhere: expected audio files"),
-        ("mixing/pack.py", ["folder=nowhere", "out_folder=nowhere", "seed=-1"], "seed: expected 0 or more, got -1"),
-        ("training/train.py", ["-cn", "spexplus", "seed=-1"], "seed: expected 0 or more, got -1"),
-        ("training/train.py", ["-cn", "spexplus", "seed=null"], "seed: expected 0 or more, got None"),
+        ("mixing/pack.py", ["folder=nowhere", "out_folder=nowhere", "seed=-1"], "seed: expected at least 0, found -1"),
+        ("training/train.py", ["-cn", "spexplus", "seed=-1"], "seed: expected at least 0, found -1"),
+        ("training/train.py", ["-cn", "spexplus", "seed=null"], "seed: expected at least 0, found None"),
         ("training/train.py", ["-cn", "spexplus", "n_processes=0"], "n_processes and n_gpu: expected at least 1 process, got 0"),
         (
             "measure_weight_and_time/measure_weight_and_time.py",

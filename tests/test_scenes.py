@@ -805,10 +805,10 @@ def test_the_command_continues_and_refuses_another_scene(sources: Sources, tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"nfiles": 0}, "nfiles: expected more than 0, got 0"),
-        ({"nfiles": -3}, "nfiles: expected more than 0, got -3"),
+        ({"nfiles": 0}, "nfiles: expected more than 0, found 0"),
+        ({"nfiles": -3}, "nfiles: expected more than 0, found -3"),
         ({"extension": "ogg"}, "extension: expected one of wav, flac, found ogg"),
-        ({"random_state": -1}, "random_state: expected 0 or more, got -1"),
+        ({"random_state": -1}, "random_state: expected at least 0, found -1"),
     ],
 )
 def test_a_wrong_folder_is_refused(sources: Sources, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

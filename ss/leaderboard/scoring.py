@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ss import audio
 from ss.data import manifest
+from ss.data.packed import file_of
 from ss.data.pitch import median_pitch
 from ss.datasets import Triplets, find_triplets
 from ss.leaderboard.entries import Entry, digest_of_files
