@@ -71,10 +71,9 @@ def _decode(path: File, file: soundfile.SoundFile, start: int = 0, stop: int | N
     wave = file.read(max(0, (file.frames if stop is None else stop) - start), "float32", always_2d=True)
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
-    n, found = samples_in_header(file), start + len(wave)
+    n, found, rate = samples_in_header(file), start + len(wave), file.samplerate
     if found < min(n, n if stop is None else stop):
-        seconds = f"expected {n / file.samplerate:.3f} s, as its header says, found {found / file.samplerate:.3f} s"
-        raise AudioError(f"{path}: {seconds}: it is cut short")
+        raise AudioError(f"{path}: expected {n / rate:.3f} s, as its header says, found {found / rate:.3f} s: it is cut short")
     if not np.isfinite(wave).all():
         raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
     return wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]
@@ -92,15 +91,10 @@ def sample_rate_of(path: File) -> int:
         return int(soundfile.info(file).samplerate)
 
 
-def n_samples(path: File, sample_rate: int | None = None) -> int:
-    """How many samples a file holds, from its header alone.
-
-    Raises AudioError where it has none, cannot be read, or is of another rate than the one given.
-    """
+def n_samples(path: File) -> int:
+    """How many samples a file holds, from its header alone. Raises AudioError where it has none, or cannot be read."""
     with readable(path) as file:
         info = soundfile.info(file)
-    if sample_rate not in (None, info.samplerate):
-        raise AudioError(f"{path}: expected a sample rate of {sample_rate} Hz, found {info.samplerate} Hz")
     if info.frames <= 0:
         raise AudioError(f"{path}: expected audio, found no samples")
     return info.frames

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 
 Item = TypeVar("Item")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's names for what `mallopt` sets
@@ -86,8 +86,7 @@ def launch(job: Callable[..., Item], *args: Any, n_gpu: int | None = None, n_pro
         n = n_gpu or torch.cuda.device_count()
     elif n_gpu:
         raise UserError(f"n_gpu: {n_gpu} asked for, but there is no GPU that torch can use")
-    if n < 1:
-        raise UserError(f"n_processes and n_gpu: expected at least 1 process, got {n}")
+    require_positive({"n_processes": n}, "n_processes")
     if n == 1:
         return [job(*args)]
     config = LaunchConfig(

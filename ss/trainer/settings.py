@@ -41,9 +41,8 @@ class Settings:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        or_zero = ["epochs", *(["num_workers"] if self.num_workers is not None else [])]
-        counts, or_none = ("batch_size", "accumulate", "log_every"), ("early_stop", "clip_grad_norm")
-        require_positive(vars(self), *counts, or_zero=or_zero, or_none=or_none)
+        counts, or_none = ("batch_size", "accumulate", "log_every"), ("num_workers", "early_stop", "clip_grad_norm")
+        require_positive(vars(self), *counts, or_zero=["epochs", "num_workers"], or_none=or_none)
         if self.precision not in PRECISIONS:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.average is not None and not 0 < self.average < 1:
