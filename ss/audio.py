@@ -50,7 +50,7 @@ def to_pcm(wave: Wave) -> PCM:
 def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, downmix: bool = False) -> Wave:
     """The samples [S] of a mono file (from `start` up to `stop`), as float32 in -1..1; downmix: the mean of any channels.
 
-    Raises AudioError for a file that is missing, unreadable, empty, not mono, of another rate, or not finite.
+    Raises AudioError for a file that is missing, unreadable, empty, cut short, not mono, of another rate, or not finite.
     """
     with readable(path) as source, soundfile.SoundFile(source) as file:
         if file.samplerate != sample_rate:
@@ -60,16 +60,10 @@ def read(path: File, sample_rate: int, start: int = 0, stop: int | None = None, 
         return _decode(path, file, start, stop)
 
 
-def read_whole(path: File, sample_rate: int | None = None, downmix: bool = False) -> tuple[Wave, int]:
-    """All samples [S] of a file (None: of any rate), and its rate.
-
-    Raises AudioError as `read` does, and for a file that holds fewer samples than it says, as it was cut short.
-    """
-    rate = sample_rate or sample_rate_of(path)
-    wave, n = read(path, rate, downmix=downmix), n_samples(path)
-    if len(wave) != n:
-        raise AudioError(f"{path}: expected {n} samples, as it says, found {len(wave)}")
-    return wave, rate
+def read_whole(path: File, downmix: bool = False) -> tuple[Wave, int]:
+    """All samples [S] of a file of any rate, and its rate. Raises AudioError as `read` does."""
+    rate = sample_rate_of(path)
+    return read(path, rate, downmix=downmix), rate
 
 
 def read_any(path: File, sample_rate: int, start: int = 0, stop: int | None = None) -> Wave:
@@ -92,9 +86,9 @@ def _decode(path: File, file: soundfile.SoundFile, start: int = 0, stop: int | N
     wave = file.read(max(0, (file.frames if stop is None else stop) - start), "float32", always_2d=True)
     if not len(wave):
         raise AudioError(f"{path}: expected audio, found no samples")
-    if (n := samples_in_header(file)) > file.frames:
-        expected, found = (f"{samples / file.samplerate:.3f} s" for samples in (n, file.frames))
-        raise AudioError(f"{path}: expected {expected}, as its header says, found {found}: it is cut short")
+    n, found, rate = samples_in_header(file), start + len(wave), file.samplerate
+    if found < min(n, n if stop is None else stop):
+        raise AudioError(f"{path}: expected {n / rate:.3f} s, as its header says, found {found / rate:.3f} s: it is cut short")
     if not np.isfinite(wave).all():
         raise AudioError(f"{path}: expected finite samples, found {np.count_nonzero(~np.isfinite(wave))} that are NaN or infinite")
     return wave.mean(1) if wave.shape[1] > 1 else wave[:, 0]

@@ -20,7 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from ss.errors import UserError
+from ss.errors import UserError, require_positive
 
 Item = TypeVar("Item")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's names for what `mallopt` sets
@@ -88,8 +88,7 @@ def launch(job: Callable[..., Item], *args: Any, n_gpu: int | None = None, n_pro
         n = n_gpu or torch.cuda.device_count()
     elif n_gpu:
         raise UserError(f"n_gpu: {n_gpu} asked for, but there is no GPU that torch can use")
-    if n < 1:
-        raise UserError(f"n_processes and n_gpu: expected at least 1 process, got {n}")
+    require_positive({"n_processes": n}, "n_processes")
     if n == 1:
         return [job(*args)]
     config = LaunchConfig(

@@ -9,7 +9,6 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 STOPPED = 130  # the exit code of a command that was stopped, as shells have it
-LISTS = (list, Sequence)  # types of several values
 PLAIN = {int, float, bool, str, NoneType}  # types that are checked
 
 
@@ -35,7 +34,7 @@ def reject_unknown_keys(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         if types[key] <= PLAIN and type(value) not in expected:
             names = sorted("null" if one is NoneType else one.__name__ for one in types[key])
             raise UserError(f"{key}: expected {' or '.join(names)}, found {value!r}")
-    lists = {key for key, kinds in types.items() if any(get_origin(one) in LISTS or ... in get_args(one) for one in kinds)}
+    lists = {key for key in types if any(get_origin(one) in (list, Sequence) or ... in get_args(one) for one in types[key])}
     return {key: as_list(value) if key in lists and value is not None else value for key, value in config.items()}
 
 
@@ -78,7 +77,6 @@ def require_positive(config: Mapping[str, Any], *keys: str, or_zero: Collection[
     """Raises UserError for the first of these keys that is no number above 0; those of `or_zero` may be 0, of `or_none` None."""
     for key in (*keys, *or_zero, *or_none):
         value = config[key]
-        if value is None and key in or_none:
-            continue
-        if not isinstance(value, int | float) or not (value > 0 or (value == 0 and key in or_zero)):
+        fits = isinstance(value, int | float) and (value > 0 or (value == 0 and key in or_zero))
+        if not (fits or (value is None and key in or_none)):
             raise UserError(f"{key}: expected {'at least 0' if key in or_zero else 'more than 0'}, found {value}")

@@ -66,7 +66,7 @@ def test_ctrl_c_is_one_word(capsys: pytest.CaptureFixture[str]) -> None:
         ("mixing/pack.py", ["folder=nowhere", "out_folder=nowhere", "seed=-1"], "seed: expected at least 0, found -1"),
         ("training/train.py", ["-cn", "spexplus", "seed=-1"], "seed: expected at least 0, found -1"),
         ("training/train.py", ["-cn", "spexplus", "seed=null"], "seed: expected at least 0, found None"),
-        ("training/train.py", ["-cn", "spexplus", "n_processes=0"], "n_processes and n_gpu: expected at least 1 process, got 0"),
+        ("training/train.py", ["-cn", "spexplus", "n_processes=0"], "n_processes: expected more than 0, found 0"),
         (
             "measure_weight_and_time/measure_weight_and_time.py",
             ["-cn", "spexplus", "checkpoint=no.pth"],

@@ -262,7 +262,7 @@ def test_a_folder_of_another_sample_rate_is_refused(tmp_path: Path) -> None:
         audio.write(tmp_path / "eight" / f"s1_a-{kind}.wav", voice(np.random.default_rng(0), 120, 8000), 8000)
     done = run("testing/leaderboard.py", f"folders={tmp_path}/eight", f"out_folder={tmp_path}/out", check=False)
     assert done.returncode == 2
-    assert f"error: {tmp_path}/eight: expected 16000 Hz, which the metrics and bounds are for, found 8000 Hz; " in done.stderr
+    assert f"error: {tmp_path}/eight: expected 16000 Hz, which metrics and bounds are for, found 8000 Hz\n" in done.stderr
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def read_at_level(part: Part, row: PublishedRow, roots: Roots) -> Signal:
 
 def read_speech(part: Part, roots: Roots) -> audio.Wave:
     """A file [N], all of it: one cut short after its header was written is an error."""
-    return audio.read_whole(file_of(roots.speech, part.path), RATE)[0]
+    return audio.read(file_of(roots.speech, part.path), RATE)
 
 
 def read_noise(part: Part, roots: Roots, n: int) -> Signal:

@@ -49,8 +49,8 @@ class Sources:
         for key in ("parts", "speakers", "exclude_speakers"):  # so that sources can be compared and looked up
             if isinstance(getattr(self, key), list):
                 object.__setattr__(self, key, tuple(getattr(self, key)))
-        at_least_0, or_none = ("min_len", "random_state"), ("trim_db", "max_n_speakers")
-        require_positive(vars(self), "sample_rate", "num_workers", or_zero=at_least_0, or_none=or_none)
+        or_zero, or_none = ("min_len", "random_state"), ("trim_db", "max_n_speakers")
+        require_positive(vars(self), "sample_rate", "num_workers", or_zero=or_zero, or_none=or_none)
         require_choices(self)
 
     @classmethod

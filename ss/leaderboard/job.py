@@ -86,8 +86,7 @@ def find_tests(config: Mapping[str, Any]) -> list[TestSet]:
             if name in found:
                 raise UserError(f"folders: expected folders of different names, found {found[name].folder} and {folder}")
             if (rate := audio.sample_rate_of(find_triplets(folder)[0].mixture)) != Entry.sample_rate:
-                expected = f"expected {Entry.sample_rate} Hz, which the metrics and bounds are for, found {rate} Hz"
-                raise UserError(f"{folder}: {expected}; testing/test.py takes the rate of its model")
+                raise UserError(f"{folder}: expected {Entry.sample_rate} Hz, which metrics and bounds are for, found {rate} Hz")
             chosen = config["call_metrics" if calls else "quick_metrics" if quick else "metrics"]
             known = digest_of_folder(folder), instantiate(chosen), chosen, read_conditions(folder, genders)
             found[name] = TestSet(name, folder, *known, quick, calls)

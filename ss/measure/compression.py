@@ -41,10 +41,9 @@ def compare(config: dict[str, Any]) -> None:
     nothing is tested: for costs at sizes that cannot be trained at hand.
     """
     require_positive(config, "rounds", "live_seconds")
-    names: dict[str, str] = {}
-    for recipe in as_list(config["recipes"]):
-        if names.setdefault(Path(recipe).stem, recipe) != recipe:
-            raise UserError(f"recipes: expected files of different names, found {names[Path(recipe).stem]} and {recipe}")
+    names = {Path(recipe).stem: recipe for recipe in as_list(config["recipes"])}
+    if others := {*as_list(config["recipes"])} - {*names.values()}:
+        raise UserError(f"recipes: expected files of different names, found {', '.join([*names.values(), *others])}")
     abouts = {name: read_recipe(recipe).about for name, recipe in names.items()}
     folders = {name: Path(f"{config['runs']}_{recipe}") for name, recipe in names.items()}
     for name, recipe in names.items():

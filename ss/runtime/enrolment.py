@@ -33,9 +33,9 @@ def read_stretch(name: str | Path) -> tuple[Wave, int]:
     path, begin, end = split_stretch(name)
     if begin is None and not path.is_file() and Path(str(path).rpartition("@")[0]).is_file():
         raise AudioError(f"{path}: expected FILE@START-END with both in seconds, such as call.wav@3.0-7.5")
-    rate = audio.sample_rate_of(path)
     if begin is None or end is None:
-        return audio.read(path, rate, downmix=True), rate
+        return audio.read_whole(path, downmix=True)
+    rate = audio.sample_rate_of(path)
     seconds = audio.n_samples(path) / rate
     if not begin < end <= seconds + 1 / rate:
         raise AudioError(f"{name}: expected a stretch within the {seconds:.2f} seconds of {path}, its begin before its end")

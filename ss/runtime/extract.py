@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from numpy.typing import NDArray
 
 from ss.audio import AudioError, n_samples, readable, sample_rate_of, samples_in_header
 from ss.errors import STOPPED, UserError
@@ -87,7 +86,7 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
-def read_blocks(source: Path, heard: soundfile.SoundFile, dtype: str) -> Iterator[NDArray[Any]]:
+def read_blocks(source: Path, heard: soundfile.SoundFile, dtype: str) -> Iterator[Any]:
     """The samples of a recording, a second at a time. Raises AudioError where it cannot be read on."""
     with readable(source):
         while len(block := heard.read(round(BLOCK * heard.samplerate), dtype=dtype)):

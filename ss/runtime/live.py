@@ -34,7 +34,6 @@ from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSour
 from ss.runtime.live_meter import Meter, complain, dbfs, measure_live_latency, peak, show_line
 
 SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
-LONGEST = 60000  # ms of a block
 QUIET = -50.0  # dBFS, a recorded enrolment whose peak is lower is worth a warning
 
 
@@ -57,7 +56,7 @@ def check_options(args: argparse.Namespace) -> None:
         "--rate and --channels are for raw PCM and devices: an input file says its own": from_file and (args.rate or args.channels),
         "--input -: expected raw PCM in a pipe or a file, found a terminal": args.input == "-" and sys.stdin.isatty(),
         "--output -: expected a pipe or a file for raw PCM, found a terminal": args.output == "-" and sys.stdout.isatty(),
-        f"--block-ms: expected at most {LONGEST} ms": args.block_ms is not None and args.block_ms > LONGEST,
+        "--block-ms: expected at most 60000 ms": (args.block_ms or 0) > 60000,
         "--fast is for an input file": args.fast and not from_file,
         "a file is to be written twice, or read and written": len({*written}) < len(written) or {*written} & {*read},
     }
