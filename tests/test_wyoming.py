@@ -197,7 +197,7 @@ def test_formats(
         samples = (ints / full).astype(np.float32) if width != 2 else ints.astype(np.int16)
         expected = extracted(extractor, voices["anna"], samples if channels > 1 else samples[:, 0], rate)
         expected = expected if width == 2 else expected * full
-        assert np.abs(expected).max() > 0.01 * full
+        assert np.abs(expected).max() > 0.001 * full
         np.testing.assert_allclose(estimate, np.repeat(expected[:, None], channels, 1), atol=1 + full * 1e-6)
 
     between(extractor, voices, job)
