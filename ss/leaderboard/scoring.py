@@ -36,8 +36,8 @@ LABELS = {
     "enrolment_level": "level of the enrolment over that of the mixture (dB)",
     "overlap": "part of the time in which both speak",
     "genders": "genders",
-    "pitch": "difference in pitch of the two voices (semitones)",
-    "enrolment_pitch": "difference in pitch of the target and its enrolment (semitones)",
+    "pitch": "difference in pitch of the voices (semitones)",
+    "enrolment_pitch": "difference in pitch of the enrolment (semitones)",
     "minute": "minute of the session",
 }
 
