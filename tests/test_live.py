@@ -28,8 +28,9 @@ from ss.model import SpexPlusOnline
 from ss.runtime import Extractor, live_device
 from ss.runtime.live import main
 from ss.runtime.live_device import Microphone, Speakers
-from ss.runtime.live_io import StopSignal, decode, encode
+from ss.runtime.live_io import decode, encode
 from ss.runtime.live_meter import Times
+from ss.signals import StopSignal
 
 FAKES = ROOT / "tests" / "assets" / "devices"
 STEP = 1.01 / 32768  # of a 16-bit sample

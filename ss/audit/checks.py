@@ -251,4 +251,5 @@ def likeness(a: Wave, b: Wave, least: int) -> float:
     x, y = x[: n * block].reshape(n, block), y[: n * block].reshape(n, block)
     powers = np.square(x).mean(1), np.square(y).mean(1)
     heard = (powers[0] > PAUSE * np.square(a).mean()) & (powers[1] > PAUSE * np.square(b).mean())
-    return float((np.abs((x * y).mean(1)[heard]) / np.sqrt(powers[0] * powers[1])[heard]).max(initial=0))
+    products = np.abs((x * y).mean(1)[heard]) / np.sqrt(powers[0] * powers[1])[heard]
+    return float(products.max(initial=0))

@@ -65,7 +65,8 @@ class Importance:
             for number, group in enumerate(CHANNEL_GROUPS[type(block)]):
                 weight = block.get_parameter(group.taken)  # [A,H,...]
                 assert weight.grad is not None
-                worth = (weight.detach() * weight.grad).reshape(*weight.shape[:2], -1).sum((0, 2)).square()
+                change = (weight.detach() * weight.grad).reshape(*weight.shape[:2], -1)
+                worth = change.sum((0, 2)).square()
                 found = self.by_block.setdefault(name, [torch.zeros_like(worth) for _ in CHANNEL_GROUPS[type(block)]])
                 found[number] += worth
 

@@ -21,8 +21,8 @@ ROOMS_KEPT = 256
 REFLECTIONS = 17  # of image sources at most, for speed: what comes later is far below
 TAPS = 255  # of a filter; the low-pass goes from pass to stop in 100 Hz at 16 kHz
 OCTAVES = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz: the middles of an equalizer's bands
-ENVELOPE = 0.032  # seconds of a spectrum whose envelope is looked at
-VOCAL_TRACT = 0.0019  # seconds: what is slower in a cepstrum is pitch
+ENVELOPE = 0.032  # seconds of a frame whose envelope moves
+VOCAL_TRACT = 0.0019  # seconds: later coefficients of a cepstrum are the pitch
 QUIET = 1e-6  # of a magnitude: less has no envelope
 MOST_GAIN = 2.0  # of formants that are moved: 17 dB, as a natural logarithm
 MU = 255.0
@@ -78,9 +78,9 @@ def equalize(wave: Wave, gains: Sequence[float], sample_rate: int) -> Wave:
 
 
 def restore_formants(wave: Wave, pitch: float, sample_rate: int) -> Wave:
-    """A voice [S] that was played `pitch` times as fast, with the formants of before: then only its pitch and its pace are others.
+    """Gives a voice [S] that was played `pitch` times as fast its formants back, so that only its pitch and its pace have changed.
 
-    The envelope of each short spectrum, which is what the first coefficients of its cepstrum say, goes back to its frequencies.
+    The first coefficients of the cepstrum of each short spectrum are its envelope. The envelope moves back; the harmonics stay.
     """
     size = 2 ** round(np.log2(ENVELOPE * sample_rate))
     order, bins = round(VOCAL_TRACT * sample_rate), np.arange(size // 2 + 1)

@@ -80,8 +80,8 @@ class Row:
 
     early_ms: what of the room belongs to the target that is asked for (None: all). bandwidth in Hz, codec, clip_db: what the
     channel does; the last two to the mixture alone. level: dB of full scale; loudness: LUFS of the target instead, if not None;
-    ref_level: dB of full scale of the enrolment, None: as loud as the mixture; ref_pitch: how much of its speed changes its pitch
-    alone, None: nothing; ref_equalizer: dB for each octave of it.
+    ref_level: dB of full scale of the enrolment, None: as loud as the mixture; ref_pitch: the part of its speed that leaves its
+    formants as they were, as a factor, None: none; ref_equalizer: dB for each octave of it.
     """
 
     name: str

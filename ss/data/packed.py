@@ -117,11 +117,10 @@ def shard_of(path: object) -> str:
 
 def pack(config: Mapping[str, Any]) -> None:
     """Packs the audio files of `folder` and its subfolders into `out_folder`, in shards of about `megabytes`; prints what there is.
-    The manifest of `folder` comes with them.
 
-    Links are followed, hidden files left out. The order is drawn by `seed`, what belongs to one mixture staying together, so that
-    any few shards are like the whole. Raises UserError for a folder without audio files, a seed below 0, and where `out_folder`
-    holds anything.
+    The manifest of `folder` is packed too. Links are followed, hidden files left out. The order is drawn by `seed`, what belongs to
+    one mixture staying together, so that any few shards are like the whole. Raises UserError for a folder without audio files, a
+    seed below 0, and where `out_folder` holds anything.
     """
     folder, out = Path(config["folder"]), Path(config["out_folder"])
     require_positive(config, "megabytes", or_zero=["seed"])

@@ -26,7 +26,7 @@ SIZES = ((4.0, 8.0), (3.0, 6.0), (2.5, 3.5))  # metres of a simulated room
 WALL, DISTANCE = 0.4, (0.5, 2.5)  # metres from the walls, and from the microphone
 ENDLESS = 2**40  # samples of an enrolment that is whole
 TRIES = 100  # to find a place in a room
-NEAREST = 20  # voices are alike in pitch if no more than one in so many lies between them
+NEAREST = 20  # voices of near pitch are one in so many of all on either side, those nearest in pitch
 
 
 def plan(catalog: Catalog, scene: Scene, seed: int, n: int, epoch: int = 0) -> list[Row]:

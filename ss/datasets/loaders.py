@@ -83,7 +83,8 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         self.epoch, self.heard = epoch, heard
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = self.order(torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch))[self.heard :]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = self.order(generator)[self.heard :]
         n, size = distributed.world_size(), self.batch_size
         for step in range(len(self)):
             begin = (step * n + distributed.rank()) * size

@@ -98,7 +98,8 @@ def through_body(model: SpexPlusOnline, x: Value, conditions: Value, stream: Ste
     stream.conditions = g.split(every_frame, [channels] * n_columns, n_columns, axis=1)
     if lengths:
         ends = g.op("Mul", g.ints(*lengths), stream.batch)
-        stream.states = iter(g.split(stream.state("body", sum(lengths), channels), ends, len(lengths), axis=0))
+        states = stream.state("body", sum(lengths), channels)
+        stream.states = iter(g.split(states, ends, len(lengths), axis=0))
     x = emit(model.body, x, stream)
     assert len(stream.after) == len(lengths), "a layer of the body did not say what it carries"
     if lengths:

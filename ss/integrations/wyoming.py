@@ -26,9 +26,10 @@ from ss.errors import UserError, explain, import_extra, require_file
 from ss.runtime.command import ENROL, Parser, count, model_options, positive, run_command
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.extractor import Extractor
-from ss.runtime.live_io import StopSignal, decode, encode
+from ss.runtime.live_io import decode, encode
 from ss.runtime.live_meter import REFRESH, show_line
 from ss.runtime.voice import SUFFIX, Conditions, voice_path
+from ss.signals import StopSignal
 
 MOST = 1 << 20  # bytes of an event's data, and of its payload: half a minute at 16 kHz
 RATES, RATE_STEP = range(8000, 192001), 25  # Hz; finer steps would need large filters

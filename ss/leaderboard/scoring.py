@@ -79,7 +79,8 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
     there, but the reason; the next run asks it again.
     """
     about = json.dumps([VERSION, entry.fingerprint, test.digest, dict(test.config), piece_seconds])
-    path = cache / f"{test.name}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.jsonl"
+    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    path = cache / f"{test.name}-{key}.jsonl"
     found: dict[str, list[Score]] = {}
     if path.is_file():
         whole, end, _ = path.read_text().rpartition("\n")
@@ -113,7 +114,8 @@ def score(label: str, entry: Entry, test: TestSet, cache: Path, piece_seconds: f
 def pieces(samples: int, longest: int) -> list[slice]:
     """A signal of so many samples in pieces of this length; what is left, if it is less than half a piece, is part of the last."""
     n = max(1, (samples + longest // 2) // longest)
-    return [slice(start, stop) for start, stop in pairwise([*(i * longest for i in range(n)), samples])]
+    edges = [*(i * longest for i in range(n)), samples]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str, KnownConditions]:
@@ -132,9 +134,9 @@ def read_conditions(folder: str | Path, genders: Mapping[str, str]) -> dict[str,
         if row.interferers and row.target.pieces:
             found["sir"] = float(-10 * np.log10(sum(10 ** (-voice.level / 10) for voice in row.interferers)))
             spoken = np.zeros((2, row.samples), bool)  # where target and interferers are placed
-            for number, voice in ((0, row.target), *((1, other) for other in row.interferers)):
-                for time in voice.spoken():
-                    spoken[number, time] = True
+            for where, voices in zip(spoken, ((row.target,), row.interferers), strict=True):
+                for time in (time for voice in voices for time in voice.spoken()):
+                    where[time] = True
             found["overlap"] = float(spoken.all(0).mean())
         if row.noise:
             found["snr"] = row.noise.level

@@ -60,7 +60,8 @@ def log_likelihood_ratio(estimate: Array, target: Array, sample_rate: int) -> fl
 
 def _autocorrelation(framed: Array, order: int) -> Array:
     """Frames [F,L] -> lags [F,P+1]."""
-    return np.stack([(framed[:, : framed.shape[1] - lag] * framed[:, lag:]).sum(1) for lag in range(order + 1)], 1)
+    length = framed.shape[1]
+    return np.stack([(framed[:, : length - lag] * framed[:, lag:]).sum(1) for lag in range(order + 1)], 1)
 
 
 def _predictor(lags: Array) -> Array:

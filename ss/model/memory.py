@@ -95,7 +95,8 @@ class _Recurrence(torch.autograd.Function):
         total = grads[0].clone()
         for t in range(len(a) - 1, 0, -1):
             total[t - 1].addcmul_(a[t], total[t])
-        return total * torch.cat([first[None], h[:-1]]), total, a[0] * total[0]
+        before = torch.cat([first[None], h[:-1]])
+        return total * before, total, a[0] * total[0]
 
 
 MEMORIES: dict[str, Callable[[int], StatefulLayer]] = {"gru": GRU, "linear": LinearRecurrence, "lstm": LSTM}

@@ -7,9 +7,9 @@ from typing import NoReturn
 import soundfile
 
 from ss.errors import UserError
-from ss.runtime.live_io import StopSignal
 from ss.runtime.live_meter import complain
 from ss.runtime.pretrained import DEFAULT, PRECISIONS
+from ss.signals import StopSignal
 
 ENROL = "a recording of the target speaker alone, FILE@START-END in seconds, or a stored NAME.voice; several are averaged"
 

@@ -27,9 +27,9 @@ from ss.files import whole_file
 from ss.runtime.command import ENROL, Parser, model_options, run_command
 from ss.runtime.enrolment import find_faults, read_stretch, split_stretch
 from ss.runtime.extractor import Extractor
-from ss.runtime.live_io import StopSignal
 from ss.runtime.live_meter import REFRESH, bar, complain, show_line
 from ss.runtime.voice import SUFFIX, Conditions
+from ss.signals import StopSignal
 
 CONTAINERS = {name.lower(): name for name in soundfile.available_formats() if name != "RAW"}
 CONTAINERS |= {"opus": "OGG", "oga": "OGG", "aif": "AIFF"}

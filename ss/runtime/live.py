@@ -30,8 +30,9 @@ from ss.runtime import Extractor
 from ss.runtime.command import ENROL, Parser, count, model_options, positive, run_command
 from ss.runtime.enrolment import split_stretch
 from ss.runtime.live_device import Microphone, Speakers, shared_rate, sounddevice
-from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, StopSignal, samples_of
+from ss.runtime.live_io import FORMATS, FileSink, FileSource, PipeSink, PipeSource, Sink, Source, samples_of
 from ss.runtime.live_meter import Meter, complain, dbfs, measure_live_latency, peak, show_line
+from ss.signals import StopSignal
 
 SHORTEST = 0.005  # seconds of a block by default; shorter ones cost more calls than they save time
 QUIET = -50.0  # dBFS, a recorded enrolment whose peak is lower is worth a warning

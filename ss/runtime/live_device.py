@@ -13,7 +13,8 @@ import numpy as np
 
 from ss.audio import Wave
 from ss.errors import UserError
-from ss.runtime.live_io import SLICE, Sink, Source, StopSignal, samples_of
+from ss.runtime.live_io import Sink, Source, samples_of
+from ss.signals import SLICE, StopSignal
 
 HELD = 1.0  # seconds of a microphone that may wait for a stalled extraction
 SLACK = 0.04  # seconds by which speakers may lag more than they should before what is too late is skipped

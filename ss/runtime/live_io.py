@@ -5,11 +5,9 @@ Shapes: n samples of a block, C channels.
 
 import os
 import select
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,8 @@ from numpy.typing import NDArray
 from ss.audio import Wave, readable
 from ss.errors import UserError, explain
 from ss.runtime.stream import to_type
+from ss.signals import SLICE, StopSignal
 
-SLICE = 0.05  # seconds after which a waiting source sees that it should stop
-INSIST = 1.0  # seconds between two signals after which the second one ends the process at once
 FILES = (".wav", ".flac")
 FORMATS = {"s16le": ("<i2", "PCM_16"), "f32le": ("<f4", "FLOAT")}  # of raw PCM: the type of a sample, and its name in libsndfile
 WIDTHS = {"u8": 1, "s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4}  # bytes of a sample of raw PCM
@@ -51,39 +48,6 @@ def decode(data: bytes, form: str, channels: int) -> Wave:
 def samples_of(milliseconds: float, rate: int) -> int:
     """The samples of a block, at least one."""
     return max(1, round(rate * milliseconds / 1000))
-
-
-class StopSignal:
-    """Whether the user asked to end: SIGINT and SIGTERM set `requested` within the `with`, sources then end with what they hold.
-
-    A second signal, a second later, ends the process at once, should an output be stuck.
-    """
-
-    requested = False
-    since = 0.0
-
-    def __enter__(self) -> "StopSignal":
-        self.before = {number: signal.signal(number, self.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def handle(self, number: int, _: FrameType | None) -> None:
-        """The signal handler: only notes it, as whatever runs must be finished first."""
-        if self.requested and time.monotonic() - self.since > INSIST:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        if not self.requested:
-            self.requested, self.since = True, time.monotonic()
-
-    def wait(self, seconds: float) -> bool:
-        """Sleeps so long, or until a stop is requested; says whether it is."""
-        end = time.monotonic() + seconds
-        while not self.requested and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, SLICE))
-        return self.requested
 
 
 class Source:

@@ -35,10 +35,11 @@ from ss.runtime.command import Parser, positive, run_command
 from ss.runtime.enrolment import find_faults, read_stretch
 from ss.runtime.extractor import Extractor, Recording
 from ss.runtime.live import record_enrolment
-from ss.runtime.live_io import PipeSource, StopSignal
+from ss.runtime.live_io import PipeSource
 from ss.runtime.live_meter import complain, dbfs
 from ss.runtime.pretrained import DEFAULT, NATIVE, PRECISIONS, find_model
 from ss.runtime.voice import voice_path
+from ss.signals import StopSignal
 
 NAME = "ss-mic"  # of the source, and a part of the names of all that is made for it
 PLUGIN = Path(__file__).with_name("ss_ladspa.so")

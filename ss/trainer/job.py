@@ -126,7 +126,8 @@ def writers(config: dict[str, Any], last: dict[str, Any] | None) -> list[Writer]
     if not distributed.is_main():
         return []
     run_dir = Path(config["run_dir"])
-    found: list[Writer] = [JsonLines(run_dir / "log.jsonl", last["trainer"]["progress"]["rows"] if last else 0)]
+    rows = last["trainer"]["progress"]["rows"] if last else 0
+    found: list[Writer] = [JsonLines(run_dir / "log.jsonl", rows)]
     if config.get("writer"):
         make = instantiate(config["writer"], _partial_=True)
         found.append(make(run_dir=run_dir, sample_rate=config["data"]["sample_rate"], config=config))

@@ -12,7 +12,7 @@ import torch
 from ss import distributed
 from ss.errors import UserError
 from ss.loss import LossOutput
-from ss.runtime.live_io import StopSignal
+from ss.signals import StopSignal
 
 
 class LossMeter:

@@ -185,7 +185,8 @@ class Trainer:
         parameters = list(self.model.parameters())
         distributed.average_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
-        total = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None], foreach=True)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total = get_total_norm(gradients, foreach=True)
         norm, *losses = torch.stack([total, *(loss.total for _, loss in heard)]).tolist()
         faulty = [(batch, loss) for (batch, _), loss in zip(heard, losses, strict=True) if not math.isfinite(loss)]
         if faulty or not (self.scaler.is_enabled() or math.isfinite(norm)):
